@@ -1,0 +1,3 @@
+//! The `fastnnunet` command.
+
+fn main() {}

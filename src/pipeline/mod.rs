@@ -1,0 +1,3 @@
+//! Stages 2 to 12.
+
+pub mod resample;

@@ -1,0 +1,45 @@
+//! Voxel arrays and where they lie in the patient.
+//!
+//! Arrays are `[z, y, x]`: `z` is the slowest axis in memory and in a NIfTI file,
+//! whatever anatomical direction it follows. Geometry is `f64` millimetres.
+
+mod affine;
+mod axis_map;
+mod orientation;
+
+pub use affine::Affine;
+pub use axis_map::AxisMap;
+pub use orientation::Orientation;
+
+use ndarray::Array3;
+
+/// Distance between voxel centres per array axis `[z, y, x]`, in millimetres.
+pub type Spacing = [f64; 3];
+
+/// A voxel grid in patient space.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// Voxels per axis, `[z, y, x]`.
+    pub shape: [usize; 3],
+    /// Millimetres per voxel, `[z, y, x]`.
+    pub spacing: Spacing,
+    /// Voxel index to patient millimetres.
+    pub affine: Affine,
+}
+
+impl Grid {
+    /// Volume of one voxel in millilitres.
+    #[must_use]
+    pub fn voxel_ml(&self) -> f64 {
+        self.spacing.iter().product::<f64>() / 1000.0
+    }
+}
+
+/// Voxel values on a grid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Volume<T> {
+    /// Values, `[z, y, x]`, of the grid's shape.
+    pub data: Array3<T>,
+    /// Where the values lie.
+    pub grid: Grid,
+}
