@@ -22,7 +22,7 @@ impl std::fmt::Display for Precision {
 }
 
 /// A network ready to run on some device.
-pub trait Engine {
+pub trait Engine: Send {
     /// The device as the user knows it, for instance `reference`.
     fn device(&self) -> &str;
 

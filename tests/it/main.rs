@@ -1,1 +1,4 @@
-mod geometry {}
+//! Drives the public interface and the built program on files.
+
+mod golden;
+mod stages;
