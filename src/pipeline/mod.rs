@@ -19,7 +19,7 @@ pub use progress::{Progress, Stage, Timings};
 
 use crate::infer::Engine;
 use crate::model::ModelConfig;
-use crate::volume::{AxisMap, Grid, Volume};
+use crate::volume::{AxisMap, Grid, LabelMap, Volume};
 use crate::{Error, Result};
 use label::Decision;
 use ndarray::{Array3, Array4, Axis};
@@ -34,31 +34,6 @@ pub struct Options {
     pub step_size: Option<f64>,
     /// Refuse a case that would hold more than this many bytes at once.
     pub memory_limit_bytes: Option<u64>,
-}
-
-/// Labels in the smallest unsigned type that holds them, `[z, y, x]` as in the input.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LabelMap {
-    /// Labels up to 255.
-    U8(Array3<u8>),
-    /// Labels up to 65535.
-    U16(Array3<u16>),
-}
-
-impl LabelMap {
-    /// Number of voxels of each label, indexed by label; background first.
-    #[must_use]
-    pub fn counts(&self) -> Vec<u64> {
-        fn count<T: Copy + Into<usize>>(labels: &Array3<T>, classes: usize) -> Vec<u64> {
-            let mut counts = vec![0; classes];
-            labels.iter().for_each(|&label| counts[label.into()] += 1);
-            counts
-        }
-        match self {
-            Self::U8(labels) => count(labels, 1 << 8),
-            Self::U16(labels) => count(labels, 1 << 16),
-        }
-    }
 }
 
 /// A finished case.
