@@ -3,6 +3,12 @@
 //! The pipeline knows engines only through [`Engine`]; which device or kernels run behind it
 //! is decided by the caller who opens one.
 
+#[cfg(feature = "reference")]
+mod burn;
+mod device;
+
+pub use device::{Device, open};
+
 use crate::Result;
 use ndarray::{Array4, ArrayView4};
 
