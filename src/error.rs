@@ -40,6 +40,14 @@ pub enum Error {
         /// What would have been usable.
         expected: String,
     },
+    /// A volume handed to the pipeline cannot be segmented.
+    #[error("volume: found {found}, expected {expected}")]
+    Volume {
+        /// What the volume is like.
+        found: String,
+        /// What would have been usable.
+        expected: String,
+    },
     /// A model file or its configuration is missing or invalid.
     #[error("model {model}: found {found}, expected {expected}")]
     Model {
@@ -87,7 +95,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 2,
-            Self::Read { .. } | Self::Input { .. } => 3,
+            Self::Read { .. } | Self::Input { .. } | Self::Volume { .. } => 3,
             Self::Model { .. } => 4,
             Self::Device { .. } => 5,
             Self::Memory { .. } => 6,

@@ -1,3 +1,9 @@
-//! The `fastnnunet` command.
+//! The `fastnnunet` command: parse, run, report the error chain, exit.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os())
+}

@@ -3,6 +3,12 @@
 //! The pipeline knows engines only through [`Engine`]; which device or kernels run behind it
 //! is decided by the caller who opens one.
 
+#[cfg(feature = "reference")]
+mod burn;
+mod device;
+
+pub use device::{Device, open};
+
 use crate::Result;
 use ndarray::{Array4, ArrayView4};
 
@@ -22,7 +28,7 @@ impl std::fmt::Display for Precision {
 }
 
 /// A network ready to run on some device.
-pub trait Engine {
+pub trait Engine: Send {
     /// The device as the user knows it, for instance `reference`.
     fn device(&self) -> &str;
 

@@ -1,5 +1,9 @@
 //! What a model is: its configuration, and the ones built into the program.
 
+pub mod graph;
+pub mod modes;
+pub mod registry;
+
 mod config;
 
 pub use config::{

@@ -5,10 +5,12 @@
 
 mod affine;
 mod axis_map;
+mod labels;
 mod orientation;
 
 pub use affine::Affine;
 pub use axis_map::AxisMap;
+pub use labels::LabelMap;
 pub use orientation::Orientation;
 
 use ndarray::Array3;

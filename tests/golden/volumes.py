@@ -1,5 +1,7 @@
 """Small NIfTI files in chosen orientations."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt
@@ -31,21 +33,17 @@ def write(path, data_xyz, codes, spacing_xyz, origin=(-31.5, 12.25, 100.0), tilt
     image.set_sform(a, 1)
     image.set_qform(a, 1)
     image.header.set_xyzt_units("mm", "sec")
-    if slope is not None:
-        # The array is what lies on disk: nibabel must not rescale it.
-        image.header.set_slope_inter(1, 0)
-        image = nib.Nifti1Image(data_xyz, a, image.header)
-    # mtime=0 keeps the compressed bytes the same on every run.
     payload = bytearray(image.to_bytes())
     if slope is not None:
+        # nibabel would rescale the voxels to fit; `data_xyz` is what lies on disk.
         payload[112:120] = np.array([slope, inter], "<f4").tobytes()
-    import gzip
+    # mtime=0 keeps the compressed bytes the same on every run.
     with open(path, "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as out:
         out.write(bytes(payload))
 
 
-def hounsfield(shape_xyz, seed, sigma=2.0):
+def hounsfield(shape_xyz, seed, sigma=2.5):
     """A smooth field around soft tissue with air and bone in it, and a little white noise."""
     field = 60 + 320 * smooth(shape_xyz, seed, sigma)
-    field += 6 * np.random.default_rng(seed + 1).standard_normal(shape_xyz)
+    field += 3 * np.random.default_rng(seed + 1).standard_normal(shape_xyz)
     return np.round(np.clip(field, -1000, 1500)).astype(np.int16)

@@ -1,1 +1,5 @@
-mod geometry {}
+//! Drives the public interface and the built program on files.
+
+mod golden;
+mod resample;
+mod stages;

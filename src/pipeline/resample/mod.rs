@@ -14,7 +14,7 @@ mod taps;
 pub use labels::resample_labels;
 pub(crate) use taps::{Pair, nearest_pairs, pairs};
 
-use crate::model::config::Resampling;
+use crate::model::Resampling;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use passes::{Range, Scratch, along_columns};

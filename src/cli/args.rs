@@ -1,0 +1,210 @@
+//! What the user typed. Doc comments are the help text.
+
+use clap::{Args, Parser, Subcommand};
+use fastnnunet::infer::Device;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Segment CT volumes with distilled nnU-Net models, offline
+///
+/// Reads a CT in NIfTI and writes a label map on the very same grid. The models and their
+/// configurations are inside this program; it opens no network connection.
+///
+/// For research; not a medical device.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) predict: PredictArgs,
+}
+
+const EXIT_CODES: &str = "\
+Examples:
+  fastnnunet --input CT.nii.gz --mode bone
+  fastnnunet -i CT.nii.gz -o bone.nii.gz --mode bone --quality low --json
+
+Exit codes:
+  0 done              2 usage                        3 input unusable
+  4 model or config   5 device not available         6 memory limit
+  7 output            130 interrupted";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the modes and the models that answer them
+    Modes(ListArgs),
+    /// List the models inside this program
+    Models(ListArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show one in full, with its labels
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// CT volume: NIfTI, .nii or .nii.gz
+    #[arg(short, long, value_name = "PATH", required = true)]
+    pub(crate) input: Option<PathBuf>,
+    /// Label map to write [default: results/<case>_<mode>.nii.gz]
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// What to segment, as listed by `fastnnunet modes`
+    #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
+    pub(crate) mode: Option<String>,
+    /// Precision of a mode that offers several: low, medium or high [default: best installed]
+    #[arg(long, value_name = "QUALITY", requires = "mode")]
+    pub(crate) quality: Option<String>,
+    /// Set of structures of a mode that offers several, such as standard or extended
+    #[arg(long, value_name = "VARIANT", requires = "mode", conflicts_with = "quality")]
+    pub(crate) variant: Option<String>,
+    /// Divide bone into cortical and trabecular bone
+    #[arg(long, requires = "mode")]
+    pub(crate) enable_subseg: bool,
+    /// A model by name instead of a mode, as listed by `fastnnunet models`
+    #[arg(long, value_name = "NAME", conflicts_with = "mode")]
+    pub(crate) model: Option<String>,
+    /// Use this configuration instead of the model's own
+    #[arg(long, value_name = "JSON")]
+    pub(crate) config: Option<PathBuf>,
+    /// Device: auto, cpu, cuda[:N] or reference; one asked for by name and missing is an error
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: Device,
+    /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x
+    #[arg(long, value_name = "AXES", default_value = "auto", value_parser = parse_mirror)]
+    pub(crate) mirror: Mirror,
+    /// Distance between tiles as a fraction of the patch, above 0 up to 1 [default: the model's]
+    #[arg(long, value_name = "FRACTION", value_parser = parse_step)]
+    pub(crate) step_size: Option<f64>,
+    /// Threads to use [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Refuse a case that would hold more than this, such as 3GiB [default: memory available]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory_limit: Option<u64>,
+    /// Replace the output if it exists
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// No progress, warnings or summary
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Print one JSON summary on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which axes to mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mirror {
+    /// As the model's configuration says.
+    Auto,
+    /// These of the network's `[z, y, x]`.
+    Axes(Vec<usize>),
+}
+
+fn parse_mirror(text: &str) -> Result<Mirror, String> {
+    match text {
+        "auto" => return Ok(Mirror::Auto),
+        "none" => return Ok(Mirror::Axes(Vec::new())),
+        _ => {}
+    }
+    let mut axes = Vec::new();
+    for name in text.split(',') {
+        let axis = match name.trim() {
+            "z" | "0" => 0,
+            "y" | "1" => 1,
+            "x" | "2" => 2,
+            other => return Err(format!("{other:?} is not an axis; expected auto, none or z,y,x")),
+        };
+        if axes.contains(&axis) {
+            return Err(format!("axis {name} is given twice"));
+        }
+        axes.push(axis);
+    }
+    axes.sort_unstable();
+    Ok(Mirror::Axes(axes))
+}
+
+fn parse_step(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(step) if step > 0.0 && step <= 1.0 => Ok(step),
+        _ => Err("expected a fraction above 0 and at most 1".into()),
+    }
+}
+
+/// `3GiB`, `800 MB`, `4g`: letters K, M, G or T, with `iB` or nothing for powers of 1024 and
+/// `B` for powers of 1000.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || "expected a size such as 3GiB or 800MB".to_string();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| wrong())?;
+    let unit = text[digits..].trim().to_ascii_lowercase();
+    let (prefix, base) = match unit.strip_suffix('b') {
+        Some(rest) => rest.strip_suffix('i').map_or((rest, 1000_f64), |rest| (rest, 1024.0)),
+        None => (unit.as_str(), 1024.0),
+    };
+    let power = ["", "k", "m", "g", "t"].iter().position(|p| *p == prefix).ok_or_else(wrong)?;
+    let bytes = number * base.powi(power as i32);
+    if bytes >= 1.0 && bytes < 2_f64.powi(63) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+/// Long options accept `-` and `_` alike: `--enable_subseg` is `--enable-subseg`.
+pub(crate) fn dashed(argument: OsString) -> OsString {
+    let Some(text) = argument.to_str() else { return argument };
+    if !text.starts_with("--") {
+        return argument;
+    }
+    let (name, value) = text.split_once('=').map_or((text, None), |(n, v)| (n, Some(v)));
+    let name = name.replace('_', "-");
+    value.map_or_else(|| name.clone(), |value| format!("{name}={value}")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seed_command_parses_as_typed() {
+        let typed = ["fastnnunet", "--input", "CT.nii.gz", "--mode", "bone", "--enable_subseg"];
+        let cli = Cli::try_parse_from(typed.map(OsString::from).map(dashed)).expect("parses");
+        assert!(cli.predict.enable_subseg);
+        assert_eq!(cli.predict.mode.as_deref(), Some("bone"));
+    }
+
+    #[test]
+    fn underscores_in_values_stay() {
+        assert_eq!(dashed("--step_size=a_b".into()), "--step-size=a_b");
+        assert_eq!(dashed("my_file".into()), "my_file");
+    }
+
+    #[test]
+    fn sizes() {
+        let cases = [("3GiB", Some(3 << 30)), ("800MB", Some(800_000_000)), ("4g", Some(4 << 30))];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text).ok(), bytes, "{text}");
+        }
+        for text in ["", "GiB", "-1G", "1e3", "5 parsecs", "0", "99999999999T"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mirror_axes() {
+        assert_eq!(parse_mirror("x,z"), Ok(Mirror::Axes(vec![0, 2])));
+        assert_eq!(parse_mirror("none"), Ok(Mirror::Axes(vec![])));
+        assert!(parse_mirror("w").is_err() && parse_mirror("x,x").is_err());
+    }
+}

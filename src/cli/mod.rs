@@ -1,0 +1,52 @@
+//! The command line. It sees only the library's public interface, so an embedding
+//! application can do whatever the command can.
+
+// The one place in the crate that talks to people.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod args;
+mod bar;
+mod interrupt;
+mod job;
+mod list;
+mod peak;
+mod predict;
+mod summary;
+mod table;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs the command and returns its exit code.
+pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments.map(args::dashed)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; clap knows their streams and codes.
+            let code = error.exit_code();
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(code).unwrap_or(2));
+        }
+    };
+    let result = match &cli.command {
+        Some(Command::Modes(request)) => list::modes(request),
+        Some(Command::Models(request)) => list::models(request),
+        None => predict::run(&cli.predict),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut line = format!("error: {error}");
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                line += &format!(": {inner}");
+                cause = inner.source();
+            }
+            eprintln!("{line}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which device runs the network, and the engine for it.
+
+use super::Engine;
+use crate::model::registry::EmbeddedModel;
+use crate::{Error, Result};
+use std::fmt;
+use std::str::FromStr;
+
+/// A device as the user names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The fastest engine of this build that runs on this machine.
+    #[default]
+    Auto,
+    /// The CPU, with our own kernels.
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(usize),
+    /// The generated network on burn-flex: slow, independent of our kernels.
+    Reference,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Reference => f.write_str("reference"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    /// Reads `auto`, `cpu`, `cuda`, `cuda:N` or `reference`; `cuda` is `cuda:0`.
+    fn from_str(text: &str) -> Result<Self> {
+        let cuda = |index: &str| {
+            // `parse` alone would take a plus sign.
+            let digits = index.bytes().all(|byte| byte.is_ascii_digit());
+            index.parse().ok().filter(|_| digits).map(Self::Cuda)
+        };
+        let device = match text {
+            "auto" => Some(Self::Auto),
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda(0)),
+            "reference" => Some(Self::Reference),
+            _ => text.strip_prefix("cuda:").and_then(cuda),
+        };
+        device.ok_or_else(|| Error::Usage {
+            what: "device".to_owned(),
+            found: text.to_owned(),
+            expected: "auto, cpu, cuda, cuda:N or reference".to_owned(),
+        })
+    }
+}
+
+/// Loads an embedded model onto a device.
+///
+/// # Errors
+///
+/// [`Error::Device`] if the device is not part of this build or fails,
+/// [`Error::Model`] if the network does not load.
+pub fn open(model: &EmbeddedModel, device: Device) -> Result<Box<dyn Engine>> {
+    let absent = |reason: &str| {
+        Err(Error::Device { device: device.to_string(), reason: reason.to_owned() })
+    };
+    match device {
+        #[cfg(feature = "reference")]
+        Device::Auto | Device::Reference => super::burn::open(model),
+        #[cfg(not(feature = "reference"))]
+        Device::Auto | Device::Reference => {
+            absent(&format!("{} needs a build with the feature `reference`", model.name))
+        }
+        Device::Cpu => absent("this build has no CPU kernels; use auto or reference"),
+        Device::Cuda(_) => absent("this build has no CUDA engine; use auto or reference"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for (text, device) in [
+            ("auto", Device::Auto),
+            ("cpu", Device::Cpu),
+            ("cuda:0", Device::Cuda(0)),
+            ("cuda:12", Device::Cuda(12)),
+            ("reference", Device::Reference),
+        ] {
+            assert_eq!(text.parse::<Device>().expect(text), device);
+            assert_eq!(device.to_string(), text);
+        }
+        assert_eq!("cuda".parse::<Device>().expect("cuda"), Device::Cuda(0));
+    }
+
+    #[test]
+    fn a_wrong_name_lists_the_right_ones() {
+        for text in ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"] {
+            let error = text.parse::<Device>().expect_err(text);
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains("reference"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Stage 3: the box of voxels that are not zero, as nnU-Net's `crop_to_nonzero`.
+//!
+//! The reference fills holes in the nonzero mask before it takes the box. A hole is
+//! enclosed by mask voxels, so filling it never moves the box and is left out here.
+
+use ndarray::{ArrayView3, Axis, Slice, parallel::prelude::*};
+use std::ops::Range;
+
+/// Half-open voxel ranges per axis, `[z, y, x]`.
+pub type Box3 = [Range<usize>; 3];
+
+/// Smallest box that holds every voxel which is nonzero in any channel.
+///
+/// NaN counts as nonzero. The box is the whole volume if every voxel is zero.
+///
+/// # Panics
+///
+/// If `channels` is empty or their shapes differ.
+#[must_use]
+pub fn nonzero_box(channels: &[ArrayView3<'_, f32>]) -> Box3 {
+    let shape: [usize; 3] = channels[0].dim().into();
+    let whole = shape.map(|n| 0..n);
+    let boxes = channels.iter().filter_map(|channel| {
+        assert_eq!(channel.shape(), shape, "channels of one case share a shape");
+        channel_box(channel)
+    });
+    boxes.reduce(|a, b| join(&a, &b)).unwrap_or(whole)
+}
+
+/// The part of `view` inside `bounds`.
+#[must_use]
+pub fn crop<'a, T>(view: ArrayView3<'a, T>, bounds: &Box3) -> ArrayView3<'a, T> {
+    let mut part = view;
+    for (axis, range) in bounds.iter().enumerate() {
+        part.slice_axis_inplace(Axis(axis), Slice::from(range.clone()));
+    }
+    part
+}
+
+/// Number of voxels per axis in `bounds`.
+#[must_use]
+pub fn box_shape(bounds: &Box3) -> [usize; 3] {
+    std::array::from_fn(|k| bounds[k].len())
+}
+
+fn join(a: &Box3, b: &Box3) -> Box3 {
+    std::array::from_fn(|k| a[k].start.min(b[k].start)..a[k].end.max(b[k].end))
+}
+
+fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
+    channel
+        .axis_iter(Axis(0))
+        .into_par_iter()
+        .enumerate()
+        .filter_map(|(z, plane)| {
+            let mut rows = None::<(Range<usize>, Range<usize>)>;
+            for (y, row) in plane.outer_iter().enumerate() {
+                let Some(first) = row.iter().position(|&v| v != 0.0) else { continue };
+                let last = row.iter().rev().position(|&v| v != 0.0).map_or(0, |p| row.len() - p);
+                rows = Some(match rows {
+                    None => (y..y + 1, first..last),
+                    Some((ys, xs)) => (ys.start..y + 1, xs.start.min(first)..xs.end.max(last)),
+                });
+            }
+            rows.map(|(ys, xs)| [z..z + 1, ys, xs])
+        })
+        .reduce_with(|a, b| join(&a, &b))
+}

@@ -1,0 +1,101 @@
+//! How far a run is, and how long each stage took.
+
+use crate::{Error, Result};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// A step of the run that takes noticeable time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Read the file.
+    Load,
+    /// Bring to the network's axes and find the nonzero box.
+    Crop,
+    /// Intensities to the network's range.
+    Normalize,
+    /// Image to the network's spacing.
+    Resample,
+    /// Run the network on every tile and stitch.
+    Infer,
+    /// Logits back to the image's grid, decided voxel by voxel.
+    Label,
+    /// Write the file.
+    Save,
+}
+
+impl Stage {
+    /// Short name for people and for JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Crop => "crop",
+            Self::Normalize => "normalize",
+            Self::Resample => "resample",
+            Self::Infer => "infer",
+            Self::Label => "label",
+            Self::Save => "save",
+        }
+    }
+}
+
+/// One report to the caller: `done` of `total` units of `stage` are finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The stage at work.
+    pub stage: Stage,
+    /// Units finished: tiles while inferring.
+    pub done: usize,
+    /// Units in all.
+    pub total: usize,
+}
+
+/// Wall time per stage, in the order the stages ran.
+pub type Timings = Vec<(Stage, Duration)>;
+
+/// Reports progress and measures stages.
+pub(crate) struct Clock<'a> {
+    report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    now: Option<(Progress, Instant)>,
+    timings: Timings,
+}
+
+impl<'a> Clock<'a> {
+    pub(crate) fn new(report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>) -> Self {
+        Self { report, now: None, timings: Vec::new() }
+    }
+
+    /// Ends the running stage and begins `stage` of `total` units.
+    pub(crate) fn start(&mut self, stage: Stage, total: usize) -> Result<()> {
+        self.stop();
+        self.now = Some((Progress { stage, done: 0, total }, Instant::now()));
+        self.tell()
+    }
+
+    /// One more unit of the running stage is done.
+    pub(crate) fn advance(&mut self) -> Result<()> {
+        if let Some((progress, _)) = &mut self.now {
+            progress.done += 1;
+        }
+        self.tell()
+    }
+
+    pub(crate) fn finish(mut self) -> Timings {
+        self.stop();
+        self.timings
+    }
+
+    fn stop(&mut self) {
+        if let Some((progress, since)) = self.now.take() {
+            self.timings.push((progress.stage, since.elapsed()));
+        }
+    }
+
+    fn tell(&mut self) -> Result<()> {
+        let Some((progress, _)) = self.now else { return Ok(()) };
+        match (self.report)(progress) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+}

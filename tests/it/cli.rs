@@ -1,0 +1,241 @@
+//! The built program on files: what it writes, says and returns.
+
+use assert_cmd::Command;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A small scan with its reference result.
+fn scan() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/case/input_plain.nii.gz")
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_fastnnunet"))
+}
+
+/// The program ready to run the self-test network from `input` to `output`.
+fn selftest(input: &Path, output: &Path) -> Command {
+    let mut command = program();
+    command.args(["--model", "selftest", "-i"]).arg(input).arg("-o").arg(output);
+    command
+}
+
+/// Runs, checks the exit code and that there is one sentence and no output; returns it.
+fn fails(command: &mut Command, code: i32, output: &Path) -> String {
+    let result = command.assert().code(code).get_output().clone();
+    assert!(result.stdout.is_empty(), "nothing on standard output");
+    let message = String::from_utf8(result.stderr).expect("UTF-8");
+    assert!(message.starts_with("error: "), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(!output.is_file() || code == 7, "a failed run leaves no output");
+    message
+}
+
+#[test]
+fn writes_labels_and_a_json_summary() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("new/folder/seg.nii.gz");
+    let run = selftest(&scan(), &output).arg("--json").assert().success();
+    let summary: Value = serde_json::from_slice(&run.get_output().stdout).expect("one JSON value");
+    assert_eq!(summary["model"]["name"], "selftest");
+    assert_eq!(summary["precision"], "f32");
+    assert_eq!(summary["input_sha256"].as_str().expect("hash").len(), 64);
+    assert_eq!(summary["geometry"]["shape_xyz"], serde_json::json!([60, 52, 20]));
+    let labels = summary["labels"].as_array().expect("labels");
+    assert_eq!(labels.len(), 3);
+    assert!(labels.iter().all(|label| label["voxels"].as_u64().expect("count") > 0));
+    assert!(summary["seconds"]["infer"].as_f64().expect("time") > 0.0);
+    assert!(run.get_output().stderr.is_empty(), "no progress on a pipe");
+    let written = fastnnunet::io::load(&output, fastnnunet::io::Limits::default()).expect("loads");
+    let source = fastnnunet::io::load(&scan(), fastnnunet::io::Limits::default()).expect("loads");
+    assert_eq!(written.volume.grid, source.volume.grid, "same grid as the input");
+}
+
+#[test]
+fn text_summary_names_labels_times_and_memory() {
+    let folder = tempfile::tempdir().expect("folder");
+    let run = selftest(&scan(), &folder.path().join("seg.nii")).assert().success();
+    let text = String::from_utf8(run.get_output().stdout.clone()).expect("UTF-8");
+    for word in ["input", "selftest", "three", " ml", "infer", "MiB at peak", "seg.nii"] {
+        assert!(text.contains(word), "{word} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn same_input_gives_same_bytes_at_any_thread_count() {
+    let folder = tempfile::tempdir().expect("folder");
+    let bytes = ["1", "2", "3"].map(|threads| {
+        let output = folder.path().join(format!("{threads}.nii.gz"));
+        selftest(&scan(), &output).args(["--threads", threads, "--quiet"]).assert().success();
+        std::fs::read(output).expect("written")
+    });
+    assert!(bytes[0] == bytes[1] && bytes[1] == bytes[2]);
+}
+
+#[test]
+fn default_output_is_in_results() {
+    let folder = tempfile::tempdir().expect("folder");
+    program()
+        .current_dir(folder.path())
+        .args(["--quiet", "--model", "selftest", "--input"])
+        .arg(scan())
+        .assert()
+        .success()
+        .stdout("")
+        .stderr("");
+    assert!(folder.path().join("results/input_plain_selftest.nii.gz").is_file());
+}
+
+#[test]
+fn existing_output_is_kept_unless_overwrite() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    std::fs::write(&output, "precious").expect("writes");
+    let message = fails(&mut selftest(&scan(), &output), 7, &output);
+    assert!(message.contains("--overwrite"), "{message}");
+    assert_eq!(std::fs::read(&output).expect("still there"), b"precious");
+    selftest(&scan(), &output).args(["--overwrite", "--quiet"]).assert().success();
+    assert_ne!(std::fs::read(&output).expect("replaced"), b"precious");
+}
+
+#[test]
+fn unwritable_output_is_code_7() {
+    let folder = tempfile::tempdir().expect("folder");
+    // A folder cannot be made below a file, whoever runs the test.
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("writes");
+    let output = file.join("seg.nii.gz");
+    fails(&mut selftest(&scan(), &output), 7, &output);
+}
+
+#[test]
+#[cfg(unix)]
+fn read_only_folder_is_code_7() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("folder");
+    let locked = folder.path().join("locked");
+    std::fs::create_dir(&locked).expect("creates");
+    let set = |mode| std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(mode));
+    set(0o555).expect("permissions");
+    if std::fs::write(locked.join("probe"), "").is_ok() {
+        // An administrator writes anywhere; the case above covers that.
+        eprintln!("skipped: this user may write to read-only folders");
+        return;
+    }
+    let output = locked.join("seg.nii.gz");
+    fails(&mut selftest(&scan(), &output), 7, &output);
+    set(0o755).expect("permissions");
+}
+
+#[test]
+fn wrong_requests_are_code_2() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    let cases: [(&str, &[&str]); 7] = [
+        ("unknown mode", &["--mode", "knee"]),
+        ("unknown quality", &["--mode", "bone", "--quality", "best"]),
+        ("unknown variant", &["--mode", "bone", "--variant", "9"]),
+        ("unknown model", &["--model", "nothing"]),
+        ("step out of range", &["--model", "selftest", "--step-size", "0"]),
+        ("unknown device", &["--model", "selftest", "--device", "abacus"]),
+        ("unknown axis", &["--model", "selftest", "--mirror", "w"]),
+    ];
+    for (claim, extra) in cases {
+        let result =
+            program().arg("-i").arg(scan()).arg("-o").arg(&output).args(extra).assert().code(2);
+        assert!(!result.get_output().stderr.is_empty(), "{claim}");
+        assert!(!output.exists(), "{claim}");
+    }
+    let unknown = program().arg("-i").arg(scan()).args(["--mode", "knee"]).assert().code(2);
+    let message = String::from_utf8_lossy(&unknown.get_output().stderr).into_owned();
+    assert!(message.contains("bone") && message.contains("spine"), "lists the modes: {message}");
+    program().assert().code(2);
+}
+
+#[test]
+fn output_name_must_be_nifti() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.png");
+    fails(&mut selftest(&scan(), &output), 2, &output);
+}
+
+#[test]
+fn mode_without_weights_says_which_file_goes_where() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    let mut command = program();
+    command.arg("-i").arg(scan()).arg("-o").arg(&output).args(["--mode", "limb"]);
+    let message = fails(&mut command, 4, &output);
+    assert!(message.contains("models/limb.onnx"), "{message}");
+}
+
+#[test]
+fn bad_configuration_is_code_4_and_names_the_field() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    let config = folder.path().join("net.json");
+    std::fs::write(&config, r#"{"patch_size": [16, 24, 24], "spacing": 3}"#).expect("writes");
+    let message =
+        fails(selftest(&scan(), &output).arg("--config").arg(&config), 4, &output);
+    assert!(message.contains("spacing"), "{message}");
+}
+
+#[test]
+fn missing_device_is_code_5() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    fails(selftest(&scan(), &output).args(["--device", "cuda"]), 5, &output);
+}
+
+#[test]
+fn memory_limit_is_code_6() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    fails(selftest(&scan(), &output).args(["--memory-limit", "100K"]), 6, &output);
+}
+
+#[test]
+fn bad_files_are_code_3_with_one_sentence() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    let whole = std::fs::read(scan()).expect("reads");
+    let files: [(&str, Option<&[u8]>); 4] = [
+        ("missing.nii.gz", None),
+        ("empty.nii.gz", Some(b"")),
+        ("text.nii", Some(b"This is not an image at all, but a note that somebody misnamed.\n")),
+        ("truncated.nii.gz", Some(&whole[..whole.len() / 2])),
+    ];
+    for (name, bytes) in files {
+        let input = folder.path().join(name);
+        if let Some(bytes) = bytes {
+            std::fs::write(&input, bytes).expect("writes");
+        }
+        let message = fails(&mut selftest(&input, &output), 3, &output);
+        assert!(message.contains(name), "{message}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("lists").collect();
+        assert!(left.len() <= files.len(), "no temporary files stay");
+    }
+}
+
+#[test]
+fn lists_are_complete_as_text_and_json() {
+    let text = program().arg("models").assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(text).expect("UTF-8");
+    for word in ["name", "selftest", "3d_fullres", "test", "sha256"] {
+        assert!(text.contains(word), "{word} is missing in\n{text}");
+    }
+    let modes = program().arg("modes").assert().success().get_output().stdout.clone();
+    let modes = String::from_utf8(modes).expect("UTF-8");
+    for mode in ["bone", "chest", "abdomen", "headneck", "pelvic", "spine", "limb", "total"] {
+        assert!(modes.contains(mode), "{mode} is missing in\n{modes}");
+    }
+    for list in ["models", "modes"] {
+        let json = program().args([list, "--json"]).assert().success().get_output().stdout.clone();
+        let list: Value = serde_json::from_slice(&json).expect("JSON");
+        assert!(!list.as_array().expect("a list").is_empty());
+    }
+    program().args(["models", "selftest"]).assert().success();
+    program().args(["modes", "bone"]).assert().success();
+    program().args(["models", "nothing"]).assert().code(2);
+    program().args(["modes", "knee"]).assert().code(2);
+}

@@ -1,0 +1,137 @@
+//! Each stage against the arrays its counterpart in nnU-Net 2.8.1 gives.
+
+use crate::golden;
+use fastnnunet::model::{Channel, IntensityProperties, Normalization};
+use fastnnunet::pipeline::{crop, normalize, tile};
+use ndarray::{Array3, Array4, Axis, Ix3, Ix4};
+
+#[test]
+fn crop_box_matches() {
+    for case in golden::entries("crop", "cases") {
+        let image: Array4<f32> = golden::array::<f32, Ix4>("crop", &case["input"]);
+        let channels: Vec<_> = image.axis_iter(Axis(0)).collect();
+        assert_eq!(crop::nonzero_box(&channels), golden::ranges(&case["bbox"]), "{}", case["name"]);
+    }
+}
+
+#[test]
+fn normalization_matches() {
+    for case in golden::entries("normalize", "cases") {
+        if case["use_mask_for_norm"] == true {
+            // Statistics inside the nonzero mask belong to trained folders, whose plans can
+            // ask for them; this program's configuration has no such field.
+            continue;
+        }
+        let scheme: Normalization =
+            serde_json::from_value(case["scheme"].clone()).expect("a known scheme");
+        let intensity: IntensityProperties = serde_json::from_value(case["properties"].clone())
+            .unwrap_or(IntensityProperties {
+                mean: f64::NAN,
+                std: f64::NAN,
+                percentile_00_5: f64::NAN,
+                percentile_99_5: f64::NAN,
+            });
+        let mut image: Array3<f32> = golden::array::<f32, Ix3>("normalize", &case["input"]);
+        let expected: Array3<f32> = golden::array::<f32, Ix3>("normalize", &case["expected"]);
+        let channel = Channel { normalization: scheme, intensity };
+        normalize::normalize(image.view_mut(), &channel).expect("normalizes");
+        let tolerance = case["relative_tolerance"].as_f64().expect("a tolerance") as f32;
+        for (got, want) in image.iter().zip(&expected) {
+            let bound = tolerance * want.abs().max(1.0);
+            assert!((got - want).abs() <= bound, "{}: {got} is not {want}", case["name"]);
+        }
+    }
+}
+
+#[test]
+fn rgb_normalization_refuses_values_outside_its_range() {
+    let mut image = Array3::from_elem((1, 1, 2), 300.0);
+    let intensity =
+        IntensityProperties { mean: 0.0, std: 1.0, percentile_00_5: 0.0, percentile_99_5: 1.0 };
+    let channel = Channel { normalization: Normalization::RgbTo01, intensity };
+    let error = normalize::normalize(image.view_mut(), &channel).expect_err("300 is no RGB value");
+    assert_eq!(error.exit_code(), 3);
+}
+
+#[test]
+fn tile_starts_match() {
+    for case in golden::entries("tile", "steps") {
+        let [image, edge] =
+            [&case["image"], &case["tile"]].map(|n| n.as_u64().expect("n") as usize);
+        let step = case["step"].as_f64().expect("step");
+        let starts: Vec<usize> = serde_json::from_value(case["starts"].clone()).expect("starts");
+        assert_eq!(tile::tile_starts(image, edge, step), starts, "{image} {edge} {step}");
+    }
+}
+
+#[test]
+fn tiles_run_with_the_first_axis_outermost() {
+    for case in golden::entries("tile", "grids") {
+        let image: [usize; 3] = golden::counts(&case["image"]);
+        let patch: [usize; 3] = golden::counts(&case["tile"]);
+        let starts: [Vec<isize>; 3] =
+            serde_json::from_value(case["starts"].clone()).expect("starts per axis");
+        let tiling = tile::Tiling::new(image, patch, case["step"].as_f64().expect("step"));
+        let mut expected = Vec::new();
+        for &z in &starts[0] {
+            for &y in &starts[1] {
+                expected.extend(starts[2].iter().map(|&x| [z, y, x]));
+            }
+        }
+        assert_eq!(tiling.origins, expected);
+    }
+}
+
+#[test]
+fn padding_matches() {
+    for case in golden::entries("tile", "padding") {
+        let image: [usize; 3] = golden::counts(&case["image"]);
+        let patch: [usize; 3] = golden::counts(&case["patch"]);
+        let low: [usize; 3] = golden::counts(&case["low"]);
+        let tiling = tile::Tiling::new(image, patch, 0.5);
+        let expected = low.map(|n| -(n as isize));
+        assert_eq!(tiling.origins[0], expected, "{image:?} {patch:?}");
+    }
+}
+
+#[test]
+fn gaussian_is_bit_identical() {
+    for case in golden::entries("tile", "gaussians") {
+        let expected: Array3<f32> = golden::array::<f32, Ix3>("tile", &case["expected"]);
+        assert_eq!(tile::gaussian(golden::counts(&case["tile"])), expected, "{}", case["tile"]);
+    }
+}
+
+mod properties {
+    use fastnnunet::pipeline::{stitch::Stitcher, tile};
+    use ndarray::Array4;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn tiles_cover_every_voxel_and_average_to_the_image(
+            image in prop::array::uniform3(1_usize..20),
+            patch in prop::array::uniform3(1_usize..9),
+            step in 0.1_f64..=1.0,
+            gaussian: bool,
+        ) {
+            let tiling = tile::Tiling::new(image, patch, step);
+            let [z, y, x] = image;
+            let voxels = Array4::from_shape_fn((1, z, y, x), |(_, z, y, x)| {
+                (z * 400 + y * 20 + x) as f32
+            });
+            let weights =
+                if gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
+            let mut stitcher = Stitcher::new(tiling.clone(), weights, 1);
+            let mut cut = Array4::zeros((1, patch[0], patch[1], patch[2]));
+            for &origin in &tiling.origins {
+                tiling.cut(voxels.view(), origin, &mut cut);
+                stitcher.add(origin, &cut);
+            }
+            // A voxel no tile covers would be 0/0; a wrong place would average to another value.
+            for (got, want) in stitcher.finish().iter().zip(&voxels) {
+                prop_assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{got} {want}");
+            }
+        }
+    }
+}
