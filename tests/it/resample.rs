@@ -34,7 +34,7 @@ fn resample(
 ) -> Array4<f32> {
     let channels: Vec<_> =
         source.outer_iter().map(|c| resample_image(c, shape, separate, options)).collect();
-    let views: Vec<_> = channels.iter().map(Array3::view).collect();
+    let views: Vec<_> = channels.iter().map(|a| a.view()).collect();
     stack(Axis(0), &views).expect("channels of one shape")
 }
 
@@ -175,7 +175,7 @@ mod properties {
 
     fn logits(shape: [usize; 3], channels: u64, seed: u64) -> Array4<f32> {
         let channels: Vec<_> = (0..channels).map(|c| noise(shape, seed ^ (c << 33))).collect();
-        stack(Axis(0), &channels.iter().map(Array3::view).collect::<Vec<_>>()).expect("one shape")
+        stack(Axis(0), &channels.iter().map(|a| a.view()).collect::<Vec<_>>()).expect("one shape")
     }
 
     fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
