@@ -1,4 +1,5 @@
 //! Drives the public interface and the built program on files.
 
 mod golden;
+mod resample;
 mod stages;
