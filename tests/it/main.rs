@@ -1,4 +1,6 @@
 //! Drives the public interface and the built program on files.
 
+mod build_script;
+mod engines;
 mod golden;
 mod stages;
