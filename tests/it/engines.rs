@@ -1,9 +1,10 @@
 //! One list of network cases, run on every engine of this build.
 
+use crate::golden;
 use fastnnunet::infer::{Device, Engine, open};
 use fastnnunet::model::registry;
 use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};
-use std::path::{Path, PathBuf};
+use serde_json::Value;
 
 /// Patches and the logits the exporting framework computes for them.
 struct Case {
@@ -21,34 +22,26 @@ struct Case {
 /// two orders of summation over a few thousand products differ by a few ulps of it.
 const ENGINES: [(Device, f32); 1] = [(Device::Reference, 1e-5)];
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn array(path: &Path) -> Array5<f32> {
-    let array: ArrayD<f32> = ndarray_npy::read_npy(path).expect("golden array");
+fn array(stage: &str, name: &Value) -> Array5<f32> {
+    let array: ArrayD<f32> = golden::array(stage, name);
     let array = if array.ndim() == 4 { array.insert_axis(Axis(2)) } else { array };
     array.into_dimensionality().expect("an array of four or five axes")
 }
 
 fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    for stage in ["network", "engine"] {
-        let folder = golden().join(stage);
-        let text = std::fs::read_to_string(folder.join("index.json")).expect("golden index");
-        let index: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        for case in index["cases"].as_array().expect("list of cases") {
-            let text = |key: &str| case[key].as_str().expect("text").to_owned();
-            let model = Path::new(&text("model")).file_stem().expect("file name").to_owned();
-            cases.push(Case {
-                name: text("name"),
-                model: model.into_string().expect("UTF-8"),
-                input: array(&folder.join(text("input"))),
-                logits: array(&folder.join(text("expected"))),
-            });
-        }
-    }
-    cases
+    let in_stage = |stage: &'static str| {
+        golden::entries(stage, "cases").into_iter().map(move |case| {
+            let model = case["model"].as_str().and_then(|path| path.strip_prefix("models/"));
+            let model = model.and_then(|file| file.strip_suffix(".onnx")).expect("a model file");
+            Case {
+                name: case["name"].as_str().expect("a name").to_owned(),
+                model: model.to_owned(),
+                input: array(stage, &case["input"]),
+                logits: array(stage, &case["expected"]),
+            }
+        })
+    };
+    in_stage("network").chain(in_stage("engine")).collect()
 }
 
 fn engine(model: &str, device: Device) -> Option<Box<dyn Engine>> {
