@@ -147,11 +147,7 @@ fn broken_networks_are_refused() {
             }),
             "ONNX type 10",
         ),
-        (
-            "weights missing",
-            changed(|m| drop(network(m).initializer.remove(0))),
-            "Conv (node `",
-        ),
+        ("weights missing", changed(|m| drop(network(m).initializer.remove(0))), "Conv (node `"),
         (
             "weights too short",
             changed(|m| network(m).initializer[0].dims[0] += 1),
@@ -226,11 +222,21 @@ fn files_that_do_not_belong_together_are_refused() {
         ),
         ("grades differ", config, Some(CONFIG.replace("\"test\"", "\"demo\"")), "grade is demo"),
         ("unknown field", config, Some(CONFIG.replace("\"grade\"", "\"grad\"")), "grad"),
-        ("wrong hash", "models/MANIFEST.toml", Some(manifest("sha256 = \"", "sha256 = \"0")), "SHA-256"),
+        (
+            "wrong hash",
+            "models/MANIFEST.toml",
+            Some(manifest("sha256 = \"", "sha256 = \"0")),
+            "SHA-256",
+        ),
         ("opset", "models/MANIFEST.toml", Some(manifest("= 17", "= 16")), "opset 17 in the graph"),
         ("twice", "models/MANIFEST.toml", Some(line(whole) + &line(whole)), "listed twice"),
         ("name", "models/MANIFEST.toml", Some(manifest("\"knee\"", "\"Knee\"")), "lowercase"),
-        ("other file", "models/MANIFEST.toml", Some(manifest("knee.onnx", "a.onnx")), "\"knee.onnx\""),
+        (
+            "other file",
+            "models/MANIFEST.toml",
+            Some(manifest("knee.onnx", "a.onnx")),
+            "\"knee.onnx\"",
+        ),
         ("licence", "models/MANIFEST.toml", Some(manifest("\"MIT\"", "\"\"")), "licence is empty"),
         (
             "unlisted configuration",

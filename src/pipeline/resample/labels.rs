@@ -1,7 +1,7 @@
 //! Label maps on another grid: needed where a model refines another one's result.
 
-use super::taps::{Pair, nearest, nearest_pairs, pairs};
 use super::slices_first;
+use super::taps::{Pair, nearest, nearest_pairs, pairs};
 use ndarray::parallel::prelude::*;
 use ndarray::{Array3, ArrayView3, Axis};
 

@@ -117,8 +117,7 @@ fn slices_interleave(strides: &[isize]) -> bool {
 fn resample_volume(source: ArrayView3<'_, f32>, target: ArrayViewMut3<'_, f32>, order: Order) {
     let (depth, rows, columns) = source.dim();
     let plane = Plane::new(order, [rows, columns], [target.dim().1, target.dim().2]);
-    let along_z =
-        (depth != target.dim().0).then(|| Taps::new(order, depth, target.dim().0));
+    let along_z = (depth != target.dim().0).then(|| Taps::new(order, depth, target.dim().0));
     match along_z {
         None => {
             let range = range_of(source);
@@ -187,10 +186,12 @@ fn along_depth(
     range: Range,
 ) {
     let rows = source.axis_iter(Axis(1)).into_par_iter();
-    rows.zip(target.axis_iter_mut(Axis(1)).into_par_iter())
-        .for_each_init(Scratch::default, |scratch, (from, to)| {
+    rows.zip(target.axis_iter_mut(Axis(1)).into_par_iter()).for_each_init(
+        Scratch::default,
+        |scratch, (from, to)| {
             along_columns(taps, from, to, range, scratch);
-        });
+        },
+    );
 }
 
 /// How every slice is resized.
@@ -234,10 +235,11 @@ impl Plane {
         range: impl Fn(ArrayView2<'_, f32>) -> Range + Sync,
     ) {
         let slices = source.axis_iter(Axis(0)).into_par_iter();
-        slices.zip(target.axis_iter_mut(Axis(0)).into_par_iter()).for_each_init(
-            PlaneScratch::default,
-            |scratch, (from, to)| self.run(from, to, range(from), scratch),
-        );
+        slices
+            .zip(target.axis_iter_mut(Axis(0)).into_par_iter())
+            .for_each_init(PlaneScratch::default, |scratch, (from, to)| {
+                self.run(from, to, range(from), scratch)
+            });
     }
 
     /// Resizes one slice. `y` comes first unless `x` shrinks more: blocks of columns load
