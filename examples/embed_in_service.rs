@@ -46,6 +46,6 @@ fn segment(
     )?;
     let name = case.file_stem().unwrap_or_default().to_string_lossy().replace(".nii", "");
     let output = std::env::temp_dir().join(format!("{name}_bone.nii.gz"));
-    io::save_labels(&output, &result.labels, &scan.header, true)?;
+    io::save_labels(&output, (&result.labels).into(), &scan.header, true)?;
     Ok(output)
 }
