@@ -140,9 +140,9 @@ impl Frame {
             let mut gap = [0.0; 3];
             for (r, g) in gap.iter_mut().enumerate() {
                 *g = self.origin[r] - other.origin[r];
-                for c in 0..3 {
+                for (c, step) in spacing.iter().enumerate() {
                     let last = (header.dim[c + 1] - 1) as f64 * f64::from((corner >> c) & 1);
-                    *g += last * spacing[c] * (self.directions[c][r] - other.directions[c][r]);
+                    *g += last * step * (self.directions[c][r] - other.directions[c][r]);
                 }
             }
             farthest = farthest.max(gap.iter().map(|g| g * g).sum::<f64>().sqrt());

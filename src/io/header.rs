@@ -7,6 +7,7 @@
 use super::failure::Failure;
 use super::stream::{Stream, fill};
 use super::voxels::{Encoding, Sample};
+use crate::volume::Grid;
 use nifti::{Endianness, NiftiHeader};
 
 /// Bytes of a NIfTI-1 header.
@@ -55,6 +56,36 @@ pub struct SourceHeader {
 }
 
 impl SourceHeader {
+    /// The header for a volume that did not come from a file.
+    ///
+    /// Its sform, with the code for scanner coordinates, is the grid's affine in
+    /// millimetres; there is no qform.
+    #[must_use]
+    pub fn for_grid(grid: &Grid) -> Self {
+        let ([z, y, x], [dz, dy, dx]) = (grid.shape, grid.spacing);
+        let small = [z, y, x].iter().all(|&n| i16::try_from(n).is_ok());
+        Self {
+            version: if small { NiftiVersion::One } else { NiftiVersion::Two },
+            dim: [3, x as i64, y as i64, z as i64, 1, 1, 1, 1],
+            pixdim: [1.0, dx, dy, dz, 1.0, 1.0, 1.0, 1.0],
+            xyzt_units: 2,
+            qform_code: 0,
+            sform_code: 1,
+            quaternion: [0.0; 3],
+            offset: [0.0; 3],
+            srow: grid.affine.0,
+        }
+    }
+
+    /// Clears what lies beyond the image's own axes: it means nothing.
+    fn tidy(mut self) -> Self {
+        let own = usize::try_from(self.dim[0]).unwrap_or(0);
+        for i in (0..8).filter(|&i| i > own) {
+            (self.dim[i], self.pixdim[i]) = (1, 1.0);
+        }
+        self
+    }
+
     /// Voxels per axis, `[z, y, x]`, of a three-dimensional image.
     ///
     /// Trailing axes of one voxel are ignored, as in ITK.
@@ -172,7 +203,7 @@ fn parse_nifti1(bytes: &[u8], big_endian: bool) -> Result<Header, Failure> {
     };
     let scaling = [f64::from(h.scl_slope), f64::from(h.scl_inter)];
     let encoding = encoding(h.datatype, big_endian, scaling)?;
-    Ok(Header { source, encoding, data_offset, bytes_read: NIFTI1_BYTES as u64 })
+    Ok(Header { source: source.tidy(), encoding, data_offset, bytes_read: NIFTI1_BYTES as u64 })
 }
 
 fn parse_nifti2(fields: &Fields<'_>) -> Result<Header, Failure> {
@@ -197,7 +228,7 @@ fn parse_nifti2(fields: &Fields<'_>) -> Result<Header, Failure> {
     };
     let scaling = [fields.f64(176), fields.f64(184)];
     let encoding = encoding(fields.i16(12), fields.big_endian, scaling)?;
-    Ok(Header { source, encoding, data_offset, bytes_read: NIFTI2_BYTES as u64 })
+    Ok(Header { source: source.tidy(), encoding, data_offset, bytes_read: NIFTI2_BYTES as u64 })
 }
 
 /// Applies ITK's rule for scalings that mean none.

@@ -24,8 +24,8 @@ pub use header::{NiftiVersion, SourceHeader};
 pub use limits::Limits;
 pub use save::{LabelArray, check_writable, save_labels};
 
-use crate::volume::Volume;
 use crate::Result;
+use crate::volume::Volume;
 use failure::Failure;
 use ndarray::Array3;
 use std::path::Path;

@@ -147,10 +147,11 @@ pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
 
 /// Whether the name asks for gzip.
 fn is_compressed(path: &Path) -> Result<bool> {
-    let name = path.file_name().map(|n| n.to_string_lossy().to_ascii_lowercase());
-    match name {
-        Some(n) if n.len() > 7 && n.ends_with(".nii.gz") => Ok(true),
-        Some(n) if n.len() > 4 && n.ends_with(".nii") => Ok(false),
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let ends = |suffix: &str| name.len() > suffix.len() && name.ends_with(suffix);
+    match (ends(".nii.gz"), ends(".nii")) {
+        (true, _) => Ok(true),
+        (_, true) => Ok(false),
         _ => Err(Error::Usage {
             what: "output".to_owned(),
             found: path.display().to_string(),
@@ -178,15 +179,11 @@ fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
 
 /// The header and the four bytes that say no extension follows.
 fn encode(header: &SourceHeader, datatype: (i16, i16)) -> Vec<u8> {
-    let axes = header.dim[0] as usize;
-    // Sizes and spacings beyond the image's own axes mean nothing.
-    let dim: [i64; 8] = std::array::from_fn(|i| if i <= axes { header.dim[i] } else { 1 });
-    let pixdim: [f64; 8] = std::array::from_fn(|i| {
-        if i <= axes && header.pixdim[i].is_finite() { header.pixdim[i] } else { 1.0 }
-    });
+    // A caller's own header may exceed what NIfTI-1 can store.
+    let wide = header.dim.iter().any(|&n| n > i64::from(i16::MAX));
     match header.version {
-        NiftiVersion::One => encode_nifti1(header, datatype, dim, pixdim),
-        NiftiVersion::Two => encode_nifti2(header, datatype, dim, pixdim),
+        NiftiVersion::One if !wide => encode_nifti1(header, datatype),
+        _ => encode_nifti2(header, datatype),
     }
 }
 
@@ -194,12 +191,7 @@ fn description() -> &'static [u8] {
     concat!("fastnnunet ", env!("CARGO_PKG_VERSION")).as_bytes()
 }
 
-fn encode_nifti1(
-    header: &SourceHeader,
-    (datatype, bits): (i16, i16),
-    dim: [i64; 8],
-    pixdim: [f64; 8],
-) -> Vec<u8> {
+fn encode_nifti1(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8> {
     let mut out = vec![0; NIFTI1_BYTES + 4];
     let f32s = |out: &mut [u8], at: usize, values: &[f64]| {
         for (i, v) in values.iter().enumerate() {
@@ -208,13 +200,13 @@ fn encode_nifti1(
     };
     put(&mut out, 0, &(NIFTI1_BYTES as i32).to_le_bytes());
     put(&mut out, 38, b"r");
-    for (i, n) in dim.iter().enumerate() {
+    for (i, n) in header.dim.iter().enumerate() {
         put(&mut out, 40 + 2 * i, &(*n as i16).to_le_bytes());
     }
     put(&mut out, 68, &INTENT_LABEL.to_le_bytes());
     put(&mut out, 70, &datatype.to_le_bytes());
     put(&mut out, 72, &bits.to_le_bytes());
-    f32s(&mut out, 76, &pixdim);
+    f32s(&mut out, 76, &header.pixdim);
     f32s(&mut out, 108, &[(NIFTI1_BYTES + 4) as f64, 1.0, 0.0]);
     put(&mut out, 123, &[header.xyzt_units as u8]);
     put(&mut out, 148, description());
@@ -227,12 +219,7 @@ fn encode_nifti1(
     out
 }
 
-fn encode_nifti2(
-    header: &SourceHeader,
-    (datatype, bits): (i16, i16),
-    dim: [i64; 8],
-    pixdim: [f64; 8],
-) -> Vec<u8> {
+fn encode_nifti2(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8> {
     let mut out = vec![0; NIFTI2_BYTES + 4];
     let f64s = |out: &mut [u8], at: usize, values: &[f64]| {
         for (i, v) in values.iter().enumerate() {
@@ -243,10 +230,10 @@ fn encode_nifti2(
     put(&mut out, 4, &NIFTI2_MAGIC);
     put(&mut out, 12, &datatype.to_le_bytes());
     put(&mut out, 14, &bits.to_le_bytes());
-    for (i, n) in dim.iter().enumerate() {
+    for (i, n) in header.dim.iter().enumerate() {
         put(&mut out, 16 + 8 * i, &n.to_le_bytes());
     }
-    f64s(&mut out, 104, &pixdim);
+    f64s(&mut out, 104, &header.pixdim);
     put(&mut out, 168, &((NIFTI2_BYTES + 4) as i64).to_le_bytes());
     f64s(&mut out, 176, &[1.0, 0.0]);
     put(&mut out, 240, description());

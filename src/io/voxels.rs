@@ -200,9 +200,10 @@ mod tests {
             let bytes: Vec<u8> = raw.iter().flat_map(|v| v.to_le_bytes()).collect();
             let (values, stats) =
                 decode(&mut bytes.as_slice(), count, encoding(Sample::I16)).expect("enough bytes");
-            assert!(values.iter().zip(&raw).all(|(&v, &r)| v == f32::from(r)), "{count}");
-            assert_eq!(stats.min, raw.iter().copied().min().map_or(0.0, f32::from), "{count}");
-            assert_eq!(stats.max, raw.iter().copied().max().map_or(0.0, f32::from), "{count}");
+            let expected: Vec<f32> = raw.iter().map(|&v| f32::from(v)).collect();
+            assert_eq!(values, expected, "{count}");
+            let range = [raw.iter().min(), raw.iter().max()].map(|v| v.map(|&v| f32::from(v)));
+            assert_eq!([Some(stats.min), Some(stats.max)], range, "{count}");
         }
     }
 
