@@ -8,6 +8,7 @@ use super::{interrupt, peak};
 use fastnnunet::pipeline::{self, Progress, Stage};
 use fastnnunet::{Error, Result, infer, io};
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -33,12 +34,12 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     Ok(())
 }
 
-fn segment(
+fn segment<'a>(
     args: &PredictArgs,
-    job: &Job,
+    job: &'a Job,
     engine: &mut dyn infer::Engine,
     bar: &mut Bar,
-) -> Result<Summary> {
+) -> Result<Summary<'a>> {
     let started = Instant::now();
     bar.show(Progress { stage: Stage::Load, done: 0, total: 1 });
     let limits = io::Limits { max_bytes: job.options.memory_limit_bytes.unwrap_or(u64::MAX) };
@@ -95,6 +96,12 @@ fn digest(path: &Path) -> Result<String> {
     let read = |source| Error::Read { path: path.to_path_buf(), source };
     let mut file = std::fs::File::open(path).map_err(read)?;
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).map_err(read)?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(read)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -175,8 +175,7 @@ fn bad_configuration_is_code_4_and_names_the_field() {
     let output = folder.path().join("seg.nii.gz");
     let config = folder.path().join("net.json");
     std::fs::write(&config, r#"{"patch_size": [16, 24, 24], "spacing": 3}"#).expect("writes");
-    let message =
-        fails(selftest(&scan(), &output).arg("--config").arg(&config), 4, &output);
+    let message = fails(selftest(&scan(), &output).arg("--config").arg(&config), 4, &output);
     assert!(message.contains("spacing"), "{message}");
 }
 
