@@ -117,7 +117,8 @@ impl Engine for Reference {
             }
         })?;
         let logits = data.as_slice::<f32>().ok();
-        let logits = logits.and_then(|l| ArrayView4::from_shape((self.output_channels, z, y, x), l).ok());
+        let logits =
+            logits.and_then(|l| ArrayView4::from_shape((self.output_channels, z, y, x), l).ok());
         match logits {
             Some(logits) if logits.dim() == output.dim() => {
                 output.assign(&logits);

@@ -63,9 +63,8 @@ impl FromStr for Device {
 /// [`Error::Device`] if the device is not part of this build or fails,
 /// [`Error::Model`] if the network does not load.
 pub fn open(model: &EmbeddedModel, device: Device) -> Result<Box<dyn Engine>> {
-    let absent = |reason: &str| {
-        Err(Error::Device { device: device.to_string(), reason: reason.to_owned() })
-    };
+    let absent =
+        |reason: &str| Err(Error::Device { device: device.to_string(), reason: reason.to_owned() });
     match device {
         #[cfg(feature = "reference")]
         Device::Auto | Device::Reference => super::burn::open(model),
@@ -99,7 +98,9 @@ mod tests {
 
     #[test]
     fn a_wrong_name_lists_the_right_ones() {
-        for text in ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"] {
+        for text in
+            ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"]
+        {
             let error = text.parse::<Device>().expect_err(text);
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains("reference"), "{error}");

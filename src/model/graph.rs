@@ -186,10 +186,8 @@ fn weights(graph: &Graph) -> Result<HashMap<&str, &Tensor>, GraphError> {
         } else {
             (8, tensor.int64_data.len())
         };
-        let count = tensor
-            .dims
-            .iter()
-            .try_fold(1_usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?));
+        let count =
+            tensor.dims.iter().try_fold(1_usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?));
         let held = if tensor.raw_data.is_empty() { typed } else { tensor.raw_data.len() / width };
         if count != Some(held) {
             return Err(error(

@@ -144,8 +144,11 @@ fn pick<'a>(
         return Ok(found);
     }
     let known = join(mode.choices.iter().filter_map(of));
-    let expected =
-        if known.is_empty() { format!("no {what} for this mode") } else { format!("one of {known}") };
+    let expected = if known.is_empty() {
+        format!("no {what} for this mode")
+    } else {
+        format!("one of {known}")
+    };
     Err(usage(format!("{what} of mode {}", mode.name), given, expected))
 }
 
@@ -196,8 +199,22 @@ mod tests {
             ("unknown quality", &[], "bone", Some("best"), None, Err("low, medium, high")),
             ("unknown mode", &[], "knee", None, None, Err("bone, chest, abdomen, headneck")),
             ("no qualities", &[], "chest", Some("low"), None, Err("no quality for this mode")),
-            ("first variant", &["abdomen", "abdomen_extended"], "abdomen", None, None, Ok("abdomen")),
-            ("a default is not replaced", &["headneck_30"], "headneck", None, None, Err("headneck_9")),
+            (
+                "first variant",
+                &["abdomen", "abdomen_extended"],
+                "abdomen",
+                None,
+                None,
+                Ok("abdomen"),
+            ),
+            (
+                "a default is not replaced",
+                &["headneck_30"],
+                "headneck",
+                None,
+                None,
+                Err("headneck_9"),
+            ),
             ("variant as asked", &["headneck_30"], "headneck", None, Some("30"), Ok("headneck_30")),
             ("unknown variant", &[], "headneck", None, Some("10"), Err("one of 9, 30")),
         ];

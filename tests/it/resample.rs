@@ -78,7 +78,8 @@ fn images_and_logits_match() {
         let tolerance = if options.order == 3 { 2e-6 } else { 1e-6 };
         for (got, want) in got.iter().zip(&expected) {
             // A stored fp16 may round to either neighbor of a value near their middle.
-            let step = if half { f64::from(want.abs()) * f64::from(f16::EPSILON.to_f32()) } else { 0.0 };
+            let step =
+                if half { f64::from(want.abs()) * f64::from(f16::EPSILON.to_f32()) } else { 0.0 };
             let got = if half { f16::from_f32(*got).to_f32() } else { *got };
             let off = f64::from((got - want).abs());
             assert!(off <= tolerance * f64::from(largest) + step, "{}: {got} {want}", case["name"]);
@@ -144,8 +145,9 @@ fn exported_labels_match() {
         let shape = [z.len(), y.len(), x.len()];
         let linear = Resampling { order: 1, ..Resampling::default() };
         let fine = resample(logits.view(), shape, separate, &linear);
-        let [got, expected] =
-            [&got, &expected].map(|a| a.view().permuted_axes(forward).slice_move(s![z.clone(), y.clone(), x.clone()]));
+        let [got, expected] = [&got, &expected].map(|a| {
+            a.view().permuted_axes(forward).slice_move(s![z.clone(), y.clone(), x.clone()])
+        });
         for (at, &got) in got.indexed_iter() {
             let here = fine.slice(s![.., at.0, at.1, at.2]).to_vec();
             let exact = case["logits_dtype"] == "f32" || shape[..] == logits.shape()[1..];
@@ -189,8 +191,11 @@ mod properties {
 
     fn options() -> impl Strategy<Value = Resampling> {
         let orders = || prop::sample::select(vec![0_u8, 1, 3]);
-        (orders(), orders())
-            .prop_map(|(order, order_z)| Resampling { order, order_z, ..Resampling::default() })
+        (orders(), orders()).prop_map(|(order, order_z)| Resampling {
+            order,
+            order_z,
+            ..Resampling::default()
+        })
     }
 
     /// Some strided view of `array`: permuted and flipped.
