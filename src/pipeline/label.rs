@@ -53,7 +53,7 @@ impl Label for u8 {}
 impl Label for u16 {}
 
 /// The largest `f32` whose sigmoid in `f32` is still one half, not more: 1.5 * 2^-24.
-const FAINT: f32 = 8.940_696_716_308_594e-8;
+const FAINT: f32 = 1.5 / (1 << 24) as f32;
 
 /// Resamples logits, `[c, z, y, x]`, linearly to the shape of `target`, `[z, y, x]`, and
 /// writes the label of each voxel.
@@ -270,9 +270,8 @@ fn mix_planes(
 
 /// Interpolates a row to the target's columns.
 fn widen(mixed: &[f32; WINDOW], x: &Columns, row: &mut Row<f32>) {
-    for i in 0..TILE_COLUMNS {
-        let (low, high) = (usize::from(x.low[i]), usize::from(x.high[i]));
-        row[i] = mix(mixed[low], mixed[high], x.t[i]);
+    for (((value, &low), &high), &t) in row.iter_mut().zip(&x.low).zip(&x.high).zip(&x.t) {
+        *value = mix(mixed[usize::from(low)], mixed[usize::from(high)], t);
     }
 }
 
@@ -292,7 +291,20 @@ fn begin(low: &Row<f32>, high: &Row<f32>, t: f32, best: &mut Row<f32>, choice: &
     choice.fill(0);
 }
 
+/// All bits set where `condition` holds.
+fn mask(condition: bool) -> u32 {
+    u32::from(condition).wrapping_neg()
+}
+
+/// The bits of `yes` where the mask is set, of `no` elsewhere.
+fn pick(mask: u32, yes: u32, no: u32) -> u32 {
+    no ^ (mask & (yes ^ no))
+}
+
 /// Channel `c`, all numbers, wins where it is larger; what is not a number stays.
+///
+/// Neither inlined nor written with `if`: only so does the compiler use vectors here.
+#[inline(never)]
 fn improve(
     low: &Row<f32>,
     high: &Row<f32>,
@@ -301,10 +313,11 @@ fn improve(
     best: &mut Row<f32>,
     choice: &mut Row<u32>,
 ) {
-    for i in 0..TILE_COLUMNS {
-        let (value, so_far) = (mix(low[i], high[i], t), best[i]);
-        best[i] = if value > so_far { value } else { so_far };
-        choice[i] = if value > so_far { c } else { choice[i] };
+    for (((best, choice), &a), &b) in best.iter_mut().zip(choice).zip(low).zip(high) {
+        let value = mix(a, b, t);
+        let wins = mask(value > *best);
+        *best = f32::from_bits(pick(wins, value.to_bits(), best.to_bits()));
+        *choice = pick(wins, c, *choice);
     }
 }
 
@@ -327,8 +340,9 @@ fn improve_wild(
 }
 
 /// Region `c` covers what was painted before it.
+#[inline(never)]
 fn cover(low: &Row<f32>, high: &Row<f32>, t: f32, c: u32, choice: &mut Row<u32>) {
-    for i in 0..TILE_COLUMNS {
-        choice[i] = if mix(low[i], high[i], t) > FAINT { c } else { choice[i] };
+    for ((choice, &a), &b) in choice.iter_mut().zip(low).zip(high) {
+        *choice = pick(mask(mix(a, b, t) > FAINT), c, *choice);
     }
 }

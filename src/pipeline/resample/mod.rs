@@ -234,11 +234,12 @@ impl Plane {
         range: impl Fn(ArrayView2<'_, f32>) -> Range + Sync,
     ) {
         let slices = source.axis_iter(Axis(0)).into_par_iter();
-        slices
-            .zip(target.axis_iter_mut(Axis(0)).into_par_iter())
-            .for_each_init(PlaneScratch::default, |scratch, (from, to)| {
-                self.run(from, to, range(from), scratch)
-            });
+        slices.zip(target.axis_iter_mut(Axis(0)).into_par_iter()).for_each_init(
+            PlaneScratch::default,
+            |scratch, (from, to)| {
+                self.run(from, to, range(from), scratch);
+            },
+        );
     }
 
     /// As [`run_all`](Self::run_all) without limits; returns the range of the source, read

@@ -22,7 +22,10 @@ impl Range {
     const NONE: Self = Self { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
     /// The range of values in a plane, NaN apart.
-    pub(super) fn of(plane: ArrayView2<'_, f32>) -> Self {
+    pub(super) fn of(mut plane: ArrayView2<'_, f32>) -> Self {
+        if plane.strides()[1] < 0 {
+            plane.invert_axis(Axis(1));
+        }
         let (mut low, mut high) = ([Self::NONE.low; 16], [Self::NONE.high; 16]);
         for row in plane.rows() {
             let (blocks, rest) = row.as_slice().unwrap_or_default().as_chunks::<16>();
@@ -136,8 +139,21 @@ fn load(view: ArrayView2<'_, f32>, rows: &mut [Row]) {
             }
         }
     } else {
+        let mut view = view;
+        let reversed = view.strides()[1] < 0;
+        if reversed {
+            view.invert_axis(Axis(1));
+        }
         for (row, values) in rows.iter_mut().zip(view.rows()) {
-            copy(values, row.iter_mut());
+            let row = &mut row[..values.len()];
+            if let Some(values) = values.as_slice() {
+                row.copy_from_slice(values);
+            } else {
+                copy(values, row.iter_mut());
+            }
+            if reversed {
+                row.reverse();
+            }
         }
     }
 }
