@@ -16,8 +16,10 @@ mod table;
 
 use args::{Cli, Command};
 use clap::Parser;
+use fastnnunet::Error;
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Runs the command and returns its exit code.
@@ -44,6 +46,11 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             while let Some(inner) = cause {
                 line += &format!(": {inner}");
                 cause = inner.source();
+            }
+            if let Error::Write { source, .. } = &error
+                && source.kind() == ErrorKind::AlreadyExists
+            {
+                line += "; --overwrite replaces it";
             }
             eprintln!("{line}");
             ExitCode::from(error.exit_code())

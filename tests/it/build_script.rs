@@ -54,7 +54,10 @@ impl Package {
 
     fn refused(&self, claim: &str) -> String {
         let message = manifest::load(self.root()).expect_err(claim);
-        assert!(message.contains("knee"), "{claim}: the model is not named in {message}");
+        assert!(
+            message.to_lowercase().contains("knee"),
+            "{claim}: the model is not named in {message}"
+        );
         message
     }
 }

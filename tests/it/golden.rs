@@ -21,7 +21,10 @@ pub(crate) fn entries(stage: &str, list: &str) -> Vec<Value> {
 }
 
 /// An array of the stage, of the dimension the caller expects.
-pub(crate) fn array<A: ReadableElement, D: ndarray::Dimension>(stage: &str, name: &Value) -> Array<A, D> {
+pub(crate) fn array<A: ReadableElement, D: ndarray::Dimension>(
+    stage: &str,
+    name: &Value,
+) -> Array<A, D> {
     ndarray_npy::read_npy(path(stage, name)).unwrap_or_else(|e| panic!("{stage}/{name}: {e}"))
 }
 
