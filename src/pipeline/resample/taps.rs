@@ -79,11 +79,7 @@ pub(super) fn quads(n: usize, m: usize) -> Vec<Quad> {
         let u = 1.0 - t;
         let weights =
             [u * u * u, 3.0 * t * t * (t - 2.0) + 4.0, 3.0 * u * u * (u - 2.0) + 4.0, t * t * t];
-<<<<<<< HEAD
-        Quad { start: floor as usize - 1, weights: weights.map(|w| w as Real) }
-=======
         Quad { start: floor as usize - 1, weights: weights.map(|w| w as f32) }
->>>>>>> resample
     };
     (0..m).map(quad).collect()
 }
