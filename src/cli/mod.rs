@@ -44,7 +44,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             let mut line = format!("error: {error}");
             let mut cause = error.source();
             while let Some(inner) = cause {
-                line += &format!(": {inner}");
+                line = format!("{line}: {inner}");
                 cause = inner.source();
             }
             if let Error::Write { source, .. } = &error

@@ -8,6 +8,7 @@ use super::{interrupt, peak};
 use fastnnunet::pipeline::{self, Progress, Stage};
 use fastnnunet::{Error, Result, infer, io};
 use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -51,7 +52,9 @@ fn segment<'a>(
     let sha256 = sha256?;
     let load = (Stage::Load, started.elapsed());
     if !args.quiet {
-        warnings.iter().for_each(|warning| bar.note(&format!("warning: {warning}")));
+        for warning in &warnings {
+            bar.note(&format!("warning: {warning}"));
+        }
     }
 
     let grid = volume.grid.clone();
@@ -103,5 +106,8 @@ fn digest(path: &Path) -> Result<String> {
             count => hasher.update(&buffer[..count]),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher.finalize().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
 }

@@ -63,7 +63,8 @@ impl Package {
 }
 
 fn line(bytes: &[u8]) -> String {
-    let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256: Vec<String> = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = sha256.concat();
     format!(
         "[[model]]\nname = \"knee\"\nfile = \"knee.onnx\"\nsha256 = \"{sha256}\"\nopset = 17\n\
          origin = \"here\"\nlicence = \"MIT\"\ngrade = \"test\"\n"
