@@ -3,6 +3,8 @@
 //! Run with `cargo run --release --example embed_in_service -- CT.nii.gz ...`; labels go to
 //! the system's temporary folder.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use fastnnunet::{Result, infer, io, model::registry, pipeline};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -46,6 +48,6 @@ fn segment(
     )?;
     let name = case.file_stem().unwrap_or_default().to_string_lossy().replace(".nii", "");
     let output = std::env::temp_dir().join(format!("{name}_bone.nii.gz"));
-    io::save_labels(&output, &result.labels, &scan.header, true)?;
+    io::save_labels(&output, (&result.labels).into(), &scan.header, true)?;
     Ok(output)
 }

@@ -53,7 +53,7 @@ impl Label for u8 {}
 impl Label for u16 {}
 
 /// The largest `f32` whose sigmoid in `f32` is still one half, not more: 1.5 * 2^-24.
-const FAINT: f32 = 8.940_696_716_308_594e-8;
+const FAINT: f32 = 1.5 / (1 << 24) as f32;
 
 /// Resamples logits, `[c, z, y, x]`, linearly to the shape of `target`, `[z, y, x]`, and
 /// writes the label of each voxel.
@@ -100,6 +100,7 @@ pub fn label_resampled_with<T: Label>(
         let (n, m) = (logits.len_of(Axis(axis + 1)), target.len_of(Axis(axis)));
         if order == 0 || separate == Some(axis) { nearest_pairs(n, m) } else { pairs(n, m) }
     });
+    let x = columns(&x);
     let tiles = Tiles { logits, y, x, argmax: *decision == Decision::Argmax, table };
     let stopped = AtomicBool::new(false);
     target.axis_iter_mut(Axis(0)).into_par_iter().zip(z).for_each_init(
@@ -123,22 +124,74 @@ const TILE_COLUMNS: usize = 128;
 /// Row of a tile, as wide as a tile can be.
 type Row<T> = [T; TILE_COLUMNS];
 
+/// Most source columns a tile reads: what an index of one byte reaches, without a check.
+const WINDOW: usize = 256;
+
+/// The columns of a tile.
+struct Columns {
+    /// First source column and one past the last.
+    first: usize,
+    end: usize,
+    /// Columns of the target.
+    count: usize,
+    /// Both source columns of each, from `first`, and the weight of the second.
+    low: Row<u8>,
+    high: Row<u8>,
+    t: Row<f32>,
+}
+
+/// Cuts the target's columns into tiles.
+fn columns(mut x: &[Pair]) -> Vec<Columns> {
+    let mut tiles = Vec::new();
+    while let Some(&Pair { low: first, .. }) = x.first() {
+        let fits = |pair: &Pair| pair.high - first < WINDOW;
+        let count = x.iter().take(TILE_COLUMNS).take_while(|pair| fits(pair)).count();
+        let (now, later) = x.split_at(count);
+        let mut tile = Columns {
+            first,
+            end: now[count - 1].high + 1,
+            count,
+            low: [0; TILE_COLUMNS],
+            high: [0; TILE_COLUMNS],
+            t: [0.0; TILE_COLUMNS],
+        };
+        for (i, pair) in now.iter().enumerate() {
+            tile.low[i] = (pair.low - first) as u8;
+            tile.high[i] = (pair.high - first) as u8;
+            tile.t[i] = pair.t as f32;
+        }
+        tiles.push(tile);
+        x = later;
+    }
+    tiles
+}
+
 /// Buffers for one tile.
-#[derive(Default)]
 struct Scratch {
     /// A source row between two planes.
-    mixed: Vec<f32>,
+    mixed: [f32; WINDOW],
     /// Source rows of the tile at the target's width.
     rows: Vec<Row<f32>>,
     best: Vec<Row<f32>>,
     choice: Vec<Row<u32>>,
 }
 
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            mixed: [0.0; WINDOW],
+            rows: Vec::new(),
+            best: vec![[0.0; TILE_COLUMNS]; TILE_ROWS],
+            choice: vec![[0; TILE_COLUMNS]; TILE_ROWS],
+        }
+    }
+}
+
 /// What all tiles share.
 struct Tiles<'a, T> {
     logits: ArrayView4<'a, f32>,
     y: Vec<Pair>,
-    x: Vec<Pair>,
+    x: Vec<Columns>,
     argmax: bool,
     table: Vec<T>,
 }
@@ -148,9 +201,10 @@ impl<T: Label> Tiles<'_, T> {
         for (y, mut rows) in
             self.y.chunks(TILE_ROWS).zip(slice.axis_chunks_iter_mut(Axis(0), TILE_ROWS))
         {
-            for (x, mut tile) in
-                self.x.chunks(TILE_COLUMNS).zip(rows.axis_chunks_iter_mut(Axis(1), TILE_COLUMNS))
-            {
+            let mut rest = rows.view_mut();
+            for x in &self.x {
+                let (mut tile, after) = rest.split_at(Axis(1), x.count);
+                rest = after;
                 self.choose(z, y, x, scratch);
                 for (mut row, choice) in tile.rows_mut().into_iter().zip(&scratch.choice) {
                     for (label, &choice) in row.iter_mut().zip(choice) {
@@ -162,19 +216,20 @@ impl<T: Label> Tiles<'_, T> {
     }
 
     /// Fills `scratch.choice` with the index into the label table of each voxel of a tile.
-    fn choose(&self, z: Pair, y: &[Pair], x: &[Pair], scratch: &mut Scratch) {
+    fn choose(&self, z: Pair, y: &[Pair], x: &Columns, scratch: &mut Scratch) {
         let (first, last) = (y[0].low, y[y.len() - 1].high);
         scratch.rows.resize(last + 1 - first, [0.0; TILE_COLUMNS]);
-        scratch.best.resize(TILE_ROWS, [0.0; TILE_COLUMNS]);
-        scratch.choice.resize(TILE_ROWS, [0; TILE_COLUMNS]);
         let Scratch { mixed, rows, best, choice } = scratch;
         if !self.argmax {
             choice.fill([0; TILE_COLUMNS]);
         }
         for (c, channel) in self.logits.outer_iter().enumerate() {
             let (below, above) = (plane(channel, z.low), plane(channel, z.high));
+            let mut tame = true;
             for (i, row) in (first..=last).zip(rows.iter_mut()) {
-                mix_planes(below.row(i), above.row(i), z.t, x, mixed);
+                let (window, needed) = (s![i, x.first..x.end], &mut mixed[..x.end - x.first]);
+                mix_planes(below.slice(window), above.slice(window), z.t as f32, needed);
+                tame &= needed.iter().fold(true, |tame, v| tame & (v.abs() < TAME));
                 widen(mixed, x, row);
             }
             let c = c as u32;
@@ -182,7 +237,8 @@ impl<T: Label> Tiles<'_, T> {
                 let (low, high) = (&rows[pair.low - first], &rows[pair.high - first]);
                 match (self.argmax, c) {
                     (true, 0) => begin(low, high, pair.t as f32, best, choice),
-                    (true, _) => improve(low, high, pair.t as f32, c, best, choice),
+                    (true, _) if tame => improve(low, high, pair.t as f32, c, best, choice),
+                    (true, _) => improve_wild(low, high, pair.t as f32, c, best, choice),
                     (false, _) => cover(low, high, pair.t as f32, c + 1, choice),
                 }
             }
@@ -194,28 +250,28 @@ fn plane(channel: ArrayView3<'_, f32>, z: usize) -> ndarray::ArrayView2<'_, f32>
     channel.index_axis_move(Axis(0), z)
 }
 
-/// Mixes two source rows, over the columns `x` needs; the first of them lands at 0.
+/// Mixes two source rows.
 fn mix_planes(
     below: ndarray::ArrayView1<'_, f32>,
     above: ndarray::ArrayView1<'_, f32>,
-    t: f64,
-    x: &[Pair],
-    mixed: &mut Vec<f32>,
+    t: f32,
+    mixed: &mut [f32],
 ) {
-    let (needed, t) = (s![x[0].low..=x[x.len() - 1].high], t as f32);
-    let (below, above) = (below.slice_move(needed), above.slice_move(needed));
-    mixed.clear();
-    match (below.as_slice(), above.as_slice()) {
-        (Some(a), Some(b)) => mixed.extend(a.iter().zip(b).map(|(&a, &b)| mix(a, b, t))),
-        _ => mixed.extend(below.iter().zip(&above).map(|(&a, &b)| mix(a, b, t))),
+    if let (Some(below), Some(above)) = (below.as_slice(), above.as_slice()) {
+        for ((mixed, &a), &b) in mixed.iter_mut().zip(below).zip(above) {
+            *mixed = mix(a, b, t);
+        }
+    } else {
+        for ((mixed, &a), &b) in mixed.iter_mut().zip(below).zip(above) {
+            *mixed = mix(a, b, t);
+        }
     }
 }
 
 /// Interpolates a row to the target's columns.
-fn widen(mixed: &[f32], x: &[Pair], row: &mut Row<f32>) {
-    let first = x[0].low;
-    for (value, pair) in row.iter_mut().zip(x) {
-        *value = mix(mixed[pair.low - first], mixed[pair.high - first], pair.t as f32);
+fn widen(mixed: &[f32; WINDOW], x: &Columns, row: &mut Row<f32>) {
+    for (((value, &low), &high), &t) in row.iter_mut().zip(&x.low).zip(&x.high).zip(&x.t) {
+        *value = mix(mixed[usize::from(low)], mixed[usize::from(high)], t);
     }
 }
 
@@ -223,6 +279,9 @@ fn widen(mixed: &[f32], x: &[Pair], row: &mut Row<f32>) {
 fn mix(a: f32, b: f32, t: f32) -> f32 {
     a + t * (b - a)
 }
+
+/// Numbers below this stay finite through the interpolation.
+const TAME: f32 = 1e37;
 
 /// The first channel is the best so far.
 fn begin(low: &Row<f32>, high: &Row<f32>, t: f32, best: &mut Row<f32>, choice: &mut Row<u32>) {
@@ -232,7 +291,20 @@ fn begin(low: &Row<f32>, high: &Row<f32>, t: f32, best: &mut Row<f32>, choice: &
     choice.fill(0);
 }
 
-/// Channel `c` wins where it is larger, or the first that is not a number.
+/// All bits set where `condition` holds.
+fn mask(condition: bool) -> u32 {
+    u32::from(condition).wrapping_neg()
+}
+
+/// The bits of `yes` where the mask is set, of `no` elsewhere.
+fn pick(mask: u32, yes: u32, no: u32) -> u32 {
+    no ^ (mask & (yes ^ no))
+}
+
+/// Channel `c`, all numbers, wins where it is larger; what is not a number stays.
+///
+/// Neither inlined nor written with `if`: only so does the compiler use vectors here.
+#[inline(never)]
 fn improve(
     low: &Row<f32>,
     high: &Row<f32>,
@@ -241,18 +313,36 @@ fn improve(
     best: &mut Row<f32>,
     choice: &mut Row<u32>,
 ) {
+    for (((best, choice), &a), &b) in best.iter_mut().zip(choice).zip(low).zip(high) {
+        let value = mix(a, b, t);
+        let wins = mask(value > *best);
+        *best = f32::from_bits(pick(wins, value.to_bits(), best.to_bits()));
+        *choice = pick(wins, c, *choice);
+    }
+}
+
+/// As [`improve`], where the channel may hold a NaN, the first of which wins.
+#[cold]
+fn improve_wild(
+    low: &Row<f32>,
+    high: &Row<f32>,
+    t: f32,
+    c: u32,
+    best: &mut Row<f32>,
+    choice: &mut Row<u32>,
+) {
     for i in 0..TILE_COLUMNS {
-        let (value, so_far) = (mix(low[i], high[i], t), best[i]);
-        // Not "greater", which is false for NaN.
-        let wins = !(value <= so_far) & !so_far.is_nan();
-        best[i] = if wins { value } else { so_far };
-        choice[i] = if wins { c } else { choice[i] };
+        let value = mix(low[i], high[i], t);
+        if value > best[i] || (value.is_nan() && !best[i].is_nan()) {
+            (best[i], choice[i]) = (value, c);
+        }
     }
 }
 
 /// Region `c` covers what was painted before it.
+#[inline(never)]
 fn cover(low: &Row<f32>, high: &Row<f32>, t: f32, c: u32, choice: &mut Row<u32>) {
-    for i in 0..TILE_COLUMNS {
-        choice[i] = if mix(low[i], high[i], t) > FAINT { c } else { choice[i] };
+    for ((choice, &a), &b) in choice.iter_mut().zip(low).zip(high) {
+        *choice = pick(mask(mix(a, b, t) > FAINT), c, *choice);
     }
 }

@@ -50,12 +50,12 @@ where
 
 /// The label with the largest share of the eight voxels around a point.
 ///
-/// Weights are multiplied and added in the order SciPy does, so that ties are the same.
+/// Weights are multiplied and added in the order `SciPy` does, so that ties are the same.
 fn vote<T: Copy + Ord>(source: ArrayView3<'_, T>, [z, y, x]: [Pair; 3], nearest: T) -> T {
     let mut shares: [Option<(T, f64)>; 8] = [None; 8];
-    for (k, wz) in [(z.low, 1.0 - z.t), (z.high, z.t)] {
-        for (i, wy) in [(y.low, 1.0 - y.t), (y.high, y.t)] {
-            for (j, wx) in [(x.low, 1.0 - x.t), (x.high, x.t)] {
+    for (k, wz) in ends(z) {
+        for (i, wy) in ends(y) {
+            for (j, wx) in ends(x) {
                 let (label, weight) = (source[[k, i, j]], wz * wy * wx);
                 for share in &mut shares {
                     match share {
@@ -76,4 +76,11 @@ fn vote<T: Copy + Ord>(source: ArrayView3<'_, T>, [z, y, x]: [Pair; 3], nearest:
     } else {
         winners().min().unwrap_or(nearest)
     }
+}
+
+/// Both neighbors and their weights. `SciPy` takes the last weight as what is left of one,
+/// which is not always `t` to the last bit.
+fn ends(pair: Pair) -> [(usize, f64); 2] {
+    let first = 1.0 - pair.t;
+    [(pair.low, first), (pair.high, 1.0 - first)]
 }

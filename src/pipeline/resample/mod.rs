@@ -131,9 +131,8 @@ fn resample_volume(source: ArrayView3<'_, f32>, target: ArrayViewMut3<'_, f32>, 
             plane.run_all(middle.view(), target, |_| range);
         }
         Some(taps) => {
-            let range = range_of(source);
             let mut middle = Array3::zeros((depth, target.dim().1, target.dim().2));
-            plane.run_all(source, middle.view_mut(), |_| Range::ALL);
+            let range = plane.run_unlimited(source, middle.view_mut());
             along_depth(&taps, middle.view(), target, range);
         }
     }
@@ -235,11 +234,31 @@ impl Plane {
         range: impl Fn(ArrayView2<'_, f32>) -> Range + Sync,
     ) {
         let slices = source.axis_iter(Axis(0)).into_par_iter();
-        slices
-            .zip(target.axis_iter_mut(Axis(0)).into_par_iter())
-            .for_each_init(PlaneScratch::default, |scratch, (from, to)| {
-                self.run(from, to, range(from), scratch)
-            });
+        slices.zip(target.axis_iter_mut(Axis(0)).into_par_iter()).for_each_init(
+            PlaneScratch::default,
+            |scratch, (from, to)| {
+                self.run(from, to, range(from), scratch);
+            },
+        );
+    }
+
+    /// As [`run_all`](Self::run_all) without limits; returns the range of the source, read
+    /// while each slice is in the cache.
+    fn run_unlimited(
+        &self,
+        source: ArrayView3<'_, f32>,
+        mut target: ArrayViewMut3<'_, f32>,
+    ) -> Range {
+        let slices = source.axis_iter(Axis(0)).into_par_iter();
+        let ranges = slices.zip(target.axis_iter_mut(Axis(0)).into_par_iter()).map_init(
+            PlaneScratch::default,
+            |scratch, (from, to)| {
+                let range = Range::of(from);
+                self.run(from, to, Range::ALL, scratch);
+                range
+            },
+        );
+        ranges.reduce_with(Range::union).map_or(Range::ALL, Range::or_all)
     }
 
     /// Resizes one slice. `y` comes first unless `x` shrinks more: blocks of columns load

@@ -5,7 +5,7 @@
 //! follows whichever axis is contiguous; nothing depends on the layout but the time.
 
 use super::spline::{LANES, Row, prefilter};
-use super::taps::{Real, Taps};
+use super::taps::Taps;
 use ndarray::{ArrayView1, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 
 /// Smallest and largest value a pass may store.
@@ -22,27 +22,29 @@ impl Range {
     const NONE: Self = Self { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
     /// The range of values in a plane, NaN apart.
-    pub(super) fn of(plane: ArrayView2<'_, f32>) -> Self {
-        let mut lanes = [Self::NONE; 16];
+    pub(super) fn of(mut plane: ArrayView2<'_, f32>) -> Self {
+        if plane.strides()[1] < 0 {
+            plane.invert_axis(Axis(1));
+        }
+        let (mut low, mut high) = ([Self::NONE.low; 16], [Self::NONE.high; 16]);
         for row in plane.rows() {
-            if let Some(row) = row.as_slice() {
-                let (blocks, rest) = row.as_chunks::<16>();
-                for block in blocks {
-                    for (lane, &value) in lanes.iter_mut().zip(block) {
-                        lane.include(value);
-                    }
+            let (blocks, rest) = row.as_slice().unwrap_or_default().as_chunks::<16>();
+            for block in blocks {
+                for lane in 0..16 {
+                    low[lane] = if block[lane] < low[lane] { block[lane] } else { low[lane] };
+                    high[lane] = if block[lane] > high[lane] { block[lane] } else { high[lane] };
                 }
-                rest.iter().for_each(|&value| lanes[0].include(value));
-            } else {
-                row.iter().for_each(|&value| lanes[0].include(value));
+            }
+            let others = row.as_slice().map_or(row, |_| ArrayView1::from(rest));
+            for &value in others {
+                low[0] = low[0].min(value);
+                high[0] = high[0].max(value);
             }
         }
-        lanes.into_iter().fold(Self::NONE, Self::union)
-    }
-
-    fn include(&mut self, value: f32) {
-        self.low = if value < self.low { value } else { self.low };
-        self.high = if value > self.high { value } else { self.high };
+        Self {
+            low: low.into_iter().fold(Self::NONE.low, f32::min),
+            high: high.into_iter().fold(Self::NONE.high, f32::max),
+        }
     }
 
     /// The range of both.
@@ -98,7 +100,7 @@ fn interpolate(taps: &Taps, rows: &mut [Row], out: &mut [Row]) {
         }
         Taps::Linear(taps) => {
             for (out, pair) in out.iter_mut().zip(taps) {
-                let t = pair.t as Real;
+                let t = pair.t as f32;
                 for ((out, low), high) in out.iter_mut().zip(&rows[pair.low]).zip(&rows[pair.high])
                 {
                     *out = low + t * (high - low);
@@ -137,8 +139,21 @@ fn load(view: ArrayView2<'_, f32>, rows: &mut [Row]) {
             }
         }
     } else {
+        let mut view = view;
+        let reversed = view.strides()[1] < 0;
+        if reversed {
+            view.invert_axis(Axis(1));
+        }
         for (row, values) in rows.iter_mut().zip(view.rows()) {
-            copy(values, row.iter_mut());
+            let row = &mut row[..values.len()];
+            if let Some(values) = values.as_slice() {
+                row.copy_from_slice(values);
+            } else {
+                copy(values, row.iter_mut());
+            }
+            if reversed {
+                row.reverse();
+            }
         }
     }
 }
@@ -169,30 +184,30 @@ fn steps_along_lines(strides: &[isize]) -> bool {
 }
 
 /// Copies `values` to `to`, with a tight loop where they are contiguous either way round.
-fn copy<'a>(values: ArrayView1<'_, f32>, to: impl Iterator<Item = &'a mut Real>) {
+fn copy<'a>(values: ArrayView1<'_, f32>, to: impl Iterator<Item = &'a mut f32>) {
     if let Some(values) = values.as_slice() {
         for (to, &value) in to.zip(values) {
-            *to = Real::from(value);
+            *to = value;
         }
     } else if let Some(values) = values.slice(s![..;-1]).as_slice() {
         for (to, &value) in to.zip(values.iter().rev()) {
-            *to = Real::from(value);
+            *to = value;
         }
     } else {
         for (to, &value) in to.zip(values) {
-            *to = Real::from(value);
+            *to = value;
         }
     }
 }
 
-fn write(mut to: ArrayViewMut1<'_, f32>, values: impl Iterator<Item = Real>, range: Range) {
+fn write(mut to: ArrayViewMut1<'_, f32>, values: impl Iterator<Item = f32>, range: Range) {
     if let Some(to) = to.as_slice_mut() {
         for (to, value) in to.iter_mut().zip(values) {
-            *to = range.clip(value as f32);
+            *to = range.clip(value);
         }
     } else {
         for (to, value) in to.iter_mut().zip(values) {
-            *to = range.clip(value as f32);
+            *to = range.clip(value);
         }
     }
 }

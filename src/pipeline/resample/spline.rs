@@ -1,10 +1,8 @@
 //! The cubic B-spline prefilter: samples to coefficients, many lines at once.
 //!
 //! M. Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal
-//! Processing Magazine 16(6), 1999; the boundary is the half-sample symmetric one SciPy
+//! Processing Magazine 16(6), 1999; the boundary is the half-sample symmetric one `SciPy`
 //! uses for `mode="nearest"`.
-
-use super::taps::Real;
 
 /// Voxels a line is extended by on both sides, repeating its ends, before filtering: the
 /// reference does so because its boundary condition is not the one it samples with.
@@ -14,18 +12,18 @@ pub(super) const PAD: usize = 12;
 pub(super) const LANES: usize = 32;
 
 /// One voxel of [`LANES`] lines.
-pub(super) type Row = [Real; LANES];
+pub(super) type Row = [f32; LANES];
 
 /// Pole of the cubic B-spline, `sqrt(3) - 2`.
 const POLE: f64 = -0.267_949_192_431_122_7;
 
-/// Powers of the pole below this do not change a sum of numbers of similar size.
-const NEGLIGIBLE: f64 = 1e-17;
+/// Powers of the pole below this do not change an `f32` sum of numbers of similar size.
+const NEGLIGIBLE: f64 = 1e-10;
 
 /// Replaces padded lines by their B-spline coefficients divided by the gain of six.
 pub(super) fn prefilter(rows: &mut [Row]) {
     let Some(last) = rows.len().checked_sub(1) else { return };
-    let pole = POLE as Real;
+    let pole = POLE as f32;
     rows[0] = causal_start(rows);
     let mut previous = rows[0];
     for row in &mut rows[1..] {
@@ -34,7 +32,7 @@ pub(super) fn prefilter(rows: &mut [Row]) {
             *value = *before;
         }
     }
-    let end = (POLE / (POLE - 1.0)) as Real;
+    let end = (POLE / (POLE - 1.0)) as f32;
     let mut next = rows[last].map(|value| value * end);
     rows[last] = next;
     for row in rows[..last].iter_mut().rev() {
@@ -46,31 +44,22 @@ pub(super) fn prefilter(rows: &mut [Row]) {
 }
 
 /// First value of the causal recursion: the line, mirrored without end, summed with the
-/// weights `pole^i`. The periodic sum is written out until its terms vanish.
+/// weights `pole^i`. A padded line has at least 25 voxels, so the mirrored part weighs less
+/// than `pole^25`, 5e-15, and is left out with the other negligible terms.
 fn causal_start(rows: &[Row]) -> Row {
-    let n = rows.len();
-    let wrap = POLE.powi(i32::try_from(n).unwrap_or(i32::MAX));
-    let scale = POLE / (1.0 - wrap * wrap);
-    let mut sum = [0.0_f64; LANES];
-    let mut power = 1.0_f64;
-    for i in 0..n {
+    let mut start = rows[0];
+    let mut power = POLE;
+    for row in rows {
         if power.abs() < NEGLIGIBLE {
             break;
         }
-        for ((sum, &near), &far) in sum.iter_mut().zip(&rows[i]).zip(&rows[n - 1 - i]) {
-            *sum += power * (Wide::from(near) + wrap * Wide::from(far));
+        for (sum, value) in start.iter_mut().zip(row) {
+            *sum += power as f32 * value;
         }
         power *= POLE;
     }
-    let mut start = rows[0];
-    for (value, sum) in start.iter_mut().zip(sum) {
-        *value = (Wide::from(*value) + scale * sum) as Real;
-    }
     start
 }
-
-/// `f64`, by another name where converting from [`Real`] must read the same for either.
-type Wide = f64;
 
 #[cfg(test)]
 mod tests {
@@ -80,7 +69,7 @@ mod tests {
     #[test]
     fn coefficients_interpolate_the_samples() {
         for n in [25, 26, 40, 131] {
-            let sample = |i: usize| ((i * i * 7 + 3 * i) % 23) as Real - 11.0;
+            let sample = |i: usize| ((i * i * 7 + 3 * i) % 23) as f32 - 11.0;
             let mut rows: Vec<Row> = (0..n).map(|i| [sample(i); LANES]).collect();
             prefilter(&mut rows);
             for i in 0..n {

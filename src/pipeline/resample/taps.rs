@@ -2,12 +2,9 @@
 //!
 //! Voxel `o` of `m` lies at `x = (o + 0.5) * n / m - 0.5` on an axis of `n` voxels: both
 //! grids cover the same extent, as in `skimage.transform.resize`. The expression is kept
-//! as the reference evaluates it because rounding decides ties between neighbours.
+//! as the reference evaluates it because rounding decides ties between neighbors.
 
 use super::spline::PAD;
-
-/// Number type of the arithmetic inside a line; volumes between the passes are `f32`.
-pub(super) type Real = f32;
 
 /// Interpolation along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +37,7 @@ pub(super) fn nearest(n: usize, m: usize) -> Vec<usize> {
     (0..m).map(|o| (position(o, n, m).clamp(0.0, last) + 0.5).floor() as usize).collect()
 }
 
-/// Two neighbours on an axis and the weight of the second.
+/// Two neighbors on an axis and the weight of the second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Pair {
     pub(crate) low: usize,
@@ -48,13 +45,14 @@ pub(crate) struct Pair {
     pub(crate) t: f64,
 }
 
-/// The neighbours of each output voxel, clamped to the axis.
+/// The neighbors of each output voxel; beyond the border both are the border voxel, with
+/// the weights they would have had, because the reference adds the two up.
 pub(crate) fn pairs(n: usize, m: usize) -> Vec<Pair> {
-    let last = n.saturating_sub(1);
+    let last = n.saturating_sub(1) as f64;
     let pair = |o| {
-        let x = position(o, n, m).clamp(0.0, last as f64);
-        let low = x.floor();
-        Pair { low: low as usize, high: (low as usize + 1).min(last), t: x - low }
+        let x = position(o, n, m);
+        let [low, high] = [x.floor(), x.floor() + 1.0].map(|i| i.clamp(0.0, last) as usize);
+        Pair { low, high, t: x - x.floor() }
     };
     (0..m).map(pair).collect()
 }
@@ -67,7 +65,7 @@ pub(crate) fn nearest_pairs(n: usize, m: usize) -> Vec<Pair> {
 /// Four neighbouring coefficients of a padded line, from `start`, and their weights.
 pub(super) struct Quad {
     pub(super) start: usize,
-    pub(super) weights: [Real; 4],
+    pub(super) weights: [f32; 4],
 }
 
 /// The cubic B-spline taps of each output voxel, on a line padded by [`PAD`] on both
@@ -81,7 +79,7 @@ pub(super) fn quads(n: usize, m: usize) -> Vec<Quad> {
         let u = 1.0 - t;
         let weights =
             [u * u * u, 3.0 * t * t * (t - 2.0) + 4.0, 3.0 * u * u * (u - 2.0) + 4.0, t * t * t];
-        Quad { start: floor as usize - 1, weights: weights.map(|w| w as Real) }
+        Quad { start: floor as usize - 1, weights: weights.map(|w| w as f32) }
     };
     (0..m).map(quad).collect()
 }
@@ -123,7 +121,7 @@ mod tests {
     fn quads_sum_to_six_and_stay_inside_the_padding() {
         for (n, m) in [(1, 9), (512, 119), (119, 512), (2, 1), (7, 7)] {
             for quad in quads(n, m) {
-                assert!((quad.weights.iter().sum::<Real>() - 6.0).abs() < 1e-5);
+                assert!((quad.weights.iter().sum::<f32>() - 6.0).abs() < 1e-5);
                 assert!(quad.start + 4 <= n + 2 * PAD);
             }
         }
