@@ -1,9 +1,29 @@
 //! Each stage against the arrays its counterpart in nnU-Net 2.8.1 gives.
 
 use crate::golden;
+use fastnnunet::io;
 use fastnnunet::model::{Channel, IntensityProperties, Normalization};
 use fastnnunet::pipeline::{crop, normalize, tile};
+use fastnnunet::volume::{Orientation, Volume};
 use ndarray::{Array3, Array4, Axis, Ix3, Ix4};
+
+#[test]
+fn orientation_matches() {
+    for case in golden::entries("orient", "cases") {
+        let scan = io::load(&golden::path("orient", &case["file"]), io::Limits::default())
+            .expect("the file loads");
+        let target: Orientation =
+            serde_json::from_value(case["target"].clone()).expect("a known orientation");
+        let Volume { data, grid } = scan.volume;
+        let map = target.axis_map(&grid.affine);
+        let expected: Array3<i16> = golden::array::<i16, Ix3>("orient", &case["expected"]);
+        assert_eq!(map.view(data.view()), expected.mapv(f32::from), "{}", case["name"]);
+        // Headers hold spacings as f32.
+        let spacing: [f64; 3] = golden::floats(&case["spacing"]);
+        let off = |k: usize| (map.permute(grid.spacing)[k] - spacing[k]).abs();
+        assert!((0..3).all(|k| off(k) < 1e-6), "{}: {:?}", case["name"], grid.spacing);
+    }
+}
 
 #[test]
 fn crop_box_matches() {
