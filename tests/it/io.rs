@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
+/// Loads bytes through a file.
 fn load_bytes(bytes: &[u8]) -> Result<Scan> {
     let folder = TempDir::new().expect("temporary folder");
     let path = folder.path().join("case.nii.gz");
