@@ -244,3 +244,26 @@ fn lists_are_complete_as_text_and_json() {
     program().args(["models", "nothing"]).assert().code(2);
     program().args(["modes", "knee"]).assert().code(2);
 }
+
+#[test]
+#[cfg(unix)]
+fn interrupted_run_is_code_130_and_leaves_nothing() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    let chest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chest.nii.gz");
+    // Thousands of small tiles: it is still at work when the signal comes.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fastnnunet"))
+        .args(["--model", "selftest", "--step-size", "0.1", "-i"])
+        .arg(&chest)
+        .arg("-o")
+        .arg(&output)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
+}
