@@ -1,6 +1,7 @@
 //! What a model is: its configuration, and the ones built into the program.
 
 mod config;
+pub mod onnx;
 
 pub use config::{
     Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Resampling,
