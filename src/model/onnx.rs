@@ -325,7 +325,9 @@ fn tensor_from(tensor: proto::Tensor, name: &str) -> Result<Tensor> {
         (11, Some(raw)) => elements(raw, |b| f64::from_le_bytes(b) as f32).map(Data::Floats),
         (7, None) => Some(Data::Ints(tensor.int64_data)),
         (7, Some(raw)) => elements(raw, i64::from_le_bytes).map(Data::Ints),
-        (6 | 9, None) => Some(Data::Ints(tensor.int32_data.iter().map(|&i| i64::from(i)).collect())),
+        (6 | 9, None) => {
+            Some(Data::Ints(tensor.int32_data.iter().map(|&i| i64::from(i)).collect()))
+        }
         (6, Some(raw)) => elements(raw, |b| i64::from(i32::from_le_bytes(b))).map(Data::Ints),
         (9, Some(raw)) => elements(raw, |[b]: [u8; 1]| i64::from(b)).map(Data::Ints),
         (other, _) => {

@@ -87,7 +87,13 @@ impl Conv {
     /// If lengths do not fit the shape, the kernel does not fit the input, or `isa` cannot
     /// multiply in `arithmetic`. Grouped convolutions run in f32 only.
     #[must_use]
-    pub fn new(isa: Isa, arithmetic: Arithmetic, shape: Shape, weights: &[f32], bias: &[f32]) -> Self {
+    pub fn new(
+        isa: Isa,
+        arithmetic: Arithmetic,
+        shape: Shape,
+        weights: &[f32],
+        bias: &[f32],
+    ) -> Self {
         Self::with_extra(isa, arithmetic, shape, weights, bias, 0)
     }
 
@@ -128,7 +134,11 @@ impl Conv {
         let (group_inputs, group_outputs) = (inputs / groups, outputs / groups);
         let taps: usize = self.shape.kernel.iter().product();
         let weight = |output: usize, input: usize, tap: usize| {
-            if input < group_inputs { weights[(output * group_inputs + input) * taps + tap] } else { 0.0 }
+            if input < group_inputs {
+                weights[(output * group_inputs + input) * taps + tap]
+            } else {
+                0.0
+            }
         };
         for group in 0..groups {
             let (mut output, end) = (group * group_outputs, (group + 1) * group_outputs);
@@ -136,7 +146,8 @@ impl Conv {
                 let widths = micro::widths(self.isa);
                 let left = end - output;
                 // The narrowest kernel that takes all that is left, or the widest there is.
-                let width = widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
+                let width =
+                    widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
                 let stored = width.min(left);
                 let channels = self.geometry.channels / groups;
                 self.blocks.push(Block {
@@ -161,7 +172,8 @@ impl Conv {
                         }));
                     }
                 }
-                packed_bias.extend((0..width).map(|k| if k < stored { bias[output + k] } else { 0.0 }));
+                packed_bias
+                    .extend((0..width).map(|k| if k < stored { bias[output + k] } else { 0.0 }));
                 output += stored;
             }
         }

@@ -55,7 +55,14 @@ impl<'a> Filler<'a> {
 
     /// Fills `slot` with the rows of input slice `z` that the output rows from `first_row` on
     /// read.
-    pub(super) fn fill(&self, slot: &mut [f32], scratch: &mut [f32], z: usize, first_row: usize, rows: usize) {
+    pub(super) fn fill(
+        &self,
+        slot: &mut [f32],
+        scratch: &mut [f32],
+        z: usize,
+        first_row: usize,
+        rows: usize,
+    ) {
         let (shape, geometry) = (self.shape, self.geometry);
         let [height, width] = [shape.input[1], shape.input[2]];
         let (pitch, before) = (geometry.pitch, shape.pad_begin[2]);

@@ -117,7 +117,12 @@ const MIN_PIECES: usize = 16;
 
 impl Geometry {
     /// Plans pieces; `more_floats` per output voxel of a strip share the cache with the ring.
-    pub(super) fn new(shape: &Shape, output: [usize; 3], channels: usize, more_floats: usize) -> Self {
+    pub(super) fn new(
+        shape: &Shape,
+        output: [usize; 3],
+        channels: usize,
+        more_floats: usize,
+    ) -> Self {
         let pitch = output[2] + shape.reach(2) / shape.stride[2];
         let phases = [1, 2].map(|axis| shape.stride[axis].min(shape.reach(axis) + 1));
         let extra_rows = shape.reach(1) / shape.stride[1];

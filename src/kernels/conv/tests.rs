@@ -133,7 +133,10 @@ fn check(case: &str, shape: &Shape, split: usize) {
                     .step_by(shape.outputs)
                     .fold(Moments::default(), |sum, &m| sum.join(m));
                 assert_eq!(joined.count, count, "{case}");
-                assert!((joined.mean - sum / count).abs() < 1e-5 * (1.0 + joined.mean.abs()), "{case}");
+                assert!(
+                    (joined.mean - sum / count).abs() < 1e-5 * (1.0 + joined.mean.abs()),
+                    "{case}"
+                );
             }
         }
     }
@@ -172,7 +175,8 @@ fn strided_dilated_and_grouped_match_f64_reference() {
     check("dilated", &dilated, 2);
     let both = Shape { dilation: [2; 3], stride: [2; 3], ..same(2, 3, [9, 9, 15], [3; 3]) };
     check("dilated with stride", &both, 2);
-    let uneven = Shape { pad_begin: [0, 2, 1], pad_end: [1, 0, 3], ..same(2, 3, [4, 5, 6], [3; 3]) };
+    let uneven =
+        Shape { pad_begin: [0, 2, 1], pad_end: [1, 0, 3], ..same(2, 3, [4, 5, 6], [3; 3]) };
     check("uneven padding", &uneven, 1);
     check("grouped", &Shape { groups: 3, ..same(6, 9, [3, 4, 5], [3; 3]) }, 2);
     check("depthwise", &Shape { groups: 5, ..same(5, 5, [3, 4, 18], [3; 3]) }, 2);
@@ -181,7 +185,8 @@ fn strided_dilated_and_grouped_match_f64_reference() {
 #[test]
 fn upsample_matches_f64_reference() {
     for factor in [[2; 3], [1, 2, 2], [2, 1, 3], [1, 1, 4]] {
-        for (inputs, outputs, input) in [(3, 2, [2, 3, 5]), (16, 8, [2, 6, 17]), (5, 61, [1, 2, 9])] {
+        for (inputs, outputs, input) in [(3, 2, [2, 3, 5]), (16, 8, [2, 6, 17]), (5, 61, [1, 2, 9])]
+        {
             let boxed: usize = factor.iter().product();
             let layout = Layout::sliced(inputs, input, input[2] + 1);
             let data = tensor(layout, 7);
@@ -195,12 +200,15 @@ fn upsample_matches_f64_reference() {
                 let mut out = vec![f32::NAN; target.len()];
                 up.run(&[source], &mut out, target, &ScratchPool::new(up.scratch_len()));
                 for (at, &found) in out.iter().enumerate() {
-                    let [x, y, z] = [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
+                    let [x, y, z] =
+                        [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
                     let c = at / target.channel_stride;
-                    let inside = (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
+                    let inside =
+                        (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
                     let mut exact = f64::from(bias[c]);
                     for i in 0..inputs {
-                        let from = [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
+                        let from =
+                            [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
                         let w = weights[(i * outputs + c) * boxed + inside];
                         exact += f64::from(read(&[source], i, from)) * f64::from(w);
                     }
@@ -224,7 +232,8 @@ fn threads_do_not_change_a_byte() {
         let conv = Conv::new(isa, Arithmetic::F32, shape.clone(), &weights, &bias);
         let layout = Layout::sliced(9, [11, 40, 33], conv.pitch());
         let run = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let mut out = vec![0.0; layout.len()];
             let mut moments = vec![Moments::default(); conv.moments_len()];
             let scratch = ScratchPool::new(conv.scratch_len());

@@ -62,6 +62,19 @@ impl Upsample {
         self.conv.shape.flops()
     }
 
+    /// Number of weights.
+    #[must_use]
+    pub fn weights(&self) -> usize {
+        self.conv.shape.weights()
+    }
+
+    /// Name for logs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let [z, y, x] = self.factor;
+        self.conv.name().replace("conv1x1x1-s1x1x1", &format!("upsample{z}x{y}x{x}"))
+    }
+
     /// Output voxels.
     #[must_use]
     pub fn output(&self) -> [usize; 3] {
@@ -73,7 +86,13 @@ impl Upsample {
     /// # Panics
     ///
     /// If a layout does not fit the shape or a slice its layout, or scratch is too small.
-    pub fn run(&self, sources: &[Source<'_>], out: &mut [f32], layout: Layout, scratch: &ScratchPool) {
+    pub fn run(
+        &self,
+        sources: &[Source<'_>],
+        out: &mut [f32],
+        layout: Layout,
+        scratch: &ScratchPool,
+    ) {
         self.conv.check_sources(sources);
         assert!(scratch.piece_len() >= self.scratch_len());
         assert_eq!((layout.channels, layout.dims), (self.outputs, self.output()));
@@ -93,7 +112,9 @@ impl Upsample {
                 unsafe { worker.block(block, start.add(block.output * len), len, len) };
             }
             let columns = worker.extra.chunks_exact(len).collect::<Vec<_>>();
-            for (group, columns) in columns.chunks_exact(width).take(self.outputs * depth * height).enumerate() {
+            for (group, columns) in
+                columns.chunks_exact(width).take(self.outputs * depth * height).enumerate()
+            {
                 let (channel, inside) = (group / (depth * height), group % (depth * height));
                 for (row, y) in rows.clone().enumerate() {
                     let (z, y) = (z * depth + inside / height, y * height + inside % height);

@@ -29,7 +29,12 @@ pub(super) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(conv: &'a Conv, sources: &'a [Source<'a>], scratch: &'a mut [f32], strip: usize) -> Self {
+    fn new(
+        conv: &'a Conv,
+        sources: &'a [Source<'a>],
+        scratch: &'a mut [f32],
+        strip: usize,
+    ) -> Self {
         let Conv { shape, geometry, .. } = conv;
         let rows = geometry.rows(strip);
         let (ring, scratch) = scratch.split_at_mut(geometry.ring_len());
@@ -136,7 +141,9 @@ impl<'a> Worker<'a> {
                 (tile.out, tile.out_stride) = (partial.as_mut_ptr(), positions);
                 // SAFETY: as above; the target is `partial`, large enough by the assertion.
                 unsafe { micro(&tile) };
-                for (channel, values) in partial.chunks_exact(positions).take(block.stored).enumerate() {
+                for (channel, values) in
+                    partial.chunks_exact(positions).take(block.stored).enumerate()
+                {
                     // SAFETY: `len - at` positions of a stored channel are left.
                     unsafe {
                         let end = target.add(channel * stride + at);

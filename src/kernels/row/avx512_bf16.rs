@@ -23,7 +23,8 @@ static INTERLEAVE: [u16; 32] = {
 fn apply(affine: Affine, v: __m512) -> __m512 {
     let scaled = _mm512_mul_ps(v, _mm512_set1_ps(affine.scale));
     let t = _mm512_add_ps(scaled, _mm512_set1_ps(affine.shift));
-    let negative = _mm512_mul_ps(_mm512_set1_ps(affine.slope), _mm512_min_ps(t, _mm512_setzero_ps()));
+    let negative =
+        _mm512_mul_ps(_mm512_set1_ps(affine.slope), _mm512_min_ps(t, _mm512_setzero_ps()));
     _mm512_add_ps(_mm512_max_ps(t, _mm512_setzero_ps()), negative)
 }
 

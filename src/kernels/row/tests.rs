@@ -85,9 +85,8 @@ fn moments_hold_far_from_zero_on_every_isa() {
             let variance =
                 kept.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / kept.len() as f64;
             let half = rows / 2;
-            let found = Moments::of_rows(isa, &values, (half, width, pitch)).join(
-                Moments::of_rows(isa, &values[half * pitch..], (rows - half, width, pitch)),
-            );
+            let found = Moments::of_rows(isa, &values, (half, width, pitch))
+                .join(Moments::of_rows(isa, &values[half * pitch..], (rows - half, width, pitch)));
             assert!((found.mean - mean).abs() <= 1e-6 * (1.0 + mean.abs()), "{isa} {rows}x{width}");
             let off = (found.variance() - variance).abs();
             assert!(off <= 1e-5 * variance, "{isa} {rows}x{width}: {off:e} of {variance:e}");
