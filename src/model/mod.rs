@@ -5,6 +5,7 @@ pub mod modes;
 pub mod registry;
 
 mod config;
+pub mod onnx;
 
 pub use config::{
     Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Resampling,
