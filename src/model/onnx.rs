@@ -186,7 +186,7 @@ impl Graph {
             .filter(|set| standard(set.domain.as_deref()))
             .filter_map(|set| set.version)
             .max();
-        if !opset.is_some_and(|version| version >= MIN_OPSET) {
+        if opset.is_none_or(|version| version < MIN_OPSET) {
             return Err(invalid(format!("opset {opset:?}"), format!("{MIN_OPSET} or later")));
         }
         let Some(written) = model.graph else {

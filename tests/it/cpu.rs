@@ -3,7 +3,7 @@
 use crate::golden;
 use fastnnunet::infer::cpu::{CpuEngine, Isa};
 use fastnnunet::infer::{Engine, Precision};
-use ndarray::{Array4, Array5, Axis, s};
+use ndarray::{Array4, Array5, ArrayD, Axis, s};
 
 fn model(path: &str) -> Vec<u8> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -39,6 +39,32 @@ fn golden_networks_agree_on_every_isa() {
                 assert!(off <= 1e-5 * largest, "{isa}: off by {off} of {largest}");
                 assert_eq!(run(&mut engine, &input), found, "{isa}: run after run");
             }
+        }
+    }
+}
+
+#[test]
+fn other_graphs_agree_on_every_isa() {
+    for case in golden::entries("graphs", "cases") {
+        let name = &case["name"];
+        let path = golden::path("graphs", &case["model"]);
+        let onnx = std::fs::read(path).expect("the model file");
+        let input: ArrayD<f32> = golden::array("graphs", &case["input"]);
+        let expected: ArrayD<f32> = golden::array("graphs", &case["expected"]);
+        let largest = case["largest"].as_f64().expect("a number") as f32;
+        // Two-dimensional networks get a slice axis.
+        let volume = |array: ArrayD<f32>| -> Array4<f32> {
+            let array = array.index_axis_move(Axis(0), 0);
+            let array = if array.ndim() == 3 { array.insert_axis(Axis(1)) } else { array };
+            array.into_dimensionality().expect("four axes")
+        };
+        let (input, expected) = (volume(input), volume(expected));
+        for isa in Isa::available() {
+            let mut engine = CpuEngine::open(&onnx, patch(&input), Precision::F32, isa)
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            let found = run(&mut engine, &input);
+            let off = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            assert!(off <= 1e-5 * largest, "{name} {isa}: off by {off} of {largest}");
         }
     }
 }

@@ -124,13 +124,14 @@ impl CpuEngine {
     /// # Errors
     ///
     /// As [`Engine::run`].
+    #[allow(clippy::needless_pass_by_value, reason = "as `Engine::run`")]
     pub fn profile(
         &mut self,
         input: ArrayView4<'_, f32>,
         output: &mut Array4<f32>,
     ) -> Result<Vec<StepTime>> {
         let mut times = Vec::new();
-        self.run_steps(input, output, &mut |time| times.push(time))?;
+        self.run_steps(&input, output, &mut |time| times.push(time))?;
         Ok(times)
     }
 }
@@ -153,6 +154,6 @@ impl Engine for CpuEngine {
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
-        self.run_steps(input, output, &mut |_| ())
+        self.run_steps(&input, output, &mut |_| ())
     }
 }

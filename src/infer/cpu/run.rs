@@ -14,7 +14,7 @@ use std::time::Instant;
 impl CpuEngine {
     pub(super) fn run_steps(
         &mut self,
-        input: ArrayView4<'_, f32>,
+        input: &ArrayView4<'_, f32>,
         output: &mut Array4<f32>,
         observe: &mut dyn FnMut(StepTime),
     ) -> Result<()> {
@@ -91,7 +91,7 @@ fn joined(pieces: &[Moments], channels: usize) -> Vec<Moments> {
 }
 
 /// Copies the caller's patch.
-fn copy_in(input: ArrayView4<'_, f32>, target: &mut [f32], layout: Layout) {
+fn copy_in(input: &ArrayView4<'_, f32>, target: &mut [f32], layout: Layout) {
     for c in 0..layout.channels {
         for z in 0..layout.dims[0] {
             for y in 0..layout.dims[1] {

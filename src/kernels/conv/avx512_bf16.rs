@@ -1,5 +1,6 @@
 //! As `avx512`, but each element is a pair of bf16 numbers and each multiplication adds two
 //! products to an f32 sum. The instruction treats subnormal numbers as zero.
+#![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
 use std::arch::x86_64::{
     __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_set1_ps,

@@ -107,8 +107,8 @@ impl Conv {
         more_floats: usize,
     ) -> Self {
         let Some(output) = shape.output() else { panic!("the kernel does not fit: {shape:?}") };
-        assert!(shape.groups > 0 && shape.inputs % shape.groups == 0);
-        assert!(shape.outputs % shape.groups == 0 && !output.contains(&0));
+        assert!(shape.groups > 0 && shape.inputs.is_multiple_of(shape.groups));
+        assert!(shape.outputs.is_multiple_of(shape.groups) && !output.contains(&0));
         assert_eq!(weights.len(), shape.weights());
         assert_eq!(bias.len(), shape.outputs);
         let paired = arithmetic == Arithmetic::Bf16;

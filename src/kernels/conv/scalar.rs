@@ -1,4 +1,5 @@
 //! Plain Rust: the reference, and what runs where nothing better does.
+#![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
 /// Positions per "vector"; four suit the registers every 64-bit machine has.
 pub(super) const LANES: usize = 4;

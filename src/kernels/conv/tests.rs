@@ -106,13 +106,13 @@ fn check(case: &str, shape: &Shape, split: usize) {
             // Each product and each sum rounds once, to f32 (half an epsilon each).
             let terms = weights.len() / shape.outputs + 1;
             for c in 0..shape.outputs {
-                let (mut sum, mut count) = (0.0, 0.0);
+                let (mut sum, mut count) = (0.0, 0);
                 for z in 0..output[0] {
                     for y in 0..output[1] {
                         for x in 0..output[2] {
                             let found = f64::from(out[layout.at(c, z, y) + x]);
-                            (sum, count) = (sum + found, count + 1.0);
-                            if (x + 3 * y + 5 * z + c) % 7 != 0 && count > 200.0 {
+                            (sum, count) = (sum + found, count + 1);
+                            if (x + 3 * y + 5 * z + c) % 7 != 0 && count > 200 {
                                 continue;
                             }
                             let (exact, magnitude) =
@@ -132,9 +132,9 @@ fn check(case: &str, shape: &Shape, split: usize) {
                     .skip(c)
                     .step_by(shape.outputs)
                     .fold(Moments::default(), |sum, &m| sum.join(m));
-                assert_eq!(joined.count, count, "{case}");
+                assert_eq!(joined.count as usize, count, "{case}");
                 assert!(
-                    (joined.mean - sum / count).abs() < 1e-5 * (1.0 + joined.mean.abs()),
+                    (joined.mean - sum / count as f64).abs() < 1e-5 * (1.0 + joined.mean.abs()),
                     "{case}"
                 );
             }

@@ -33,7 +33,7 @@ impl Upsample {
     ) -> Self {
         let (outputs, boxed) = (bias.len(), factor.iter().product::<usize>());
         let columns = outputs * boxed;
-        assert!(columns > 0 && weights.len() % columns == 0);
+        assert!(columns > 0 && weights.len().is_multiple_of(columns));
         let inputs = weights.len() / columns;
         let transposed: Vec<f32> = (0..columns)
             .flat_map(|column| (0..inputs).map(move |i| weights[i * columns + column]))

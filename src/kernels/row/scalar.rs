@@ -1,4 +1,5 @@
 //! The loops themselves, for any instruction set.
+#![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
 use super::Affine;
 

@@ -77,7 +77,9 @@ fn moments_hold_far_from_zero_on_every_isa() {
             [(1, 1, 1, 0.0), (3, 5, 7, 1.0), (48, 96, 98, 300.0), (24, 130, 130, -1000.0)]
         {
             let mut values = noise(rows * pitch, 5);
-            values.iter_mut().for_each(|v| *v = *v * 0.5 + offset);
+            for v in &mut values {
+                *v = *v * 0.5 + offset;
+            }
             let kept: Vec<f64> = (0..rows)
                 .flat_map(|r| values[r * pitch..][..width].iter().map(|&v| f64::from(v)))
                 .collect();

@@ -104,7 +104,7 @@ impl Lowering<'_> {
     fn groups(node: &Node, inputs: usize, outputs: usize) -> Result<usize> {
         let groups = node.int("group").unwrap_or(1);
         match usize::try_from(groups) {
-            Ok(n) if n > 0 && inputs % n == 0 && outputs % n == 0 => Ok(n),
+            Ok(n) if n > 0 && inputs.is_multiple_of(n) && outputs.is_multiple_of(n) => Ok(n),
             _ => Err(bad(node, format!("{groups} groups of {inputs} inputs"), "a divisor")),
         }
     }

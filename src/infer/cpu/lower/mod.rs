@@ -111,15 +111,14 @@ pub(super) fn lower(
     let mut head = None;
     let mut result: &str = &output.name;
     if features
-        && let Some(last) =
-            graph.nodes.iter().find(|node| node.outputs.iter().any(|o| *o == output.name))
+        && let Some(last) = graph.nodes.iter().find(|node| node.outputs.contains(&output.name))
         && let Some(linear) = convs::linear_head(graph, last)
     {
         head = Some(linear);
         result = &last.inputs[0];
     }
     for node in &graph.nodes {
-        if node.outputs.iter().any(|name| *name == *output.name) && head.is_some() {
+        if node.outputs.contains(&output.name) && head.is_some() {
             break;
         }
         lowering.node(node)?;

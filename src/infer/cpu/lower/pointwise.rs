@@ -212,10 +212,8 @@ impl Lowering<'_> {
         let (left, right) = (self.view(node, 0)?, self.view(node, 1)?);
         let (a, b) = (self.view_channels(&left), self.view_channels(&right));
         let broadcast = |a: usize, b: usize| (a == b || a == 1 || b == 1).then_some(a.max(b));
-        let mut dims = [0; 3];
-        for k in 0..3 {
-            dims[k] = broadcast(left.dims[k], right.dims[k]).unwrap_or(0);
-        }
+        let dims: [usize; 3] =
+            std::array::from_fn(|k| broadcast(left.dims[k], right.dims[k]).unwrap_or(0));
         let channels = broadcast(a, b).unwrap_or(0);
         if channels == 0 || dims.contains(&0) {
             let found =

@@ -19,7 +19,7 @@ impl Lowering<'_> {
             self.window(node, kernel, view.dims)?;
         let channels = self.view_channels(&view);
         let plain = Shape::plain(channels, channels, view.dims, kernel);
-        let shape = Shape { stride, dilation, pad_begin, pad_end, ..plain };
+        let shape = Shape { stride, pad_begin, pad_end, dilation, ..plain };
         let empty = (0..3).any(|k| pad_begin[k] >= kernel[k] || pad_end[k] >= kernel[k]);
         let Some(dims) = shape.output().filter(|_| !empty) else {
             return Err(bad(

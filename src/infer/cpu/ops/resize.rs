@@ -46,10 +46,12 @@ impl Resize {
                 .map(|x| {
                     let x = x as f32;
                     let at = match coordinates {
-                        Coordinates::HalfPixel => (x + 0.5) / scale - 0.5,
-                        Coordinates::PytorchHalfPixel if new <= 1.0 => 0.0,
-                        Coordinates::PytorchHalfPixel => (x + 0.5) / scale - 0.5,
-                        Coordinates::AlignCorners if new <= 1.0 => 0.0,
+                        Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if new <= 1.0 => {
+                            0.0
+                        }
+                        Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => {
+                            (x + 0.5) / scale - 0.5
+                        }
                         Coordinates::AlignCorners => x * (old - 1.0) / (new - 1.0),
                         Coordinates::Asymmetric => x / scale,
                     };

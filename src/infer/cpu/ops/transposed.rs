@@ -51,9 +51,13 @@ impl TransposedConv {
                     if !reached {
                         continue;
                     }
-                    for input in group * group_inputs..(group + 1) * group_inputs {
-                        let w = (input * group_outputs + c % group_outputs) * taps + tap;
-                        sum += channels[input].at(place[0], place[1], place[2]) * self.weights[w];
+                    for (k, channel) in
+                        channels[group * group_inputs..][..group_inputs].iter().enumerate()
+                    {
+                        let w = ((group * group_inputs + k) * group_outputs + c % group_outputs)
+                            * taps
+                            + tap;
+                        sum += channel.at(place[0], place[1], place[2]) * self.weights[w];
                     }
                 }
                 *t = sum;
