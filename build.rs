@@ -156,15 +156,11 @@ mod model_{name} {{
         // A path relative to the package, because the importer writes it into its output.
         let onnx = format!("models/{}", model.entry.file);
         let mut importer = ModelGen::new();
-        importer
-            .input(&onnx)
-            .out_dir(&folder.to_string_lossy())
-            .load_strategy(LoadStrategy::Bytes);
+        importer.input(&onnx).out_dir(&folder.to_string_lossy()).load_strategy(LoadStrategy::Bytes);
         // The importer reports by panicking; its message is ours to print.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
-        let result =
-            panic::catch_unwind(panic::AssertUnwindSafe(|| importer.run_from_cli()));
+        let result = panic::catch_unwind(panic::AssertUnwindSafe(|| importer.run_from_cli()));
         panic::set_hook(hook);
         result.map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);

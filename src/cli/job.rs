@@ -2,7 +2,7 @@
 
 use super::args::{Mirror, PredictArgs};
 use super::peak;
-use fastnnunet::model::{ModelConfig, modes, registry};
+use fastnnunet::model::{ModelConfig, registry};
 use fastnnunet::pipeline::Options;
 use fastnnunet::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -51,11 +51,11 @@ fn choose_model(args: &PredictArgs) -> Result<&'static registry::EmbeddedModel> 
         return registry::find(name).ok_or_else(|| Error::Usage {
             what: "--model".into(),
             found: name.clone(),
-            expected: format!("one of {}", registry::names().join(", ")),
+            expected: format!("one of {}", super::list::model_names()),
         });
     }
     let mode = args.mode.as_deref().unwrap_or_default();
-    modes::resolve(mode, args.quality.as_deref(), args.variant.as_deref())
+    registry::resolve(mode, args.quality.as_deref(), args.variant.as_deref())
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

@@ -3,8 +3,9 @@
 use super::args::ListArgs;
 use super::summary::{grade_name, reversed, times_sign};
 use super::table;
+use fastnnunet::model::modes::{Choice, Mode};
 use fastnnunet::model::registry::EmbeddedModel;
-use fastnnunet::model::{ModelConfig, modes, registry};
+use fastnnunet::model::{ModelConfig, registry};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 
@@ -34,8 +35,13 @@ fn find(name: &str) -> Result<&'static EmbeddedModel> {
     registry::find(name).ok_or_else(|| Error::Usage {
         what: "model".into(),
         found: name.into(),
-        expected: format!("one of {}", registry::names().join(", ")),
+        expected: format!("one of {}", model_names()),
     })
+}
+
+/// The models of this build, for messages.
+pub(crate) fn model_names() -> String {
+    registry::models().iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
 }
 
 fn model_row(model: &EmbeddedModel) -> Result<Vec<String>> {
@@ -47,7 +53,7 @@ fn model_row(model: &EmbeddedModel) -> Result<Vec<String>> {
         times_sign(reversed(config.patch_size)),
         model.output_channels.to_string(),
         grade_name(config.grade).into(),
-        format!("{:.1} MB", model.bytes as f64 / 1e6),
+        format!("{:.1} MB", model.onnx.len() as f64 / 1e6),
         // Enough to tell files apart at a glance; `models NAME` and `--json` give all.
         model.sha256[..16].into(),
     ])
@@ -67,7 +73,7 @@ fn model_text(model: &EmbeddedModel) -> Result<String> {
         ("patch", times_sign(reversed(config.patch_size))),
         ("classes", model.output_channels.to_string()),
         ("grade", grade_name(config.grade).to_string()),
-        ("size", format!("{} bytes", model.bytes)),
+        ("size", format!("{} bytes", model.onnx.len())),
         ("sha256", model.sha256.to_string()),
         ("opset", model.opset.to_string()),
         ("origin", model.origin.to_string()),
@@ -91,7 +97,7 @@ fn model_json(model: &EmbeddedModel) -> Result<Value> {
         "patch_zyx": config.patch_size,
         "classes": model.output_channels,
         "grade": grade_name(config.grade),
-        "bytes": model.bytes,
+        "bytes": model.onnx.len(),
         "sha256": model.sha256,
         "opset": model.opset,
         "origin": model.origin,
@@ -101,9 +107,17 @@ fn model_json(model: &EmbeddedModel) -> Result<Value> {
 }
 
 pub(crate) fn modes(request: &ListArgs) -> Result<()> {
-    let chosen: Vec<&modes::Mode> = match &request.name {
-        Some(name) => vec![modes::find(name)?],
-        None => modes::all().iter().collect(),
+    let all = registry::modes();
+    let chosen: Vec<&Mode> = match &request.name {
+        Some(name) => vec![all.iter().find(|mode| mode.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = all.iter().map(|mode| mode.name.as_str()).collect();
+            Error::Usage {
+                what: "mode".into(),
+                found: name.clone(),
+                expected: format!("one of {}", known.join(", ")),
+            }
+        })?],
+        None => all.iter().collect(),
     };
     if request.json {
         let list: Vec<Value> = chosen.iter().map(|mode| mode_json(mode)).collect();
@@ -139,7 +153,7 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
 }
 
 /// The option that selects a choice.
-fn choice_text(choice: &modes::Choice) -> String {
+fn choice_text(choice: &Choice) -> String {
     match (&choice.quality, &choice.variant) {
         (Some(quality), _) => format!("--quality {quality}"),
         (None, Some(variant)) => format!("--variant {variant}"),
@@ -147,7 +161,7 @@ fn choice_text(choice: &modes::Choice) -> String {
     }
 }
 
-fn mode_json(mode: &modes::Mode) -> Value {
+fn mode_json(mode: &Mode) -> Value {
     let choices: Vec<Value> = mode
         .choices
         .iter()

@@ -41,7 +41,7 @@ fn segment(
 ) -> Result<Summary> {
     let started = Instant::now();
     bar.show(Progress { stage: Stage::Load, done: 0, total: 1 });
-    let limits = io::Limits::within(job.options.memory_limit_bytes);
+    let limits = io::Limits { max_bytes: job.options.memory_limit_bytes.unwrap_or(u64::MAX) };
     let (scan, sha256) = rayon::join(
         || io::load(&job.input, limits),
         || args.json.then(|| digest(&job.input)).transpose(),
@@ -63,7 +63,7 @@ fn segment(
 
     let saving = Instant::now();
     bar.show(Progress { stage: Stage::Save, done: 0, total: 1 });
-    io::save_labels(&job.output, &segmentation.labels, &header, args.overwrite)?;
+    io::save_labels(&job.output, (&segmentation.labels).into(), &header, args.overwrite)?;
     let mut timings = vec![load];
     timings.extend(&segmentation.timings);
     timings.push((Stage::Save, saving.elapsed()));

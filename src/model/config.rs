@@ -1,6 +1,6 @@
 //! A model's configuration: what the network expects and how its output reads.
 //!
-//! The JSON is `FastnnUNet`'s, which is valid as it is, plus optional fields whose defaults
+//! The JSON is FastnnUNet's, which is valid as it is, plus optional fields whose defaults
 //! are the reference's. `build.rs` compiles this file too, so that a configuration which
 //! would fail at run time fails the build.
 
@@ -75,7 +75,7 @@ pub enum Grade {
 pub struct Label {
     /// Value in the label map; 0 is background and not listed.
     pub id: u16,
-    /// `TotalSegmentator` class name where it has one.
+    /// TotalSegmentator class name where it has one.
     pub name: String,
     /// `#rrggbb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

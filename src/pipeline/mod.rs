@@ -114,9 +114,9 @@ pub fn segment(
     clock.start(Stage::Label, 1)?;
     let largest = decision.largest_label(logits.len_of(Axis(0)));
     let labels = if largest <= u16::from(u8::MAX) {
-        LabelMap::U8(paint(&logits, &plan, &decision, grid, &axes, &bounds))
+        LabelMap::U8(paint(&logits, &plan, &decision, config, grid, &axes, &bounds))
     } else {
-        LabelMap::U16(paint(&logits, &plan, &decision, grid, &axes, &bounds))
+        LabelMap::U16(paint(&logits, &plan, &decision, config, grid, &axes, &bounds))
     };
     Ok(Segmentation { labels, network_shape: plan.shape, tiles, timings: clock.finish() })
 }
@@ -244,6 +244,7 @@ fn paint<T: label::Label>(
     logits: &Array4<f32>,
     plan: &Plan,
     decision: &Decision,
+    config: &ModelConfig,
     grid: &Grid,
     axes: &AxisMap,
     bounds: &crop::Box3,
@@ -253,6 +254,7 @@ fn paint<T: label::Label>(
     for (axis, range) in bounds.iter().enumerate() {
         part.slice_axis_inplace(Axis(axis), range.clone().into());
     }
-    label::label_resampled(logits.view(), plan.separate_back, decision, part);
+    let order = config.resampling.order_logits;
+    label::label_resampled_with(logits.view(), plan.separate_back, order, decision, part, &|| true);
     labels
 }

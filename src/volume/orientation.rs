@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub enum Orientation {
     /// x grows to the patient's left, y to posterior, z to superior: ITK's identity
-    /// direction, which `FastnnUNet` documents.
+    /// direction, which FastnnUNet documents.
     #[default]
     #[serde(rename = "LPS")]
     Lps,

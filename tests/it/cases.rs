@@ -20,12 +20,6 @@ fn every_case_matches_nnunet() {
     for case in golden::entries("case", "cases") {
         let json = std::fs::read_to_string(golden::path("case", &case["config"])).expect("config");
         let config = ModelConfig::from_json(&json).expect("a valid configuration");
-        let mut engine: Box<dyn infer::Engine> = if config.patch_size == model_patch(model) {
-            // One engine serves every case of the model's own patch.
-            std::mem::replace(&mut engine, infer::open(model, infer::Device::Auto).expect("engine"))
-        } else {
-            infer::open_with(model, &config, infer::Device::Auto).expect("an engine")
-        };
         let scan = io::load(&golden::path("case", &case["input"]), io::Limits::default())
             .expect("the input loads");
         let result = pipeline::segment_volume(

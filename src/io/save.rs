@@ -1,0 +1,252 @@
+//! Stage 13: label maps on the grid of the image they came from.
+
+use super::gzip;
+use super::header::{NIFTI1_BYTES, NIFTI2_BYTES, NIFTI2_MAGIC, NiftiVersion, SourceHeader};
+use crate::{Error, Result};
+use flate2::Compression;
+use ndarray::ArrayView3;
+use std::borrow::Cow;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// Label maps are long runs of equal bytes; higher levels gain little.
+const LEVEL: u32 = 6;
+
+/// NIfTI's code for values that are indices into a list of labels.
+const INTENT_LABEL: i16 = 1002;
+
+/// A label map, `[z, y, x]`, in the type it is written in.
+#[derive(Clone, Copy, Debug)]
+pub enum LabelArray<'a> {
+    /// Labels up to 255.
+    U8(ArrayView3<'a, u8>),
+    /// Labels up to 65535.
+    U16(ArrayView3<'a, u16>),
+}
+
+impl<'a> From<ArrayView3<'a, u8>> for LabelArray<'a> {
+    fn from(labels: ArrayView3<'a, u8>) -> Self {
+        Self::U8(labels)
+    }
+}
+
+impl<'a> From<ArrayView3<'a, u16>> for LabelArray<'a> {
+    fn from(labels: ArrayView3<'a, u16>) -> Self {
+        Self::U16(labels)
+    }
+}
+
+impl LabelArray<'_> {
+    /// Voxels per axis, `[z, y, x]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        let (z, y, x) = match self {
+            Self::U8(labels) => labels.dim(),
+            Self::U16(labels) => labels.dim(),
+        };
+        [z, y, x]
+    }
+
+    /// NIfTI's code and bit count of the type.
+    fn datatype(&self) -> (i16, i16) {
+        match self {
+            Self::U8(_) => (2, 8),
+            Self::U16(_) => (512, 16),
+        }
+    }
+
+    /// Little-endian bytes in file order.
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::U8(labels) => match labels.as_slice() {
+                Some(slice) => Cow::Borrowed(slice),
+                None => Cow::Owned(labels.iter().copied().collect()),
+            },
+            Self::U16(labels) => {
+                Cow::Owned(labels.iter().flat_map(|label| label.to_le_bytes()).collect())
+            }
+        }
+    }
+}
+
+/// Writes a label map with the geometry of `header`, compressed if `path` ends in `.gz`.
+///
+/// The file appears under its name complete or not at all: it is written beside it and
+/// renamed. Missing folders are created. The same labels give the same bytes.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if the name ends in neither `.nii` nor `.nii.gz`, and
+/// [`Error::Write`] if the file exists and `overwrite` is off or if writing fails.
+///
+/// # Panics
+///
+/// If the shape of `labels` is not the one in `header`.
+pub fn save_labels(
+    path: &Path,
+    labels: LabelArray<'_>,
+    header: &SourceHeader,
+    overwrite: bool,
+) -> Result<()> {
+    let shape = labels.shape();
+    assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
+    let compress = is_compressed(path)?;
+    let write = || -> io::Result<()> {
+        let folder = folder_of(path);
+        fs::create_dir_all(&folder)?;
+        let mut file = temporary_in(&folder)?;
+        let head = encode(header, labels.datatype());
+        let body = labels.bytes();
+        if compress {
+            let mut out = io::BufWriter::new(file.as_file_mut());
+            gzip::write(&mut out, &[&head, &body], Compression::new(LEVEL))?;
+            out.flush()?;
+        } else {
+            file.write_all(&head)?;
+            file.write_all(&body)?;
+        }
+        file.as_file().sync_all()?;
+        let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
+        renamed.map(drop).map_err(|e| e.error)
+    };
+    write().map_err(|source| Error::Write { path: path.to_path_buf(), source })
+}
+
+/// Checks that [`save_labels`] could write to `path`, before hours of work depend on it.
+///
+/// Creates nothing that stays.
+///
+/// # Errors
+///
+/// Those of [`save_labels`], as far as they can be foreseen.
+pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
+    is_compressed(path)?;
+    let check = || -> io::Result<()> {
+        match fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) if !overwrite => return Err(io::ErrorKind::AlreadyExists.into()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        // The nearest folder that exists is where missing ones would be created.
+        let folder = folder_of(path);
+        let mut existing = folder.as_path();
+        while fs::symlink_metadata(existing).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            existing = match existing.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+        }
+        temporary_in(existing).map(drop)
+    };
+    check().map_err(|source| Error::Write { path: path.to_path_buf(), source })
+}
+
+/// Whether the name asks for gzip.
+fn is_compressed(path: &Path) -> Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let ends = |suffix: &str| name.len() > suffix.len() && name.ends_with(suffix);
+    match (ends(".nii.gz"), ends(".nii")) {
+        (true, _) => Ok(true),
+        (_, true) => Ok(false),
+        _ => Err(Error::Usage {
+            what: "output".to_owned(),
+            found: path.display().to_string(),
+            expected: "a name that ends in .nii or .nii.gz".to_owned(),
+        }),
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A file that vanishes unless it is renamed.
+fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".fastnnunet-").suffix(".tmp");
+    // Temporary files are private by default; a result has the usual permissions.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// The header and the four bytes that say no extension follows.
+fn encode(header: &SourceHeader, datatype: (i16, i16)) -> Vec<u8> {
+    // A caller's own header may exceed what NIfTI-1 can store.
+    let wide = header.dim.iter().any(|&n| n > i64::from(i16::MAX));
+    match header.version {
+        NiftiVersion::One if !wide => encode_nifti1(header, datatype),
+        _ => encode_nifti2(header, datatype),
+    }
+}
+
+fn description() -> &'static [u8] {
+    concat!("fastnnunet ", env!("CARGO_PKG_VERSION")).as_bytes()
+}
+
+fn encode_nifti1(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8> {
+    let mut out = vec![0; NIFTI1_BYTES + 4];
+    let f32s = |out: &mut [u8], at: usize, values: &[f64]| {
+        for (i, v) in values.iter().enumerate() {
+            put(out, at + 4 * i, &(*v as f32).to_le_bytes());
+        }
+    };
+    put(&mut out, 0, &(NIFTI1_BYTES as i32).to_le_bytes());
+    put(&mut out, 38, b"r");
+    for (i, n) in header.dim.iter().enumerate() {
+        put(&mut out, 40 + 2 * i, &(*n as i16).to_le_bytes());
+    }
+    put(&mut out, 68, &INTENT_LABEL.to_le_bytes());
+    put(&mut out, 70, &datatype.to_le_bytes());
+    put(&mut out, 72, &bits.to_le_bytes());
+    f32s(&mut out, 76, &header.pixdim);
+    f32s(&mut out, 108, &[(NIFTI1_BYTES + 4) as f64, 1.0, 0.0]);
+    put(&mut out, 123, &[header.xyzt_units as u8]);
+    put(&mut out, 148, description());
+    put(&mut out, 252, &(header.qform_code as i16).to_le_bytes());
+    put(&mut out, 254, &(header.sform_code as i16).to_le_bytes());
+    f32s(&mut out, 256, &header.quaternion);
+    f32s(&mut out, 268, &header.offset);
+    f32s(&mut out, 280, header.srow.as_flattened());
+    put(&mut out, 344, b"n+1\0");
+    out
+}
+
+fn encode_nifti2(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8> {
+    let mut out = vec![0; NIFTI2_BYTES + 4];
+    let f64s = |out: &mut [u8], at: usize, values: &[f64]| {
+        for (i, v) in values.iter().enumerate() {
+            put(out, at + 8 * i, &v.to_le_bytes());
+        }
+    };
+    put(&mut out, 0, &(NIFTI2_BYTES as i32).to_le_bytes());
+    put(&mut out, 4, &NIFTI2_MAGIC);
+    put(&mut out, 12, &datatype.to_le_bytes());
+    put(&mut out, 14, &bits.to_le_bytes());
+    for (i, n) in header.dim.iter().enumerate() {
+        put(&mut out, 16 + 8 * i, &n.to_le_bytes());
+    }
+    f64s(&mut out, 104, &header.pixdim);
+    put(&mut out, 168, &((NIFTI2_BYTES + 4) as i64).to_le_bytes());
+    f64s(&mut out, 176, &[1.0, 0.0]);
+    put(&mut out, 240, description());
+    put(&mut out, 344, &header.qform_code.to_le_bytes());
+    put(&mut out, 348, &header.sform_code.to_le_bytes());
+    f64s(&mut out, 352, &header.quaternion);
+    f64s(&mut out, 376, &header.offset);
+    f64s(&mut out, 400, header.srow.as_flattened());
+    put(&mut out, 500, &header.xyzt_units.to_le_bytes());
+    put(&mut out, 504, &i32::from(INTENT_LABEL).to_le_bytes());
+    out
+}
+
+fn put(out: &mut [u8], at: usize, bytes: &[u8]) {
+    out[at..at + bytes.len()].copy_from_slice(bytes);
+}

@@ -1,0 +1,124 @@
+//! Bytes of a plain or gzip-compressed file, in order.
+
+use super::failure::Failure;
+use flate2::bufread::GzDecoder;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+/// Compressed or plain bytes read from the file at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// How far behind the last voxel we read to reach, and verify, the end of a gzip member.
+const TAIL_BYTES: u64 = 1024 * 1024;
+
+/// The uncompressed content of a file.
+pub(super) struct Stream {
+    source: Source,
+    /// Length of the file as stored.
+    pub(super) file_bytes: u64,
+}
+
+enum Source {
+    Plain(BufReader<File>),
+    Gzip(Members),
+}
+
+/// The members of a gzip file one after the other.
+///
+/// Unlike flate2's `MultiGzDecoder` it tells bytes that follow the last member, which
+/// are harmless, from damage, which is not.
+struct Members {
+    decoder: Option<Box<GzDecoder<BufReader<File>>>>,
+    garbage: bool,
+}
+
+impl Stream {
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        // Looked at before opening: opening a named pipe would wait for a writer.
+        let kind = fs::metadata(path)?;
+        if !kind.is_file() {
+            let found = if kind.is_dir() { "a folder" } else { "a device or pipe" };
+            return Err(Failure::unusable(found, "a .nii or .nii.gz file"));
+        }
+        let file = File::open(path)?;
+        let file_bytes = file.metadata()?.len();
+        let mut reader = BufReader::with_capacity(READ_BYTES, file);
+        let start = reader.fill_buf()?;
+        if start.is_empty() {
+            return Err(Failure::unusable("an empty file", "a .nii or .nii.gz file"));
+        }
+        let source = if start.starts_with(&[0x1f, 0x8b]) {
+            let decoder = Some(Box::new(GzDecoder::new(reader)));
+            Source::Gzip(Members { decoder, garbage: false })
+        } else {
+            Source::Plain(reader)
+        };
+        Ok(Self { source, file_bytes })
+    }
+
+    pub(super) fn is_gzip(&self) -> bool {
+        matches!(self.source, Source::Gzip(_))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.source {
+            Source::Plain(reader) => reader.read(buffer),
+            Source::Gzip(members) => members.read(buffer),
+        }
+    }
+}
+
+impl Read for Members {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        while let Some(decoder) = &mut self.decoder {
+            let read = decoder.read(buffer)?;
+            if read > 0 {
+                return Ok(read);
+            }
+            // The member is complete and its checksum was right.
+            let Some(decoder) = self.decoder.take() else { break };
+            let mut rest = decoder.into_inner();
+            match rest.fill_buf()?.first() {
+                None => {}
+                Some(0x1f) => self.decoder = Some(Box::new(GzDecoder::new(rest))),
+                Some(_) => self.garbage = true,
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Reads until `buffer` is full or the stream ends; returns the bytes read.
+pub(super) fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match stream.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+/// Passes over `count` bytes, such as header extensions.
+pub(super) fn skip(stream: &mut impl Read, count: u64) -> Result<(), Failure> {
+    if io::copy(&mut stream.take(count), &mut io::sink())? < count {
+        return Err(Failure::unusable("a file that ends before its voxels", "a complete file"));
+    }
+    Ok(())
+}
+
+/// Whether anything follows. Reaching the end also verifies the last gzip checksum.
+pub(super) fn ends_late(stream: &mut Stream) -> Result<bool, Failure> {
+    let more = io::copy(&mut stream.take(TAIL_BYTES), &mut io::sink())?;
+    let garbage = matches!(&stream.source, Source::Gzip(members) if members.garbage);
+    Ok(more > 0 || garbage)
+}

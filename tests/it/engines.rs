@@ -1,0 +1,150 @@
+//! One list of network cases, run on every engine of this build.
+
+use crate::golden;
+use fastnnunet::infer::{Device, Engine, open};
+use fastnnunet::model::registry;
+use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};
+use serde_json::Value;
+
+/// Patches and the logits the exporting framework computes for them.
+struct Case {
+    /// Name in the golden index.
+    name: String,
+    /// Model in the registry.
+    model: String,
+    /// `[n, c, z, y, x]`; a two-dimensional network's patches have `z` = 1.
+    input: Array5<f32>,
+    /// The same axes.
+    logits: Array5<f32>,
+}
+
+/// An engine and how far its logits may be from the golden ones, relative to the largest:
+/// two orders of summation over a few thousand products differ by a few ulps of it.
+const ENGINES: [(Device, f32); 1] = [(Device::Reference, 1e-5)];
+
+fn array(stage: &str, name: &Value) -> Array5<f32> {
+    let array: ArrayD<f32> = golden::array(stage, name);
+    let array = if array.ndim() == 4 { array.insert_axis(Axis(2)) } else { array };
+    array.into_dimensionality().expect("an array of four or five axes")
+}
+
+fn cases() -> Vec<Case> {
+    let in_stage = |stage: &'static str| {
+        golden::entries(stage, "cases").into_iter().map(move |case| {
+            let model = case["model"].as_str().and_then(|path| path.strip_prefix("models/"));
+            let model = model.and_then(|file| file.strip_suffix(".onnx")).expect("a model file");
+            Case {
+                name: case["name"].as_str().expect("a name").to_owned(),
+                model: model.to_owned(),
+                input: array(stage, &case["input"]),
+                logits: array(stage, &case["expected"]),
+            }
+        })
+    };
+    in_stage("network").chain(in_stage("engine")).collect()
+}
+
+fn engine(model: &str, device: Device) -> Option<Box<dyn Engine>> {
+    let model = registry::find(model).expect("an installed model");
+    match open(model, device) {
+        Ok(engine) => Some(engine),
+        Err(error) => {
+            // A device asked for by name and missing is an error of its own kind.
+            assert_eq!(error.exit_code(), 5, "{error}");
+            assert!(device != Device::Reference || cfg!(not(feature = "reference")), "{error}");
+            None
+        }
+    }
+}
+
+fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
+    let (_, z, y, x) = input.dim();
+    let mut output = Array4::from_elem((engine.output_channels(), z, y, x), f32::NAN);
+    engine.run(input, &mut output).expect("a patch the network takes");
+    output
+}
+
+#[test]
+fn logits_match_the_exporting_framework() {
+    for (device, tolerance) in ENGINES {
+        for case in cases() {
+            let Some(mut engine) = engine(&case.model, device) else { continue };
+            let largest = case.logits.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            for (input, expected) in case.input.outer_iter().zip(case.logits.outer_iter()) {
+                let found = run(engine.as_mut(), input);
+                let worst = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+                let name = &case.name;
+                assert!(
+                    worst <= tolerance * largest,
+                    "{device}, {name}: off by {worst:e}, largest logit {largest}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn same_bytes_at_any_thread_count() {
+    let bits = |logits: Array4<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+    for (device, _) in ENGINES {
+        for case in cases() {
+            let input = case.input.index_axis(Axis(0), 0);
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                pool.expect("thread pool").install(|| {
+                    let mut engine = engine(&case.model, device)?;
+                    let first = bits(run(engine.as_mut(), input));
+                    assert_eq!(first, bits(run(engine.as_mut(), input)), "{device}, {}", case.name);
+                    Some(first)
+                })
+            };
+            assert_eq!(on(1), on(2), "{device}, {}", case.name);
+        }
+    }
+}
+
+#[test]
+fn engines_describe_themselves() {
+    for (device, _) in ENGINES {
+        for model in registry::models() {
+            let Some(engine) = engine(model.name, device) else { continue };
+            assert_eq!(engine.device(), device.to_string());
+            assert_eq!(engine.input_channels(), model.input_channels);
+            assert_eq!(engine.output_channels(), model.output_channels);
+        }
+    }
+}
+
+/// A view whose axes are swapped or flipped is read like its copy.
+#[test]
+fn input_need_not_be_contiguous() {
+    for (device, _) in ENGINES {
+        let case = cases().swap_remove(0);
+        let Some(mut engine) = engine(&case.model, device) else { continue };
+        let flipped = case.input.index_axis(Axis(0), 0);
+        let flipped = flipped.slice(ndarray::s![.., .., ..;-1, ..]);
+        let copy = flipped.as_standard_layout().into_owned();
+        assert_eq!(run(engine.as_mut(), flipped), run(engine.as_mut(), copy.view()));
+    }
+}
+
+/// The reference engine stops where a network's edges do not fit together; we do not.
+#[cfg(feature = "reference")]
+#[test]
+fn a_panic_inside_burn_is_an_error() {
+    let mut engine = engine("selftest", Device::Reference).expect("reference engine");
+    let input = Array4::zeros((1, 3, 5, 7));
+    let mut output = Array4::zeros((engine.output_channels(), 3, 5, 7));
+    let error = engine.run(input.view(), &mut output).expect_err("3, 5 and 7 are not divisible");
+    assert_eq!(error.exit_code(), 5, "{error}");
+}
+
+#[test]
+fn devices_of_other_builds_say_so() {
+    let model = registry::find("selftest").expect("self-test model");
+    for device in [Device::Cpu, Device::Cuda(1)] {
+        let error = open(model, device).err().expect("not in this build");
+        assert_eq!(error.exit_code(), 5);
+        assert!(error.to_string().contains(&device.to_string()), "{error}");
+    }
+}

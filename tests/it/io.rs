@@ -1,0 +1,570 @@
+//! Files in, files out. The files are built here byte by byte, not by the code under test.
+
+use fastnnunet::io::{Limits, NiftiVersion, Scan, SourceHeader, check_writable, load, save_labels};
+use fastnnunet::{Error, Result};
+use flate2::{Compression, write::GzEncoder};
+use ndarray::{Array3, s};
+use proptest::prelude::*;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A NIfTI header with voxels, in one of the two versions and byte orders.
+#[derive(Clone, Debug)]
+struct Nifti {
+    version: u8,
+    big_endian: bool,
+    /// Number of axes, then voxels per axis.
+    dim: Vec<i64>,
+    datatype: i16,
+    pixdim: [f64; 4],
+    scaling: [f64; 2],
+    offset: f64,
+    codes: [i16; 2],
+    srow: [[f64; 4]; 3],
+    units: u8,
+    magic: Vec<u8>,
+    /// Raw samples, already in the file's byte order.
+    voxels: Vec<u8>,
+}
+
+const SROW: [[f64; 4]; 3] =
+    [[-0.75, 0.0, 0.0, 11.0], [0.0, 1.5, 0.0, -22.0], [0.0, 0.0, 2.5, 33.0]];
+const HU: [i16; 24] = {
+    let mut v = [-1000; 24];
+    let mut i = 0;
+    while i < 24 {
+        v[i] += 100 * i as i16;
+        i += 1;
+    }
+    v
+};
+
+/// A valid CT of 4 x 3 x 2 voxels (x, y, z).
+fn ct() -> Nifti {
+    Nifti {
+        version: 1,
+        big_endian: false,
+        dim: vec![3, 4, 3, 2],
+        datatype: 4,
+        pixdim: [1.0, 0.75, 1.5, 2.5],
+        scaling: [1.0, 0.0],
+        offset: 352.0,
+        codes: [0, 1],
+        srow: SROW,
+        units: 2,
+        magic: b"n+1\0".to_vec(),
+        voxels: HU.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+fn ct2() -> Nifti {
+    Nifti { version: 2, offset: 544.0, magic: b"n+2\0\r\n\x1a\n".to_vec(), ..ct() }
+}
+
+impl Nifti {
+    fn bytes(&self) -> Vec<u8> {
+        let head = if self.version == 1 { 352 } else { 544 };
+        let mut out = vec![0; head];
+        let mut put = |at: usize, le: &[u8]| {
+            let mut field = le.to_vec();
+            if self.big_endian {
+                field.reverse();
+            }
+            out[at..at + field.len()].copy_from_slice(&field);
+        };
+        let rows = self.srow.as_flattened();
+        let text = b"DOE^JANE";
+        if self.version == 1 {
+            put(0, &348_i32.to_le_bytes());
+            for i in 0..8 {
+                let n = self.dim.get(i).copied().unwrap_or(1) as i16;
+                put(40 + 2 * i, &n.to_le_bytes());
+            }
+            put(70, &self.datatype.to_le_bytes());
+            for (i, p) in self.pixdim.iter().enumerate() {
+                put(76 + 4 * i, &(*p as f32).to_le_bytes());
+            }
+            for (i, v) in [self.offset, self.scaling[0], self.scaling[1]].iter().enumerate() {
+                put(108 + 4 * i, &(*v as f32).to_le_bytes());
+            }
+            put(123, &[self.units]);
+            put(252, &self.codes[0].to_le_bytes());
+            put(254, &self.codes[1].to_le_bytes());
+            for (i, v) in rows.iter().enumerate() {
+                put(280 + 4 * i, &(*v as f32).to_le_bytes());
+            }
+            out[344..348].copy_from_slice(&self.magic);
+            out[148..156].copy_from_slice(text);
+        } else {
+            put(0, &540_i32.to_le_bytes());
+            put(12, &self.datatype.to_le_bytes());
+            for i in 0..8 {
+                put(16 + 8 * i, &self.dim.get(i).copied().unwrap_or(1).to_le_bytes());
+            }
+            for (i, p) in self.pixdim.iter().enumerate() {
+                put(104 + 8 * i, &p.to_le_bytes());
+            }
+            put(168, &(self.offset as i64).to_le_bytes());
+            put(176, &self.scaling[0].to_le_bytes());
+            put(184, &self.scaling[1].to_le_bytes());
+            put(344, &i32::from(self.codes[0]).to_le_bytes());
+            put(348, &i32::from(self.codes[1]).to_le_bytes());
+            for (i, v) in rows.iter().enumerate() {
+                put(400 + 8 * i, &v.to_le_bytes());
+            }
+            put(500, &i32::from(self.units).to_le_bytes());
+            out[4..12].copy_from_slice(&self.magic);
+            out[240..248].copy_from_slice(text);
+        }
+        out.extend(&self.voxels);
+        out
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+/// Loads bytes through a file.
+fn load_bytes(bytes: &[u8]) -> Result<Scan> {
+    let folder = TempDir::new().expect("temporary folder");
+    let path = folder.path().join("case.nii.gz");
+    fs::write(&path, bytes).expect("temporary file");
+    load(&path, Limits::default())
+}
+
+fn values(scan: &Scan) -> Vec<f32> {
+    scan.volume.data.iter().copied().collect()
+}
+
+#[test]
+fn every_type_version_and_byte_order_is_read() {
+    fn raw<const N: usize>(f: impl Fn(i16) -> [u8; N]) -> Vec<[u8; 8]> {
+        let widen = |v: &i16| {
+            let mut wide = [0; 8];
+            wide[..N].copy_from_slice(&f(*v));
+            wide
+        };
+        HU.iter().map(widen).collect()
+    }
+    // (datatype, bytes per sample, intercept, little-endian samples)
+    let cases = [
+        (2, 1, -1000.0, raw(|v| [((v + 1000) / 100) as u8])),
+        (256, 1, -1000.0, raw(|v| (((v + 1000) / 100) as i8).to_le_bytes())),
+        (4, 2, 0.0, raw(|v| v.to_le_bytes())),
+        (512, 2, -1000.0, raw(|v| ((v + 1000) as u16).to_le_bytes())),
+        (8, 4, 0.0, raw(|v| i32::from(v).to_le_bytes())),
+        (768, 4, -1000.0, raw(|v| ((v + 1000) as u32).to_le_bytes())),
+        (16, 4, 0.0, raw(|v| f32::from(v).to_le_bytes())),
+        (64, 8, 0.0, raw(|v| f64::from(v).to_le_bytes())),
+        (1024, 8, 0.0, raw(|v| i64::from(v).to_le_bytes())),
+        (1280, 8, -1000.0, raw(|v| ((v + 1000) as u64).to_le_bytes())),
+    ];
+    let expected: Vec<f32> = HU.iter().map(|&v| f32::from(v)).collect();
+    for (datatype, size, intercept, samples) in cases {
+        for big_endian in [false, true] {
+            for base in [ct(), ct2()] {
+                let slope = if size == 1 { 100.0 } else { 1.0 };
+                let mut voxels = Vec::new();
+                for sample in &samples {
+                    let mut sample = sample[..size].to_vec();
+                    if big_endian {
+                        sample.reverse();
+                    }
+                    voxels.extend(sample);
+                }
+                let file =
+                    Nifti { datatype, big_endian, voxels, scaling: [slope, intercept], ..base };
+                for bytes in [file.bytes(), gzip(&file.bytes())] {
+                    let scan = load_bytes(&bytes).expect("valid file");
+                    assert_eq!(values(&scan), expected, "{file:?}");
+                    assert_eq!(scan.volume.data.dim(), (2, 3, 4));
+                    assert_eq!(scan.volume.grid.shape, [2, 3, 4]);
+                    assert_eq!(scan.volume.grid.spacing, [2.5, 1.5, 0.75]);
+                    assert_eq!(scan.volume.grid.affine.0, SROW);
+                    assert_eq!(scan.warnings, [""; 0]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scaling_that_means_none_follows_itk() {
+    // (slope, intercept, value of the first voxel)
+    let cases = [
+        (1.0, 0.0, -1000.0),
+        (0.0, 0.0, -1000.0),
+        (0.0, 5.0, -995.0),
+        (f64::NAN, 5.0, -995.0),
+        (f64::INFINITY, 0.0, -1000.0),
+        (2.0, f64::NAN, -2000.0),
+        (0.5, 1.0, -499.0),
+    ];
+    for (slope, intercept, first) in cases {
+        for base in [ct(), ct2()] {
+            let file = Nifti { scaling: [slope, intercept], ..base };
+            let scan = load_bytes(&file.bytes()).expect("valid file");
+            assert_eq!(scan.volume.data[[0, 0, 0]], first, "{slope} {intercept}");
+        }
+    }
+}
+
+#[test]
+fn grids_are_those_that_itk_reads() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/headers");
+    let json = fs::read_to_string(folder.join("expected.json")).expect("fixture");
+    let all: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&json).expect("fixture");
+    assert!(all.len() > 50);
+    for (name, expected) in all {
+        let found = load(&folder.join(format!("{name}.nii")), Limits::default());
+        if expected.is_null() {
+            assert!(matches!(found, Err(Error::Input { .. })), "{name}: {found:?}");
+            continue;
+        }
+        let grid = found.unwrap_or_else(|e| panic!("{name}: {e}")).volume.grid;
+        for axis in 0..3 {
+            let spacing = expected["spacing_xyz"][axis].as_f64().expect("number");
+            // ITK multiplies unit and spacing in f32.
+            let gap = (grid.spacing[2 - axis] - spacing).abs();
+            assert!(gap <= 1e-7 * spacing, "{name}: {:?}", grid.spacing);
+            for column in 0..4 {
+                let wanted = expected["affine"][axis][column].as_f64().expect("number");
+                let got = grid.affine.0[axis][column];
+                let bound = 1e-6 * wanted.abs().max(1.0);
+                assert!((got - wanted).abs() <= bound, "{name} {axis} {column}: {got} {wanted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unusable_files_are_input_errors() {
+    let with = |change: fn(&mut Nifti)| {
+        let mut file = ct();
+        change(&mut file);
+        file.bytes()
+    };
+    let with2 = |change: fn(&mut Nifti)| {
+        let mut file = ct2();
+        change(&mut file);
+        file.bytes()
+    };
+    let cut = |n: usize| ct().bytes()[..n].to_vec();
+    let zipped = gzip(&ct().bytes());
+    let mut damaged = zipped.clone();
+    let end = damaged.len();
+    damaged[end - 6] ^= 0xff; // in the checksum
+    let mut broken = zipped.clone();
+    broken[14..40].fill(0xff);
+    let mut dicom = vec![0; 400];
+    dicom[128..132].copy_from_slice(b"DICM");
+    // (case, content, what the message must contain)
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty", vec![], "an empty file"),
+        ("text", b"patient,age\n".repeat(40), "a text file"),
+        ("short text", b"hello".to_vec(), "a text file"),
+        ("binary", vec![0xab; 1000], "without a NIfTI header"),
+        ("DICOM", dicom, "a DICOM file"),
+        ("header cut", cut(200), "200 bytes of a header"),
+        ("NIfTI-2 header cut", ct2().bytes()[..400].to_vec(), "400 bytes of a header"),
+        ("no voxels", cut(352), "a file of 352 bytes"),
+        ("voxels cut", cut(399), "a file of 399 bytes"),
+        ("gzip of half", gzip(&cut(380)), "14 of 24 voxels"),
+        ("gzip of the header", gzip(&cut(348)), "ends before its voxels"),
+        ("gzip cut", zipped[..zipped.len() / 2].to_vec(), "ends too early"),
+        ("gzip magic only", vec![0x1f, 0x8b], "ends too early"),
+        ("gzip checksum", damaged, "damaged gzip"),
+        ("gzip body", broken, "damaged gzip"),
+        ("gzip of text", gzip(b"hello"), "a text file"),
+        ("pair", with(|f| f.magic = b"ni1\0".to_vec()), ".hdr/.img pair"),
+        ("NIfTI-2 pair", with2(|f| f.magic[1] = b'i'), ".hdr/.img pair"),
+        ("Analyze", with(|f| f.magic = vec![0; 4]), "Analyze"),
+        ("magic", with(|f| f.magic = b"oops".to_vec()), "magic"),
+        ("NIfTI-2 magic", with2(|f| f.magic[4] = b'\n'), "magic"),
+        ("0-D", with(|f| f.dim[0] = 0), "0 dimensions"),
+        ("8-D", with(|f| f.dim[0] = 8), "8 dimensions"),
+        ("negative count", with(|f| f.dim[0] = -3), "-3 dimensions"),
+        ("count of the other byte order", with(|f| f.dim[0] = 0x0300), "768 dimensions"),
+        ("NIfTI-2 count", with2(|f| f.dim[0] = i64::MIN), "dimensions"),
+        ("1-D", with(|f| f.dim = vec![1, 24]), "a 1-D line"),
+        ("2-D", with(|f| f.dim = vec![2, 6, 4]), "a 2-D image of 6 x 4"),
+        ("4-D", with(|f| f.dim = vec![4, 2, 2, 2, 3]), "a 4-D image of 3 volumes"),
+        ("5-D", with(|f| f.dim = vec![5, 2, 2, 2, 1, 3]), "a 5-D image of 3 volumes"),
+        ("zero size", with(|f| f.dim[2] = 0), "a size of 0 along axis 2"),
+        ("negative size", with(|f| f.dim[3] = -2), "a size of -2 along axis 3"),
+        ("absurd size", with(|f| f.dim = vec![3, 32767, 32767, 32767]), "a file of 400 bytes"),
+        ("overflow", with2(|f| f.dim = vec![3, i64::MAX, i64::MAX, 2]), "announces"),
+        ("overflow in bytes", with2(|f| f.dim = vec![3, i64::MAX / 2, 1, 1]), "announces"),
+        (
+            "gzip that cannot hold it",
+            gzip(&with(|f| f.dim = vec![3, 512, 512, 500])),
+            "compressed bytes",
+        ),
+        ("complex", with(|f| f.datatype = 32), "complex64 voxels"),
+        ("RGB", with(|f| f.datatype = 128), "RGB color voxels"),
+        ("float128", with(|f| f.datatype = 1536), "float128 voxels"),
+        ("no type", with(|f| f.datatype = 0), "unknown voxels (datatype 0)"),
+        ("offset 0", with(|f| f.offset = 0.0), "begin at byte 0"),
+        ("offset NaN", with(|f| f.offset = f64::NAN), "begin at byte NaN"),
+        ("offset negative", with(|f| f.offset = -352.0), "begin at byte -352"),
+        ("offset fraction", with(|f| f.offset = 352.5), "begin at byte 352.5"),
+        ("offset infinite", with(|f| f.offset = f64::INFINITY), "begin at byte inf"),
+        ("offset beyond", with(|f| f.offset = 4096.0), "a file of 400 bytes"),
+        ("NIfTI-2 offset", with2(|f| f.offset = -1.0), "begin at byte -1"),
+        ("NIfTI-2 offset huge", with2(|f| f.offset = 1e18), "begin at byte"),
+        ("zero spacing", with(|f| f.pixdim[3] = 0.0), "a voxel spacing of 0 along axis 3"),
+        ("negative spacing", with(|f| f.pixdim[1] = -0.75), "a voxel spacing of -0.75"),
+        ("NaN spacing", with(|f| f.pixdim[2] = f64::NAN), "a voxel spacing of NaN"),
+        ("infinite spacing", with(|f| f.pixdim[2] = f64::INFINITY), "a voxel spacing of inf"),
+        ("sheared", with(|f| f.srow[0][1] = 0.5), "sheared or singular"),
+        ("singular", with(|f| f.srow[2] = [0.0; 4]), "sheared or singular"),
+        ("sform NaN", with(|f| f.srow[1][3] = f64::NAN), "sheared or singular"),
+    ];
+    for (case, content, message) in cases {
+        let e = load_bytes(&content).expect_err(case);
+        assert!(matches!(e, Error::Input { .. }), "{case}: {e:?}");
+        assert_eq!(e.exit_code(), 3, "{case}");
+        assert!(e.to_string().contains(message), "{case}: {e}");
+        assert!(!e.to_string().contains("DOE"), "{case}: {e}");
+    }
+}
+
+#[test]
+fn voxels_that_are_not_finite_are_counted() {
+    let mut raw = [40.0_f32; 24];
+    raw[3] = f32::NAN;
+    raw[17] = f32::NEG_INFINITY;
+    let voxels = raw.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let e = load_bytes(&Nifti { datatype: 16, voxels, ..ct() }.bytes()).expect_err("not finite");
+    assert!(e.to_string().contains("2 of 24 voxels that are not finite"), "{e}");
+    assert_eq!(e.exit_code(), 3);
+}
+
+#[test]
+fn what_is_not_a_file_is_refused() {
+    let folder = TempDir::new().expect("temporary folder");
+    let missing = load(&folder.path().join("no.nii"), Limits::default()).expect_err("missing");
+    assert!(matches!(missing, Error::Read { .. }), "{missing:?}");
+    assert_eq!(missing.exit_code(), 3);
+    let e = load(folder.path(), Limits::default()).expect_err("folder");
+    assert!(e.to_string().contains("found a folder"), "{e}");
+    assert_eq!(e.exit_code(), 3);
+}
+
+#[test]
+fn limit_is_checked_before_reading() {
+    let folder = TempDir::new().expect("temporary folder");
+    let path = folder.path().join("a.nii");
+    fs::write(&path, ct().bytes()).expect("temporary file");
+    assert!(load(&path, Limits { max_bytes: 96 }).is_ok());
+    let e = load(&path, Limits { max_bytes: 95 }).expect_err("limit");
+    assert_eq!(e.to_string(), "the image needs 96 bytes, the limit is 95");
+    assert_eq!(e.exit_code(), 6);
+}
+
+#[test]
+fn odd_but_usable_files_are_read() {
+    let plain = ct().bytes();
+    let mut extended = Nifti { offset: 352.0 + 32.0, voxels: vec![7; 32], ..ct() };
+    extended.voxels.extend(ct().voxels);
+    let mut members = gzip(&plain[..300]);
+    members.extend(gzip(&plain[300..360]));
+    members.extend(gzip(&plain[360..]));
+    let tail = |mut bytes: Vec<u8>| {
+        bytes.extend(b"tail");
+        bytes
+    };
+    let far = Nifti { codes: [1, 1], ..ct() };
+    let shear = [[-0.75, 0.5, 0.0, 0.0], SROW[1], SROW[2]];
+    let flat = ct().voxels.iter().map(|_| 0).collect();
+    // (case, content, word of the only warning, if any)
+    let cases = [
+        ("trailing axes", Nifti { dim: vec![5, 4, 3, 2, 1, 1], ..ct() }.bytes(), ""),
+        ("one slice", Nifti { dim: vec![3, 6, 4, 1], ..ct() }.bytes(), ""),
+        ("sizes beyond the axes", Nifti { dim: vec![3, 4, 3, 2, 9, 9], ..ct() }.bytes(), ""),
+        ("extension", extended.bytes(), ""),
+        ("gzip members", members, ""),
+        ("trailing bytes", tail(plain.clone()), "goes on"),
+        ("trailing bytes in gzip", gzip(&tail(plain.clone())), "goes on"),
+        ("trailing bytes after gzip", tail(gzip(&plain)), "goes on"),
+        ("no orientation", Nifti { codes: [0, 0], ..ct() }.bytes(), "orientation is unknown"),
+        ("transforms differ", far.bytes(), "differently; the sform"),
+        ("shear with qform", Nifti { codes: [1, 1], srow: shear, ..ct() }.bytes(), "sheared"),
+        ("flat", Nifti { voxels: flat, ..ct() }.bytes(), "look like a CT"),
+        ("positive", Nifti { scaling: [1.0, 1000.0], ..ct() }.bytes(), "from 0 to 2300"),
+    ];
+    for (case, content, word) in cases {
+        let scan = load_bytes(&content).unwrap_or_else(|e| panic!("{case}: {e}"));
+        assert_eq!(scan.warnings.len(), usize::from(!word.is_empty()), "{case} {scan:?}");
+        assert!(scan.warnings.iter().all(|w| w.contains(word)), "{case}: {:?}", scan.warnings);
+    }
+}
+
+#[test]
+fn label_maps_come_back_with_the_geometry_of_the_image() {
+    let folder = TempDir::new().expect("temporary folder");
+    let labels = Array3::from_shape_fn((2, 3, 4), |(z, y, x)| (z * 12 + y * 4 + x) as u16 * 999);
+    let small = labels.mapv(|v| (v / 999) as u8);
+    let oblique = Nifti { codes: [1, 2], units: 10, pixdim: [-1.0, 0.75, 1.5, 2.5], ..ct() };
+    for file in [ct(), ct2(), oblique, Nifti { dim: vec![4, 4, 3, 2, 1], ..ct2() }] {
+        let scan = load_bytes(&file.bytes()).expect("valid file");
+        for name in ["new/folder/a.nii", "b.nii.gz", "C.NII.GZ"] {
+            let path = folder.path().join(name);
+            save_labels(&path, labels.view().into(), &scan.header, true).expect("writable");
+            let back = load(&path, Limits::default()).expect("own file");
+            assert_eq!(back.volume.grid, scan.volume.grid, "{name}");
+            assert_eq!(back.header, scan.header, "{name}");
+            assert_eq!(back.volume.data.mapv(|v| v as u16), labels, "{name}");
+            let is_gzip = fs::read(&path).expect("file").starts_with(&[0x1f, 0x8b]);
+            assert_eq!(is_gzip, !name.ends_with(".nii"), "{name}");
+
+            save_labels(&path, small.view().into(), &scan.header, true).expect("writable");
+            let back = load(&path, Limits::default()).expect("own file");
+            assert_eq!(back.volume.data.mapv(|v| v as u8), small, "{name}");
+        }
+    }
+}
+
+#[test]
+fn label_map_header_holds_what_readers_need_and_no_text_of_the_source() {
+    let folder = TempDir::new().expect("temporary folder");
+    let labels = Array3::<u8>::zeros((2, 3, 4));
+    let path = folder.path().join("a.nii");
+    for (file, size, intent, datatype, text, offset) in
+        [(ct(), 348, 68, 70, 148, 352_usize), (ct2(), 540, 504, 12, 240, 544)]
+    {
+        let scan = load_bytes(&file.bytes()).expect("valid file");
+        assert_eq!(scan.header.version == NiftiVersion::One, size == 348);
+        save_labels(&path, labels.view().into(), &scan.header, true).expect("writable");
+        let bytes = fs::read(&path).expect("file");
+        assert_eq!(bytes.len(), offset + 24);
+        assert_eq!(bytes[..4], i32::to_le_bytes(size));
+        assert_eq!(bytes[intent..intent + 2], 1002_i16.to_le_bytes());
+        assert_eq!(bytes[datatype..datatype + 2], 2_i16.to_le_bytes());
+        let name = format!("fastnnunet {}\0", env!("CARGO_PKG_VERSION"));
+        assert!(bytes[text..].starts_with(name.as_bytes()));
+        assert!(!bytes.windows(3).any(|w| w == b"DOE"));
+    }
+}
+
+#[test]
+fn views_in_any_memory_order_are_written_alike() {
+    let folder = TempDir::new().expect("temporary folder");
+    let scan = load_bytes(&ct().bytes()).expect("valid file");
+    let wide = Array3::from_shape_fn((2, 3, 8), |(z, y, x)| (z * 24 + y * 8 + x) as u8);
+    let view = wide.slice(s![.., .., ..;-2]);
+    let dense = view.as_standard_layout().into_owned();
+    let (a, b) = (folder.path().join("a.nii.gz"), folder.path().join("b.nii.gz"));
+    save_labels(&a, view.into(), &scan.header, false).expect("writable");
+    save_labels(&b, dense.view().into(), &scan.header, false).expect("writable");
+    assert_eq!(fs::read(a).expect("file"), fs::read(b).expect("file"));
+}
+
+#[test]
+fn nothing_is_replaced_or_left_behind() {
+    let folder = TempDir::new().expect("temporary folder");
+    let at = |name: &str| folder.path().join(name);
+    let count = || fs::read_dir(folder.path()).expect("folder").count();
+    let scan = load_bytes(&ct().bytes()).expect("valid file");
+    let labels = Array3::<u8>::zeros((2, 3, 4));
+    let save = |name: &str, overwrite| {
+        save_labels(&at(name), labels.view().into(), &scan.header, overwrite)
+    };
+
+    check_writable(&at("deep/er/a.nii.gz"), false).expect("can be created");
+    check_writable(&at("a.nii.gz"), false).expect("free name");
+    assert_eq!(count(), 0, "a check leaves nothing");
+
+    fs::write(at("a.nii.gz"), b"mine").expect("file");
+    for result in [check_writable(&at("a.nii.gz"), false), save("a.nii.gz", false)] {
+        let e = result.expect_err("exists");
+        assert!(matches!(&e, Error::Write { path, .. } if *path == at("a.nii.gz")), "{e:?}");
+        assert_eq!(e.exit_code(), 7);
+    }
+    assert_eq!(fs::read(at("a.nii.gz")).expect("file"), b"mine");
+    check_writable(&at("a.nii.gz"), true).expect("may be replaced");
+    save("a.nii.gz", true).expect("may be replaced");
+    assert_eq!(count(), 1, "no temporary file stays");
+
+    fs::create_dir(at("dir.nii")).expect("folder");
+    for name in ["dir.nii", "a.nii.gz/b.nii"] {
+        assert_eq!(check_writable(&at(name), true).expect_err(name).exit_code(), 7, "{name}");
+        assert_eq!(save(name, true).expect_err(name).exit_code(), 7, "{name}");
+    }
+    for name in ["a", "a.gz", "a.nrrd", ".nii.gz", ".nii"] {
+        assert_eq!(check_writable(&at(name), true).expect_err(name).exit_code(), 2, "{name}");
+        assert_eq!(save(name, true).expect_err(name).exit_code(), 2, "{name}");
+    }
+    assert_eq!(count(), 2, "no temporary file stays");
+}
+
+#[cfg(unix)]
+#[test]
+fn results_have_ordinary_permissions() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = TempDir::new().expect("temporary folder");
+    let scan = load_bytes(&ct().bytes()).expect("valid file");
+    let (ours, theirs) = (folder.path().join("a.nii"), folder.path().join("b.nii"));
+    let labels = Array3::<u8>::zeros((2, 3, 4));
+    save_labels(&ours, labels.view().into(), &scan.header, false).expect("writable");
+    fs::write(&theirs, b"").expect("writable");
+    let mode = |path: &Path| fs::metadata(path).expect("file").permissions().mode();
+    assert_eq!(mode(&ours), mode(&theirs));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn mutated_files_never_panic(
+        second in any::<bool>(),
+        big_endian in any::<bool>(),
+        zipped in any::<bool>(),
+        changes in prop::collection::vec((0_usize..600, any::<u8>()), 0..8),
+        keep in 0_usize..700,
+    ) {
+        let mut bytes = Nifti { big_endian, ..if second { ct2() } else { ct() } }.bytes();
+        for (at, value) in changes {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        bytes.truncate(keep);
+        let content = if zipped { gzip(&bytes) } else { bytes };
+        if let Err(e) = load_bytes(&content) {
+            prop_assert!(matches!(e.exit_code(), 3 | 6), "{e:?}");
+        }
+    }
+
+    #[test]
+    fn mutated_gzip_never_panics(
+        changes in prop::collection::vec((0_usize..200, any::<u8>()), 1..6),
+    ) {
+        let mut bytes = gzip(&ct().bytes());
+        for (at, value) in changes {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        if let Err(e) = load_bytes(&bytes) {
+            prop_assert!(matches!(e.exit_code(), 3 | 6), "{e:?}");
+        }
+    }
+}
+
+#[test]
+fn a_volume_without_a_file_gets_its_own_header() {
+    let folder = TempDir::new().expect("temporary folder");
+    let path = folder.path().join("a.nii.gz");
+    let grid = load_bytes(&ct().bytes()).expect("valid file").volume.grid;
+    let labels = Array3::<u8>::zeros((2, 3, 4));
+    save_labels(&path, labels.view().into(), &SourceHeader::for_grid(&grid), false)
+        .expect("writable");
+    assert_eq!(load(&path, Limits::default()).expect("own file").volume.grid, grid);
+}
