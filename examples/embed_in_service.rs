@@ -3,6 +3,8 @@
 //! Run with `cargo run --release --example embed_in_service -- CT.nii.gz ...`; labels go to
 //! the system's temporary folder.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use fastnnunet::{Result, infer, io, model::registry, pipeline};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -83,6 +83,8 @@ def rotation_matrix(angles) -> torch.Tensor:
 
 def scanner_effects(ct: torch.Tensor, target: torch.Tensor, rng: random.Random, empty: float) -> torch.Tensor:
     """Bone density, contrast agent, calibration, field of view: all still in HU."""
+    if rng.random() < 0.6:
+        ct = thin_marrow(ct, target, rng)
     if rng.random() < 0.3:
         stretch = rng.uniform(0.7, 1.25)
         ct = torch.where(ct > 50, 50 + (ct - 50) * stretch, ct)
@@ -93,6 +95,21 @@ def scanner_effects(ct: torch.Tensor, target: torch.Tensor, rng: random.Random, 
     if rng.random() < 0.25:
         crop_view(ct, target, rng, empty)
     return ct
+
+
+def thin_marrow(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Old bones: inside a shell of cortex the trabeculae give way to fat, in part or in whole.
+
+    Most training patients have dense vertebrae; the sacrum and the femur of others
+    are as dark as muscle or fat inside, and are bone all the same.
+    """
+    bone = (target == BONE).float()[None, None]
+    shell = rng.choice((1, 1, 2))
+    # Outside the patch nothing is known, so its border does not count as surface.
+    depth = 1 - F.max_pool3d(1 - bone, 2 * shell + 1, stride=1, padding=shell)[0, 0]
+    patchy = (smooth_field(ct.shape, rng.uniform(8, 40), rng) * 0.35 + rng.uniform(0.3, 1.1)).clamp(0, 1)
+    darker = ct + patchy * (rng.uniform(-70, 130) - ct).clamp(max=0)
+    return torch.where(depth > 0, darker, ct)
 
 
 def add_contrast(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:

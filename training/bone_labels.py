@@ -24,6 +24,7 @@ EDGE = 200
 LIMB_EDGE = 150  # no contrast there, and the knee's cortex is thin
 RIM = 130
 MARROW = 90
+FATTY_MARROW = -60
 DENSE_MARROW = 140
 DENSE_CONTRAST = 1000  # undiluted in a vein; no bone of the trunk is as bright
 METAL = 2800
@@ -56,7 +57,11 @@ def from_hounsfield(ct: np.ndarray, spacing, is_limb: bool, soft: np.ndarray, do
         uncertain |= close(bone, 12, spacing) & (ct > AIR)
     inside = hull & ~bone & body & ~soft & (ct > AIR)
     smooth = ndimage.gaussian_filter(np.clip(ct, AIR, 1000).astype(np.float32), 2 / np.asarray(spacing))
-    marrow = inside & (is_limb | (ring & (smooth > MARROW)) | (smooth > DENSE_MARROW))
+    # The spinal canal is a ring too, but never this wide: what a wider ring holds is marrow,
+    # however fatty.
+    wide = ring & ~fill_slices(bone, spacing, 600) & ~fill_slices(shell, spacing, 600)
+    fatty = wide & (smooth > FATTY_MARROW)
+    marrow = inside & (is_limb | fatty | (ring & (smooth > MARROW)) | (smooth > DENSE_MARROW))
 
     label = np.zeros(ct.shape, np.uint8)
     label[inside] = IGNORE

@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--start-from", type=Path, help="checkpoint whose weights to begin with")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="decay faster so as to end by then: for a machine that others use too")
@@ -62,6 +63,8 @@ def main() -> None:
     batches = iter(DataLoader(patches, batch_size=args.batch, num_workers=1, prefetch_factor=4))
 
     net = build_student(deep_supervision=True).to(memory_format=torch.channels_last_3d)
+    if args.start_from:
+        net.load_state_dict(torch.load(args.start_from)["network_weights"])
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=1e-2)
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997))
 

@@ -48,6 +48,8 @@ pub(crate) struct ListArgs {
     pub(crate) json: bool,
 }
 
+// Flags are what a command line has.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
     /// CT volume: NIfTI, .nii or .nii.gz

@@ -26,6 +26,9 @@ impl Job {
             expected: "a CT volume".into(),
         })?;
         let model = choose_model(args)?;
+        if args.enable_subseg {
+            return Err(refuse_subseg(args.mode.as_deref().unwrap_or_default()));
+        }
         let config = match &args.config {
             Some(path) => read_config(path)?,
             None => model.config()?,
@@ -56,6 +59,23 @@ fn choose_model(args: &PredictArgs) -> Result<&'static registry::EmbeddedModel> 
     }
     let mode = args.mode.as_deref().unwrap_or_default();
     registry::resolve(mode, args.quality.as_deref(), args.variant.as_deref())
+}
+
+/// No model for cortical bone is built in yet; saying so beats leaving it out silently.
+fn refuse_subseg(mode: &str) -> Error {
+    if mode == "bone" {
+        Error::Model {
+            model: "bone_cortical".into(),
+            found: "no cortical bone model in this build".into(),
+            expected: "a run without --enable-subseg".into(),
+        }
+    } else {
+        Error::Usage {
+            what: "--enable-subseg".into(),
+            found: format!("mode {mode}"),
+            expected: "mode bone".into(),
+        }
+    }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

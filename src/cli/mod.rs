@@ -16,8 +16,10 @@ mod table;
 
 use args::{Cli, Command};
 use clap::Parser;
+use fastnnunet::Error;
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Runs the command and returns its exit code.
@@ -42,8 +44,13 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             let mut line = format!("error: {error}");
             let mut cause = error.source();
             while let Some(inner) = cause {
-                line += &format!(": {inner}");
+                line = format!("{line}: {inner}");
                 cause = inner.source();
+            }
+            if let Error::Write { source, .. } = &error
+                && source.kind() == ErrorKind::AlreadyExists
+            {
+                line += "; --overwrite replaces it";
             }
             eprintln!("{line}");
             ExitCode::from(error.exit_code())

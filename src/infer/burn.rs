@@ -126,7 +126,7 @@ impl Engine for Reference {
             }
             _ => Err(Error::Model {
                 model: self.model.to_owned(),
-                found: format!("output of shape {:?}", data.shape),
+                found: format!("output of shape {:?}", data.shape()),
                 expected: format!("{:?}", output.dim()),
             }),
         }

@@ -2,6 +2,7 @@
 
 use super::gzip;
 use super::header::{NIFTI1_BYTES, NIFTI2_BYTES, NIFTI2_MAGIC, NiftiVersion, SourceHeader};
+use crate::volume::LabelMap;
 use crate::{Error, Result};
 use flate2::Compression;
 use ndarray::ArrayView3;
@@ -35,6 +36,15 @@ impl<'a> From<ArrayView3<'a, u8>> for LabelArray<'a> {
 impl<'a> From<ArrayView3<'a, u16>> for LabelArray<'a> {
     fn from(labels: ArrayView3<'a, u16>) -> Self {
         Self::U16(labels)
+    }
+}
+
+impl<'a> From<&'a LabelMap> for LabelArray<'a> {
+    fn from(labels: &'a LabelMap) -> Self {
+        match labels {
+            LabelMap::U8(labels) => Self::U8(labels.view()),
+            LabelMap::U16(labels) => Self::U16(labels.view()),
+        }
     }
 }
 

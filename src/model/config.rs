@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(config.patch_size, [56, 160, 192]);
         assert_eq!(config.target_spacing, [Some(3.0), Some(0.78015), Some(0.78015)]);
         assert_eq!(config.channels[0].normalization, Normalization::Ct);
-        assert_eq!(config.step_size, 0.5);
+        assert!((config.step_size - 0.5).abs() < f64::EPSILON);
         assert!(config.use_gaussian && config.crop_to_nonzero && config.mirror_axes.is_empty());
         assert_eq!(config.orientation, Orientation::Lps);
     }

@@ -113,7 +113,7 @@ pub fn segment(
 
     clock.start(Stage::Label, 1)?;
     let largest = decision.largest_label(logits.len_of(Axis(0)));
-    let labels = if largest <= u16::from(u8::MAX) {
+    let labels = if u8::try_from(largest).is_ok() {
         LabelMap::U8(paint(&logits, &plan, &decision, config, grid, &axes, &bounds))
     } else {
         LabelMap::U16(paint(&logits, &plan, &decision, config, grid, &axes, &bounds))

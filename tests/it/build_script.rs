@@ -54,13 +54,17 @@ impl Package {
 
     fn refused(&self, claim: &str) -> String {
         let message = manifest::load(self.root()).expect_err(claim);
-        assert!(message.contains("knee"), "{claim}: the model is not named in {message}");
+        assert!(
+            message.to_lowercase().contains("knee"),
+            "{claim}: the model is not named in {message}"
+        );
         message
     }
 }
 
 fn line(bytes: &[u8]) -> String {
-    let sha256: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256: Vec<String> = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let sha256 = sha256.concat();
     format!(
         "[[model]]\nname = \"knee\"\nfile = \"knee.onnx\"\nsha256 = \"{sha256}\"\nopset = 17\n\
          origin = \"here\"\nlicence = \"MIT\"\ngrade = \"test\"\n"

@@ -1,5 +1,6 @@
 //! The built program on files: what it writes, says and returns.
 
+use crate::nifti_files;
 use assert_cmd::Command;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -175,8 +176,7 @@ fn bad_configuration_is_code_4_and_names_the_field() {
     let output = folder.path().join("seg.nii.gz");
     let config = folder.path().join("net.json");
     std::fs::write(&config, r#"{"patch_size": [16, 24, 24], "spacing": 3}"#).expect("writes");
-    let message =
-        fails(selftest(&scan(), &output).arg("--config").arg(&config), 4, &output);
+    let message = fails(selftest(&scan(), &output).arg("--config").arg(&config), 4, &output);
     assert!(message.contains("spacing"), "{message}");
 }
 
@@ -195,26 +195,31 @@ fn memory_limit_is_code_6() {
 }
 
 #[test]
-fn bad_files_are_code_3_with_one_sentence() {
+fn bad_files_are_code_3_with_one_sentence_and_leave_nothing() {
     let folder = tempfile::tempdir().expect("folder");
-    let output = folder.path().join("seg.nii.gz");
-    let whole = std::fs::read(scan()).expect("reads");
-    let files: [(&str, Option<&[u8]>); 4] = [
-        ("missing.nii.gz", None),
-        ("empty.nii.gz", Some(b"")),
-        ("text.nii", Some(b"This is not an image at all, but a note that somebody misnamed.\n")),
-        ("truncated.nii.gz", Some(&whole[..whole.len() / 2])),
-    ];
-    for (name, bytes) in files {
-        let input = folder.path().join(name);
-        if let Some(bytes) = bytes {
-            std::fs::write(&input, bytes).expect("writes");
-        }
+    let (input, output) = (folder.path().join("ct.nii.gz"), folder.path().join("seg.nii.gz"));
+    let message = fails(&mut selftest(&input, &output), 3, &output);
+    assert!(message.contains("ct.nii.gz"), "a missing file is named: {message}");
+    for (case, bytes, part) in nifti_files::unusable() {
+        std::fs::write(&input, bytes).expect("writes");
         let message = fails(&mut selftest(&input, &output), 3, &output);
-        assert!(message.contains(name), "{message}");
-        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("lists").collect();
-        assert!(left.len() <= files.len(), "no temporary files stay");
+        assert!(message.contains(part), "{case}: {message}");
+        let left = std::fs::read_dir(folder.path()).expect("lists").count();
+        assert_eq!(left, 1, "{case}: only the input is there");
     }
+}
+
+#[test]
+fn data_that_does_not_look_like_ct_is_segmented_with_a_warning() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (input, output) = (folder.path().join("mr.nii"), folder.path().join("seg.nii.gz"));
+    let voxels = (0..24_i16).flat_map(|v| (10 * v).to_le_bytes()).collect();
+    let file = nifti_files::Nifti { voxels, ..nifti_files::ct() };
+    std::fs::write(&input, file.bytes()).expect("writes");
+    let run = selftest(&input, &output).assert().success();
+    let warning = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(warning.starts_with("warning: ") && warning.contains("CT"), "{warning}");
+    assert!(output.is_file());
 }
 
 #[test]
@@ -238,4 +243,27 @@ fn lists_are_complete_as_text_and_json() {
     program().args(["modes", "bone"]).assert().success();
     program().args(["models", "nothing"]).assert().code(2);
     program().args(["modes", "knee"]).assert().code(2);
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_run_is_code_130_and_leaves_nothing() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("seg.nii.gz");
+    let chest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chest.nii.gz");
+    // Thousands of small tiles: it is still at work when the signal comes.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fastnnunet"))
+        .args(["--model", "selftest", "--step-size", "0.1", "-i"])
+        .arg(&chest)
+        .arg("-o")
+        .arg(&output)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
 }

@@ -8,5 +8,6 @@ mod cli;
 mod engines;
 mod golden;
 mod io;
+mod nifti_files;
 mod resample;
 mod stages;

@@ -303,9 +303,9 @@ mod properties {
             (0..3).for_each(|k| stored[axes[k]] = to[k] + 2);
             let mut large = Array3::<u16>::from_elem(stored, 9);
             let mut window = large.view_mut().permuted_axes(axes);
-            window.slice_collapse(s![1..-1, 1..-1, 1..-1]);
-            for axis in 0..3 {
-                if flip[axis] { window.invert_axis(Axis(axis)); }
+            window.slice_each_axis_inplace(|axis| (1..axis.len - 1).into());
+            for (axis, _) in flip.iter().enumerate().filter(|(_, flip)| **flip) {
+                window.invert_axis(Axis(axis));
             }
             label_resampled(logits.view(), separate, &Decision::Argmax, window.view_mut());
             prop_assert_eq!(window.mapv(|v| v as u8), map);
