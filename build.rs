@@ -114,7 +114,9 @@ mod reference {
     pub(super) fn networks(out: &Path, models: &[Checked]) -> Result<String, String> {
         let folder = out.join("burn");
         let mut code = String::new();
-        let mut table = String::from("static NETWORKS: &[Network] = &[\n");
+        let mut table = String::from(
+            "#[allow(clippy::unreadable_literal)]\nstatic NETWORKS: &[Network] = &[\n",
+        );
         for model in models {
             let name = &model.entry.name;
             let weights = import(&folder, model)
