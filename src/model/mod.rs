@@ -2,10 +2,11 @@
 
 pub mod graph;
 pub mod modes;
+pub mod onnx;
+pub mod proto;
 pub mod registry;
 
 mod config;
-pub mod onnx;
 
 pub use config::{
     Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Resampling,

@@ -4,8 +4,7 @@
 //! knows what an operator means. A file can only cause an error, and nothing is allocated
 //! beyond what the file's own bytes justify.
 
-mod proto;
-
+use super::proto;
 use crate::{Error, Result};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
@@ -179,12 +178,12 @@ impl Graph {
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let model = proto::Model::decode(bytes)
             .map_err(|error| invalid(format!("bytes that do not decode ({error})"), "ONNX"))?;
-        let standard = |domain: Option<&str>| matches!(domain.unwrap_or(""), "" | "ai.onnx");
+        let standard = |domain: &str| matches!(domain, "" | "ai.onnx");
         let opset = model
             .opset_import
             .iter()
-            .filter(|set| standard(set.domain.as_deref()))
-            .filter_map(|set| set.version)
+            .filter(|set| standard(&set.domain))
+            .map(|set| set.version)
             .max();
         if opset.is_none_or(|version| version < MIN_OPSET) {
             return Err(invalid(format!("opset {opset:?}"), format!("{MIN_OPSET} or later")));
@@ -194,7 +193,7 @@ impl Graph {
         };
         let mut constants = HashMap::new();
         for tensor in written.initializer {
-            let name = tensor.name.clone().unwrap_or_default();
+            let name = tensor.name.clone();
             constants.insert(name.clone(), tensor_from(tensor, &name)?);
         }
         let ports = |list: Vec<proto::ValueInfo>| -> Result<Vec<Port>> {
@@ -204,7 +203,7 @@ impl Graph {
         inputs.retain(|port| !constants.contains_key(&port.name));
         let mut nodes = Vec::with_capacity(written.node.len());
         for node in written.node {
-            if !standard(node.domain.as_deref()) {
+            if !standard(&node.domain) {
                 return Err(invalid(
                     format!("operator {:?} of domain {:?}", node.op_type, node.domain),
                     "operators of ONNX itself",
@@ -246,9 +245,9 @@ impl Graph {
 }
 
 fn port_from(info: proto::ValueInfo) -> Result<Port> {
-    let name = info.name.unwrap_or_default();
+    let name = info.name;
     let dims = info.r#type.and_then(|t| t.tensor_type).and_then(|t| t.shape);
-    let extent = |dim: proto::Dimension| match dim.dim_value {
+    let extent = |dim: proto::Dim| match dim.dim_value {
         None => Ok(None),
         Some(n) => usize::try_from(n)
             .map(Some)
@@ -259,13 +258,10 @@ fn port_from(info: proto::ValueInfo) -> Result<Port> {
 }
 
 fn node_from(node: proto::Node) -> Result<Node> {
-    let name = match node.name {
-        Some(name) if !name.is_empty() => name,
-        _ => node.output.first().cloned().unwrap_or_default(),
-    };
+    let name = node.label().to_owned();
     let mut attributes = HashMap::new();
     for attribute in node.attribute {
-        let key = attribute.name.unwrap_or_default();
+        let key = attribute.name;
         // The type tag is optional in old files; exactly one field is filled.
         let value = if let Some(i) = attribute.i {
             Attribute::Int(i)
@@ -282,8 +278,7 @@ fn node_from(node: proto::Node) -> Result<Node> {
         };
         attributes.insert(key, value);
     }
-    let op = node.op_type.unwrap_or_default();
-    Ok(Node { name, op, inputs: node.input, outputs: node.output, attributes })
+    Ok(Node { name, op: node.op_type, inputs: node.input, outputs: node.output, attributes })
 }
 
 /// Elements of `raw`, `N` bytes each.
@@ -294,7 +289,7 @@ fn elements<const N: usize, T>(raw: &[u8], read: impl Fn([u8; N]) -> T) -> Optio
 
 fn tensor_from(tensor: proto::Tensor, name: &str) -> Result<Tensor> {
     let bad = |found: String, expected: &str| invalid(format!("{found} in {name:?}"), expected);
-    if tensor.data_location.unwrap_or(0) != 0 {
+    if tensor.data_location != 0 {
         return Err(bad("data in another file".into(), "data inside the model file"));
     }
     let mut len = 1_usize;
@@ -310,7 +305,8 @@ fn tensor_from(tensor: proto::Tensor, name: &str) -> Result<Tensor> {
     }
     let half = |bits: i32| half::f16::from_bits(bits as u16).to_f32();
     let brain = |bits: i32| half::bf16::from_bits(bits as u16).to_f32();
-    let data = match (tensor.data_type.unwrap_or(0), &tensor.raw_data) {
+    let raw = Some(&tensor.raw_data[..]).filter(|raw| !raw.is_empty());
+    let data = match (tensor.data_type, raw) {
         (1, None) => Some(Data::Floats(tensor.float_data)),
         (1, Some(raw)) => elements(raw, f32::from_le_bytes).map(Data::Floats),
         (10, None) => Some(Data::Floats(tensor.int32_data.iter().map(|&i| half(i)).collect())),
