@@ -19,6 +19,9 @@ mod modes;
 #[path = "src/volume/orientation.rs"]
 #[allow(unreachable_pub)]
 mod orientation;
+#[path = "src/model/proto.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod proto;
 
 /// The path under which `config.rs` knows the type.
 mod volume {

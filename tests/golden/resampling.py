@@ -36,6 +36,13 @@ CUBIC = [
     ("two_coarse_axes_are_plain", (8, 6, 5), (5, 9, 8), (1.0, 4.0, 4.0), (1.6, 2.7, 2.5)),
 ]
 
+# data, order 3, and a spline along the separate axis
+SPLINE_Z = [
+    ("separate_z", (5, 9, 8), (8, 13, 6), Z5, (3.0, 0.7, 1.3)),
+    ("separate_y", (9, 7, 8), (13, 4, 6), Y5, (0.7, 8.6, 1.3)),
+    ("separate_x", (9, 8, 5), (6, 13, 8), X5, (1.5, 0.6, 3.1)),
+]
+
 # logits, order 1
 LINEAR = [
     ("linear_up", 3, (5, 6, 7), (9, 11, 12), COARSE, (1.1, 1.1, 1.2)),
@@ -62,19 +69,23 @@ LABELS = [
 def resample():
     stage = Stage("resample")
 
-    def add(name, kind, data, new_shape, current, new, order, dtype, stored):
+    def add(name, kind, data, new_shape, current, new, order, dtype, stored, order_z=0):
         is_seg = kind == "labels"
         out = resample_data_or_seg_to_shape(data.copy(), new_shape, current, new, is_seg=is_seg,
-                                            order=order, order_z=0, force_separate_z=None)
+                                            order=order, order_z=order_z, force_separate_z=None)
         assert out.dtype == data.dtype
         separate, axis = determine_do_sep_z_and_axis(None, current, new)
-        stage.add("cases", name=name, kind=kind, dtype=dtype, is_seg=is_seg, order=order, order_z=0,
+        stage.add("cases", name=name, kind=kind, dtype=dtype, is_seg=is_seg, order=order, order_z=order_z,
                   force_separate_z=None, shape=data.shape[1:], new_shape=new_shape,
                   current_spacing=current, new_spacing=new, separate_axis=axis if separate else None,
                   input=stage.save(name, data.astype(stored)),
                   expected=stage.save(f"{name}_expected", out.astype(stored)))
 
     f32, f16 = np.float32, np.float16
+    for order_z in (1, 3):
+        for seed, (name, shape, to, current, new) in enumerate(SPLINE_Z, 60):
+            add(f"{name}_order_z_{order_z}", "image", noise((1, *shape), seed), to, current, new, 3, "f32", f32,
+                order_z)
     for seed, (name, shape, to, current, new) in enumerate(CUBIC):
         add(name, "image", noise((1, *shape), seed), to, current, new, 3, "f32", f32)
     step = np.zeros((1, 6, 8, 9), f32)

@@ -50,7 +50,7 @@ where
 
 /// The label with the largest share of the eight voxels around a point.
 ///
-/// Weights are multiplied and added in the order `SciPy` does, so that ties are the same.
+/// Weights are multiplied and added in the order SciPy does, so that ties are the same.
 fn vote<T: Copy + Ord>(source: ArrayView3<'_, T>, [z, y, x]: [Pair; 3], nearest: T) -> T {
     let mut shares: [Option<(T, f64)>; 8] = [None; 8];
     for (k, wz) in ends(z) {
@@ -78,7 +78,7 @@ fn vote<T: Copy + Ord>(source: ArrayView3<'_, T>, [z, y, x]: [Pair; 3], nearest:
     }
 }
 
-/// Both neighbors and their weights. `SciPy` takes the last weight as what is left of one,
+/// Both neighbors and their weights. SciPy takes the last weight as what is left of one,
 /// which is not always `t` to the last bit.
 fn ends(pair: Pair) -> [(usize, f64); 2] {
     let first = 1.0 - pair.t;

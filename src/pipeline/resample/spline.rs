@@ -1,7 +1,7 @@
 //! The cubic B-spline prefilter: samples to coefficients, many lines at once.
 //!
 //! M. Unser, "Splines: a perfect fit for signal and image processing", IEEE Signal
-//! Processing Magazine 16(6), 1999; the boundary is the half-sample symmetric one `SciPy`
+//! Processing Magazine 16(6), 1999; the boundary is the half-sample symmetric one SciPy
 //! uses for `mode="nearest"`.
 
 /// Voxels a line is extended by on both sides, repeating its ends, before filtering: the
