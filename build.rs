@@ -19,6 +19,9 @@ mod modes;
 #[path = "src/volume/orientation.rs"]
 #[allow(unreachable_pub)]
 mod orientation;
+#[path = "src/model/proto.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod proto;
 
 /// The path under which `config.rs` knows the type.
 mod volume {
@@ -114,7 +117,9 @@ mod reference {
     pub(super) fn networks(out: &Path, models: &[Checked]) -> Result<String, String> {
         let folder = out.join("burn");
         let mut code = String::new();
-        let mut table = String::from("static NETWORKS: &[Network] = &[\n");
+        let mut table = String::from(
+            "#[allow(clippy::unreadable_literal)]\nstatic NETWORKS: &[Network] = &[\n",
+        );
         for model in models {
             let name = &model.entry.name;
             let weights = import(&folder, model)

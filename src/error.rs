@@ -67,7 +67,7 @@ pub enum Error {
         reason: String,
     },
     /// The case would need more memory than allowed.
-    #[error("{what} needs {need_bytes} bytes, the limit is {limit_bytes}")]
+    #[error("{what} needs {}, the limit is {}", size(*need_bytes), size(*limit_bytes))]
     Memory {
         /// What the memory is for.
         what: String,
@@ -87,6 +87,16 @@ pub enum Error {
     /// The caller asked to stop through the progress callback.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A number of bytes as people read it.
+fn size(bytes: u64) -> String {
+    const MIB: f64 = (1 << 20) as f64;
+    match bytes as f64 / MIB {
+        mib if mib < 1.0 => format!("{bytes} bytes"),
+        mib if mib < 1024.0 => format!("{mib:.1} MiB"),
+        mib => format!("{:.1} GiB", mib / 1024.0),
+    }
 }
 
 impl Error {

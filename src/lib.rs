@@ -6,6 +6,9 @@ pub mod model;
 pub mod pipeline;
 pub mod volume;
 
+#[doc(hidden)]
+pub mod kernels;
+
 mod error;
 
 pub use error::{Error, Result};

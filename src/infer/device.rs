@@ -1,6 +1,7 @@
 //! Which device runs the network, and the engine for it.
 
-use super::Engine;
+use super::cpu::{CpuEngine, Isa};
+use super::{Engine, Precision};
 use crate::model::registry::EmbeddedModel;
 use crate::{Error, Result};
 use std::fmt;
@@ -56,25 +57,49 @@ impl FromStr for Device {
     }
 }
 
-/// Loads an embedded model onto a device.
+/// Loads an embedded model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
+/// for a two-dimensional network).
+///
+/// `Auto` takes our kernels, or the reference where a network has an operator they lack.
 ///
 /// # Errors
 ///
 /// [`Error::Device`] if the device is not part of this build or fails,
-/// [`Error::Model`] if the network does not load.
-pub fn open(model: &EmbeddedModel, device: Device) -> Result<Box<dyn Engine>> {
-    let absent =
-        |reason: &str| Err(Error::Device { device: device.to_string(), reason: reason.to_owned() });
+/// [`Error::Model`] if the network does not load or does not take such patches.
+pub fn open(model: &EmbeddedModel, patch: [usize; 3], device: Device) -> Result<Box<dyn Engine>> {
     match device {
-        #[cfg(feature = "reference")]
-        Device::Auto | Device::Reference => super::burn::open(model),
-        #[cfg(not(feature = "reference"))]
-        Device::Auto | Device::Reference => {
-            absent(&format!("{} needs a build with the feature `reference`", model.name))
-        }
-        Device::Cpu => absent("this build has no CPU kernels; use auto or reference"),
-        Device::Cuda(_) => absent("this build has no CUDA engine; use auto or reference"),
+        Device::Auto => cpu(model, patch).or_else(|lacking| reference(model).map_err(|_| lacking)),
+        Device::Cpu => cpu(model, patch),
+        Device::Reference => reference(model),
+        Device::Cuda(_) => Err(Error::Device {
+            device: device.to_string(),
+            reason: "this build has no CUDA engine; use auto, cpu or reference".to_owned(),
+        }),
     }
+}
+
+fn cpu(model: &EmbeddedModel, patch: [usize; 3]) -> Result<Box<dyn Engine>> {
+    let engine = CpuEngine::open(model.onnx, patch, Precision::F32, Isa::best());
+    match engine {
+        Ok(engine) => Ok(Box::new(engine)),
+        Err(Error::Model { found, expected, .. }) => {
+            Err(Error::Model { model: model.name.to_owned(), found, expected })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(feature = "reference")]
+fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+    super::burn::open(model)
+}
+
+#[cfg(not(feature = "reference"))]
+fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+    Err(Error::Device {
+        device: Device::Reference.to_string(),
+        reason: format!("{} needs a build with the feature `reference`", model.name),
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "reference")]
 mod burn;
+pub mod cpu;
 mod device;
 
 pub use device::{Device, open};
@@ -17,12 +18,15 @@ use ndarray::{Array4, ArrayView4};
 pub enum Precision {
     /// 32-bit floats: what agreement with the reference is judged on.
     F32,
+    /// Products of numbers rounded to bf16, where the device multiplies those.
+    Bf16,
 }
 
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::Bf16 => "bf16",
         })
     }
 }

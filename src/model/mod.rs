@@ -2,6 +2,8 @@
 
 pub mod graph;
 pub mod modes;
+pub mod onnx;
+pub mod proto;
 pub mod registry;
 
 mod config;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
-use fastnnunet::model::{graph, modes};
+use fastnnunet::model::{graph, modes, proto};
 
 /// `build.rs` compiles the same files under the same names.
 mod config {
@@ -72,7 +72,7 @@ fn line(bytes: &[u8]) -> String {
 }
 
 /// The self-test network after a change.
-fn changed(change: impl FnOnce(&mut graph::Model)) -> Vec<u8> {
+fn changed(change: impl FnOnce(&mut proto::Model)) -> Vec<u8> {
     use prost::Message as _;
     let onnx = registry::find("selftest").expect("self-test model").onnx;
     let mut model = graph::parse(onnx.into()).expect("an ONNX model");
@@ -80,7 +80,7 @@ fn changed(change: impl FnOnce(&mut graph::Model)) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-fn network(model: &mut graph::Model) -> &mut graph::Graph {
+fn network(model: &mut proto::Model) -> &mut proto::Graph {
     model.graph.as_mut().expect("a graph")
 }
 

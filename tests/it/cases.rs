@@ -15,11 +15,12 @@ const EQUAL_SHARE: f64 = 0.999;
 #[test]
 fn every_case_matches_nnunet() {
     let model = registry::find("selftest").expect("the self-test model is built in");
-    let mut engine = infer::open(model, infer::Device::Auto).expect("an engine");
     let mut worst: f64 = 1.0;
     for case in golden::entries("case", "cases") {
         let json = std::fs::read_to_string(golden::path("case", &case["config"])).expect("config");
         let config = ModelConfig::from_json(&json).expect("a valid configuration");
+        let mut engine =
+            infer::open(model, config.patch_size, infer::Device::Auto).expect("engine");
         let scan = io::load(&golden::path("case", &case["input"]), io::Limits::default())
             .expect("the input loads");
         let result = pipeline::segment_volume(

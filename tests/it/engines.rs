@@ -20,7 +20,14 @@ struct Case {
 
 /// An engine and how far its logits may be from the golden ones, relative to the largest:
 /// two orders of summation over a few thousand products differ by a few ulps of it.
-const ENGINES: [(Device, f32); 1] = [(Device::Reference, 1e-5)];
+const ENGINES: [(Device, f32); 2] = [(Device::Cpu, 1e-5), (Device::Reference, 1e-5)];
+
+impl Case {
+    fn patch(&self) -> [usize; 3] {
+        let (_, _, z, y, x) = self.input.dim();
+        [z, y, x]
+    }
+}
 
 fn array(stage: &str, name: &Value) -> Array5<f32> {
     let array: ArrayD<f32> = golden::array(stage, name);
@@ -44,9 +51,9 @@ fn cases() -> Vec<Case> {
     in_stage("network").chain(in_stage("engine")).collect()
 }
 
-fn engine(model: &str, device: Device) -> Option<Box<dyn Engine>> {
+fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engine>> {
     let model = registry::find(model).expect("an installed model");
-    match open(model, device) {
+    match open(model, patch, device) {
         Ok(engine) => Some(engine),
         Err(error) => {
             // A device asked for by name and missing is an error of its own kind.
@@ -68,7 +75,7 @@ fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
 fn logits_match_the_exporting_framework() {
     for (device, tolerance) in ENGINES {
         for case in cases() {
-            let Some(mut engine) = engine(&case.model, device) else { continue };
+            let Some(mut engine) = engine(&case.model, case.patch(), device) else { continue };
             let largest = case.logits.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
             for (input, expected) in case.input.outer_iter().zip(case.logits.outer_iter()) {
                 let found = run(engine.as_mut(), input);
@@ -92,7 +99,7 @@ fn same_bytes_at_any_thread_count() {
             let on = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 pool.expect("thread pool").install(|| {
-                    let mut engine = engine(&case.model, device)?;
+                    let mut engine = engine(&case.model, case.patch(), device)?;
                     let first = bits(run(engine.as_mut(), input));
                     assert_eq!(first, bits(run(engine.as_mut(), input)), "{device}, {}", case.name);
                     Some(first)
@@ -107,8 +114,10 @@ fn same_bytes_at_any_thread_count() {
 fn engines_describe_themselves() {
     for (device, _) in ENGINES {
         for model in registry::models() {
-            let Some(engine) = engine(model.name, device) else { continue };
-            assert_eq!(engine.device(), device.to_string());
+            let patch = model.config().expect("checked by the build").patch_size;
+            let Some(engine) = engine(model.name, patch, device) else { continue };
+            // The CPU adds its instruction set.
+            assert!(engine.device().starts_with(&device.to_string()), "{}", engine.device());
             assert_eq!(engine.input_channels(), model.input_channels);
             assert_eq!(engine.output_channels(), model.output_channels);
         }
@@ -120,7 +129,7 @@ fn engines_describe_themselves() {
 fn input_need_not_be_contiguous() {
     for (device, _) in ENGINES {
         let case = cases().swap_remove(0);
-        let Some(mut engine) = engine(&case.model, device) else { continue };
+        let Some(mut engine) = engine(&case.model, case.patch(), device) else { continue };
         let flipped = case.input.index_axis(Axis(0), 0);
         let flipped = flipped.slice(ndarray::s![.., .., ..;-1, ..]);
         let copy = flipped.as_standard_layout().into_owned();
@@ -132,7 +141,7 @@ fn input_need_not_be_contiguous() {
 #[cfg(feature = "reference")]
 #[test]
 fn a_panic_inside_burn_is_an_error() {
-    let mut engine = engine("selftest", Device::Reference).expect("reference engine");
+    let mut engine = engine("selftest", [3, 5, 7], Device::Reference).expect("reference engine");
     let input = Array4::zeros((1, 3, 5, 7));
     let mut output = Array4::zeros((engine.output_channels(), 3, 5, 7));
     let error = engine.run(input.view(), &mut output).expect_err("3, 5 and 7 are not divisible");
@@ -142,9 +151,8 @@ fn a_panic_inside_burn_is_an_error() {
 #[test]
 fn devices_of_other_builds_say_so() {
     let model = registry::find("selftest").expect("self-test model");
-    for device in [Device::Cpu, Device::Cuda(1)] {
-        let error = open(model, device).err().expect("not in this build");
-        assert_eq!(error.exit_code(), 5);
-        assert!(error.to_string().contains(&device.to_string()), "{error}");
-    }
+    let device = Device::Cuda(1);
+    let error = open(model, [16, 24, 24], device).err().expect("not in this build");
+    assert_eq!(error.exit_code(), 5);
+    assert!(error.to_string().contains(&device.to_string()), "{error}");
 }

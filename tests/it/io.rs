@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
+/// Loads bytes through a file.
 fn load_bytes(bytes: &[u8]) -> Result<Scan> {
     let folder = TempDir::new().expect("temporary folder");
     let path = folder.path().join("case.nii.gz");
@@ -151,7 +152,7 @@ fn limit_is_checked_before_reading() {
     fs::write(&path, ct().bytes()).expect("temporary file");
     assert!(load(&path, Limits { max_bytes: 96 }).is_ok());
     let e = load(&path, Limits { max_bytes: 95 }).expect_err("limit");
-    assert_eq!(e.to_string(), "the image needs 96 bytes, the limit is 95");
+    assert_eq!(e.to_string(), "the image needs 96 bytes, the limit is 95 bytes");
     assert_eq!(e.exit_code(), 6);
 }
 

@@ -1,10 +1,10 @@
 //! Drives the public interface and the built program on files.
 
 mod build_script;
-#[cfg(feature = "reference")]
 mod cases;
-#[cfg(all(feature = "cli", feature = "reference"))]
+#[cfg(feature = "cli")]
 mod cli;
+mod cpu;
 mod engines;
 mod golden;
 mod io;

@@ -122,8 +122,6 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// Loads bytes through a file.
-
 /// Files that hold no usable CT: case, content, what the message must contain.
 pub(crate) fn unusable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let with = |change: fn(&mut Nifti)| {

@@ -1,0 +1,66 @@
+//! Pooling.
+
+use super::{Channel, for_each_row};
+use crate::kernels::Layout;
+use crate::kernels::conv::{Shape, Source};
+
+/// What becomes of the voxels under the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::infer::cpu) enum PoolKind {
+    /// The largest.
+    Max,
+    /// Their mean, without padding.
+    Average,
+    /// Their mean, padding counted as zeros.
+    AveragePadded,
+}
+
+/// A pooling layer; the shape's channels are not used.
+#[derive(Clone, Debug)]
+pub(in crate::infer::cpu) struct Pool {
+    pub kind: PoolKind,
+    pub shape: Shape,
+}
+
+impl Pool {
+    pub(in crate::infer::cpu) fn run(
+        &self,
+        sources: &[Source<'_>],
+        out: &mut [f32],
+        layout: Layout,
+    ) {
+        let Shape { kernel, stride, pad_begin, pad_end, dilation, input, .. } = &self.shape;
+        for_each_row(out, layout, |c, z, y, row| {
+            let channel = Channel::of(sources, c);
+            for (x, t) in row.iter_mut().enumerate() {
+                let (mut sum, mut largest) = (0.0, f32::MIN);
+                let (mut count, mut padded) = (0, 0);
+                let out = [z, y, x];
+                for tap in 0..kernel.iter().product() {
+                    let tap = [
+                        tap / (kernel[1] * kernel[2]),
+                        tap / kernel[2] % kernel[1],
+                        tap % kernel[2],
+                    ];
+                    let place: [usize; 3] =
+                        std::array::from_fn(|k| out[k] * stride[k] + tap[k] * dilation[k]);
+                    if (0..3).all(|k| place[k] < pad_begin[k] + input[k] + pad_end[k]) {
+                        padded += 1;
+                    }
+                    if (0..3).all(|k| (pad_begin[k]..pad_begin[k] + input[k]).contains(&place[k])) {
+                        let [z, y, x] = std::array::from_fn(|k| place[k] - pad_begin[k]);
+                        let v = channel.at(z, y, x);
+                        sum += v;
+                        largest = if v > largest { v } else { largest };
+                        count += 1;
+                    }
+                }
+                *t = match self.kind {
+                    PoolKind::Max => largest,
+                    PoolKind::Average => sum / count as f32,
+                    PoolKind::AveragePadded => sum / padded as f32,
+                };
+            }
+        });
+    }
+}

@@ -1,0 +1,97 @@
+//! ONNX `Resize`, nearest and linear.
+
+use super::{Channel, for_each_row};
+use crate::kernels::Layout;
+use crate::kernels::conv::Source;
+
+/// `coordinate_transformation_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::infer::cpu) enum Coordinates {
+    HalfPixel,
+    PytorchHalfPixel,
+    AlignCorners,
+    Asymmetric,
+}
+
+/// `nearest_mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::infer::cpu) enum Rounding {
+    PreferFloor,
+    PreferCeil,
+    Floor,
+    Ceil,
+}
+
+/// A resizing layer.
+#[derive(Clone, Debug)]
+pub(in crate::infer::cpu) struct Resize {
+    /// Per axis and output voxel, two input voxels and the weight of the second.
+    axes: [Vec<(usize, usize, f32)>; 3],
+}
+
+impl Resize {
+    /// From `input` to `output` voxels; `scales` are those of the file, which need not be the
+    /// quotient. Nearest with `nearest`, else linear.
+    pub(in crate::infer::cpu) fn new(
+        input: [usize; 3],
+        output: [usize; 3],
+        scales: [f32; 3],
+        coordinates: Coordinates,
+        nearest: Option<Rounding>,
+    ) -> Self {
+        let axes = std::array::from_fn(|k| {
+            let (old, new, scale) = (input[k] as f32, output[k] as f32, scales[k]);
+            let last = input[k] - 1;
+            (0..output[k])
+                .map(|x| {
+                    let x = x as f32;
+                    let at = match coordinates {
+                        Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if new <= 1.0 => {
+                            0.0
+                        }
+                        Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => {
+                            (x + 0.5) / scale - 0.5
+                        }
+                        Coordinates::AlignCorners => x * (old - 1.0) / (new - 1.0),
+                        Coordinates::Asymmetric => x / scale,
+                    };
+                    let clamp = |v: f32| (v.max(0.0) as usize).min(last);
+                    if let Some(rounding) = nearest {
+                        let place = clamp(match rounding {
+                            Rounding::PreferFloor => (at - 0.5).ceil(),
+                            Rounding::PreferCeil => (at + 0.5).floor(),
+                            Rounding::Floor => at.floor(),
+                            Rounding::Ceil => at.ceil(),
+                        });
+                        return (place, place, 0.0);
+                    }
+                    let at = at.clamp(0.0, last as f32);
+                    let first = clamp(at.floor());
+                    (first, (first + 1).min(last), at - at.floor())
+                })
+                .collect()
+        });
+        Self { axes }
+    }
+
+    pub(in crate::infer::cpu) fn run(
+        &self,
+        sources: &[Source<'_>],
+        out: &mut [f32],
+        layout: Layout,
+    ) {
+        for_each_row(out, layout, |c, z, y, row| {
+            let channel = Channel::of(sources, c);
+            let (z0, z1, wz) = self.axes[0][z];
+            let (y0, y1, wy) = self.axes[1][y];
+            let rows = [(z0, y0), (z0, y1), (z1, y0), (z1, y1)].map(|(z, y)| channel.row(z, y));
+            for (t, &(x0, x1, wx)) in row.iter_mut().zip(&self.axes[2]) {
+                let mix = |a: f32, b: f32, w: f32| if w == 0.0 { a } else { a * (1.0 - w) + b * w };
+                let [a, b, c, d] = rows.map(|row| {
+                    mix(channel.affine.apply(row[x0]), channel.affine.apply(row[x1]), wx)
+                });
+                *t = mix(mix(a, b, wy), mix(c, d, wy), wz);
+            }
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs a plan.
+
+use super::plan::{Operation, Place, Plan, Read, Step};
+use super::{CpuEngine, StepTime, ops};
+use crate::Result;
+use crate::kernels::Layout;
+use crate::kernels::buffer::{Buffer, ScratchPool};
+use crate::kernels::conv::Source;
+use crate::kernels::row::Moments;
+use crate::model::onnx::invalid;
+use ndarray::{Array4, ArrayView4, s};
+use std::time::Instant;
+
+impl CpuEngine {
+    pub(super) fn run_steps(
+        &mut self,
+        input: &ArrayView4<'_, f32>,
+        output: &mut Array4<f32>,
+        observe: &mut dyn FnMut(StepTime),
+    ) -> Result<()> {
+        let shape = |channels: usize| [channels, self.patch[0], self.patch[1], self.patch[2]];
+        if *input.shape() != shape(self.channels.0) {
+            let expected = format!("{:?} as planned", shape(self.channels.0));
+            return Err(invalid(format!("an input of {:?} voxels", input.shape()), expected));
+        }
+        let answer = shape(self.channels.1);
+        if *output.shape() != answer || !output.is_standard_layout() {
+            *output = Array4::zeros(answer);
+        }
+        let Some(output) = output.as_slice_mut() else {
+            return Err(invalid("an output with gaps", "one without"));
+        };
+        let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plan;
+        let first = &tensors[*first];
+        if let Place::Buffer(buffer) = first.place {
+            copy_in(input, &mut self.buffers[buffer], first.layout);
+        }
+        for step in steps {
+            let start = Instant::now();
+            let out = &tensors[step.out];
+            // The buffer leaves the list while it is written; no operand is in it.
+            let mut taken = match out.place {
+                Place::Buffer(buffer) => std::mem::take(&mut self.buffers[buffer]),
+                Place::Output => Buffer::default(),
+            };
+            let target = if out.place == Place::Output { &mut *output } else { &mut taken[..] };
+            let source = |read: &Read| {
+                let tensor = &tensors[read.tensor];
+                let Place::Buffer(buffer) = tensor.place else { unreachable!("an operand") };
+                Source {
+                    data: &self.buffers[buffer],
+                    layout: tensor.layout,
+                    affines: &affines[read.affines.clone()],
+                }
+            };
+            let operands: Vec<Vec<Source<'_>>> =
+                step.operands.iter().map(|reads| reads.iter().map(source).collect()).collect();
+            let moments = (!out.norms.is_empty()).then_some(&mut self.moments);
+            let scratch = &self.scratch;
+            let pieces = step.run(*isa, &operands, target, out.layout, moments, scratch);
+            drop(operands);
+            if !out.norms.is_empty() {
+                let channels = joined(&self.moments[..pieces], out.layout.channels);
+                for norm in &out.norms {
+                    let entries = affines[norm.affines.clone()].iter_mut();
+                    for (((affine, m), gamma), beta) in
+                        entries.zip(&channels).zip(&norm.gamma).zip(&norm.beta)
+                    {
+                        let scale = f64::from(*gamma) / (m.variance() + norm.epsilon).sqrt();
+                        affine.scale = scale as f32;
+                        affine.shift = (f64::from(*beta) - m.mean * scale) as f32;
+                    }
+                }
+            }
+            if let Place::Buffer(buffer) = out.place {
+                self.buffers[buffer] = taken;
+            }
+            observe(step.time(start));
+        }
+        Ok(())
+    }
+}
+
+/// Moments per channel from those of pieces, in order.
+fn joined(pieces: &[Moments], channels: usize) -> Vec<Moments> {
+    let mut all = vec![Moments::default(); channels];
+    for piece in pieces.chunks_exact(channels) {
+        all.iter_mut().zip(piece).for_each(|(sum, &m)| *sum = sum.join(m));
+    }
+    all
+}
+
+/// Copies the caller's patch.
+fn copy_in(input: &ArrayView4<'_, f32>, target: &mut [f32], layout: Layout) {
+    for c in 0..layout.channels {
+        for z in 0..layout.dims[0] {
+            for y in 0..layout.dims[1] {
+                let row = &mut target[layout.at(c, z, y)..][..layout.dims[2]];
+                let from = input.slice(s![c, z, y, ..]);
+                match from.as_slice() {
+                    Some(from) => row.copy_from_slice(from),
+                    None => row.iter_mut().zip(&from).for_each(|(t, &v)| *t = v),
+                }
+            }
+        }
+    }
+}
+
+impl Step {
+    /// Computes the step; returns how many of `moments` it filled, if asked for any.
+    fn run(
+        &self,
+        isa: crate::kernels::Isa,
+        operands: &[Vec<Source<'_>>],
+        out: &mut [f32],
+        layout: Layout,
+        moments: Option<&mut Vec<Moments>>,
+        scratch: &ScratchPool,
+    ) -> usize {
+        let first = &operands[0][..];
+        match &self.operation {
+            Operation::Conv(conv) => {
+                let count = conv.moments_len();
+                let moments = moments.map(|moments| &mut moments[..count]);
+                conv.run(first, out, layout, moments, scratch);
+                return count;
+            }
+            Operation::Upsample(up) => up.run(first, out, layout, scratch),
+            Operation::TransposedConv(conv) => conv.run(first, out, layout),
+            Operation::Pool(pool) => pool.run(first, out, layout),
+            Operation::Resize(resize) => resize.run(first, out, layout),
+            Operation::GlobalAverage => ops::global_average(first, out, layout),
+            Operation::Copy => ops::copy(isa, first, out, layout),
+            Operation::Add => ops::combine(first, &operands[1], out, layout, |a, b| a + b),
+            Operation::Multiply => ops::combine(first, &operands[1], out, layout, |a, b| a * b),
+            Operation::Sigmoid => ops::map(first, out, layout, |v| 1.0 / (1.0 + (-v).exp())),
+            Operation::Softmax => ops::softmax(first, out, layout),
+        }
+        let Some(moments) = moments else { return 0 };
+        ops::moments(isa, out, layout, moments)
+    }
+
+    fn time(&self, start: Instant) -> StepTime {
+        let (kernel, flops) = match &self.operation {
+            Operation::Conv(conv) => (conv.name(), conv.shape().flops()),
+            Operation::Upsample(up) => (up.name(), up.flops()),
+            other => {
+                let text = format!("{other:?}");
+                (text.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase(), 0)
+            }
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        StepTime { name: format!("{} [{kernel}]", self.name), flops, seconds }
+    }
+}

@@ -1,0 +1,174 @@
+//! The inner step of every convolution, as a table of functions.
+//!
+//! A micro-kernel computes some output channels of a few vectors of consecutive positions:
+//! for each input channel and tap it loads the vectors at the tap's offset, broadcasts one
+//! weight per output channel, and multiplies all pairs in registers.
+
+use super::Arithmetic;
+use crate::kernels::isa::{Isa, Level};
+
+/// What one call computes.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// First position of the first input channel, before any tap's offset.
+    pub ring: *const f32,
+    /// From input channel to input channel.
+    pub channel_stride: usize,
+    /// Input channels (pairs of them in bf16).
+    pub channels: usize,
+    /// Offset of each tap.
+    pub taps: *const usize,
+    /// Number of taps.
+    pub tap_count: usize,
+    /// For each input channel and tap one weight per output channel.
+    pub weights: *const f32,
+    /// From input channel to input channel.
+    pub weight_stride: usize,
+    /// One per output channel.
+    pub bias: *const f32,
+    /// First position of the first output channel.
+    pub out: *mut f32,
+    /// From output channel to output channel.
+    pub out_stride: usize,
+    /// Output channels stored; the rest is padding.
+    pub stored: usize,
+}
+
+/// Computes a tile.
+///
+/// # Safety
+///
+/// The CPU has the features of the level the function was asked for; with `C` output
+/// channels and `P` positions, reads at `ring + channel * channel_stride + tap .. + P`, reads
+/// of weights and `C` biases, and writes at `out + channel * out_stride .. + P` for the
+/// stored channels are all inside their allocations, and nothing else uses the output.
+pub(super) type Micro = unsafe fn(&Tile);
+
+/// Vectors per row of registers; kernels exist for 1 to this many.
+pub(super) const VECTORS: usize = 3;
+
+/// Output channels a kernel can have on `isa`, widest first.
+pub(super) fn widths(isa: Isa) -> &'static [usize] {
+    match isa.0 {
+        Level::Scalar => &[4, 2, 1],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &[4, 2, 1],
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 => &[8, 6, 4, 2, 1],
+    }
+}
+
+/// Positions per vector on `isa`.
+pub(super) fn lanes(isa: Isa) -> usize {
+    match isa.0 {
+        Level::Scalar => super::scalar::LANES,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => 8,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 | Level::Avx512Bf16 => 16,
+    }
+}
+
+/// Instances for 1, 2 and 3 vectors of one width.
+macro_rules! row {
+    ($function:path, $width:literal) => {{
+        use $function as micro;
+        [micro::<$width, 1> as Micro, micro::<$width, 2>, micro::<$width, 3>]
+    }};
+}
+
+/// Kernels of `width` output channels for 1, 2 and 3 vectors.
+///
+/// # Panics
+///
+/// If `width` is not one of [`widths`], or `isa` has no such arithmetic.
+pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> [Micro; VECTORS] {
+    match (isa.0, arithmetic, width) {
+        (Level::Scalar, Arithmetic::F32, 1) => row!(super::scalar::micro, 1),
+        (Level::Scalar, Arithmetic::F32, 2) => row!(super::scalar::micro, 2),
+        (Level::Scalar, Arithmetic::F32, 4) => row!(super::scalar::micro, 4),
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Arithmetic::F32, 1) => row!(super::avx2::micro, 1),
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Arithmetic::F32, 2) => row!(super::avx2::micro, 2),
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, Arithmetic::F32, 4) => row!(super::avx2::micro, 4),
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512 | Level::Avx512Bf16, Arithmetic::F32, width) => match width {
+            1 => row!(super::avx512::micro, 1),
+            2 => row!(super::avx512::micro, 2),
+            4 => row!(super::avx512::micro, 4),
+            6 => row!(super::avx512::micro, 6),
+            8 => row!(super::avx512::micro, 8),
+            _ => panic!("no avx512 kernel for {width} channels"),
+        },
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512Bf16, Arithmetic::Bf16, width) => match width {
+            1 => row!(super::avx512_bf16::micro, 1),
+            2 => row!(super::avx512_bf16::micro, 2),
+            4 => row!(super::avx512_bf16::micro, 4),
+            6 => row!(super::avx512_bf16::micro, 6),
+            8 => row!(super::avx512_bf16::micro, 8),
+            _ => panic!("no avx512-bf16 kernel for {width} channels"),
+        },
+        _ => panic!("no {isa} kernel for {width} channels in {arithmetic:?}"),
+    }
+}
+
+/// Defines `micro` from a level's vector operations.
+macro_rules! micro {
+    (
+        [$(#[$attribute:meta])*]
+        $lanes:expr, $zero:expr, $input:expr, $bias:expr, $broadcast:expr, $load:expr, $multiply:expr, $store:expr
+    ) => {
+        /// Computes a tile of `CO` channels and `NV` vectors.
+        ///
+        /// # Safety
+        ///
+        /// As [`Micro`](super::micro::Micro).
+        $(#[$attribute])*
+        pub(super) unsafe fn micro<const CO: usize, const NV: usize>(tile: &super::micro::Tile) {
+            let mut sums = [[$zero; NV]; CO];
+            for (co, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for `CO` biases.
+                let bias = unsafe { $bias(tile.bias.add(co)) };
+                *sums = [bias; NV];
+            }
+            for channel in 0..tile.channels {
+                // SAFETY: the caller vouches for each channel's part of ring and weights.
+                let (ring, weights) = unsafe {
+                    (
+                        tile.ring.add(channel * tile.channel_stride),
+                        tile.weights.add(channel * tile.weight_stride),
+                    )
+                };
+                for tap in 0..tile.tap_count {
+                    let mut inputs = [$input; NV];
+                    // SAFETY: `tap < tap_count`; the caller vouches for `NV` vectors there.
+                    unsafe {
+                        let row = ring.add(*tile.taps.add(tap));
+                        for (v, input) in inputs.iter_mut().enumerate() {
+                            *input = $load(row.add(v * $lanes));
+                        }
+                    }
+                    for (co, sums) in sums.iter_mut().enumerate() {
+                        // SAFETY: the caller vouches for `CO` weights per tap.
+                        let weight = unsafe { $broadcast(weights.add(tap * CO + co)) };
+                        for (sum, &input) in sums.iter_mut().zip(&inputs) {
+                            *sum = $multiply(weight, input, *sum);
+                        }
+                    }
+                }
+            }
+            for (co, sums) in sums.iter().enumerate() {
+                if co < tile.stored {
+                    for (v, &sum) in sums.iter().enumerate() {
+                        // SAFETY: the caller vouches for `NV` vectors of each stored channel.
+                        unsafe { $store(tile.out.add(co * tile.out_stride + v * $lanes), sum) };
+                    }
+                }
+            }
+        }
+    };
+}
+pub(super) use micro;

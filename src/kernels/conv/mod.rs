@@ -1,0 +1,283 @@
+//! Direct convolution with the previous layer's normalization fused in front and this layer's
+//! statistics behind.
+//!
+//! The output is cut into pieces, a strip of rows of one slice each. A task takes the same
+//! strip of consecutive slices, keeps the input it needs in a ring in its own scratch memory
+//! (see `shape::Geometry`), and runs micro-kernels over the strip, one block of output
+//! channels after the other. Pieces do not depend on the number of threads, so neither does
+//! any result.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod micro;
+mod ring;
+mod scalar;
+mod shape;
+mod upsample;
+mod worker;
+
+pub use shape::Shape;
+pub use upsample::Upsample;
+
+use super::Layout;
+use super::buffer::{Buffer, ScratchPool, Shared};
+use super::isa::Isa;
+use super::row::{Affine, Moments, round_bf16};
+use micro::{Micro, VECTORS};
+use ring::Filler;
+use shape::Geometry;
+
+/// What is multiplied; sums are `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// 32-bit floats.
+    F32,
+    /// Inputs and weights rounded to bf16.
+    Bf16,
+}
+
+/// Input channels as stored, and how to read them.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The values.
+    pub data: &'a [f32],
+    /// Where they are.
+    pub layout: Layout,
+    /// One per channel.
+    pub affines: &'a [Affine],
+}
+
+/// Output channels that one micro-kernel computes together.
+#[derive(Clone, Debug)]
+struct Block {
+    /// First output channel and how many.
+    output: usize,
+    stored: usize,
+    /// First of the ring's channels that it reads, and how many.
+    first_channel: usize,
+    channels: usize,
+    /// Where its weights and biases start.
+    weights: usize,
+    bias: usize,
+    width: usize,
+    kernels: [Micro; VECTORS],
+}
+
+/// A convolution ready to run.
+#[derive(Clone, Debug)]
+pub struct Conv {
+    isa: Isa,
+    arithmetic: Arithmetic,
+    shape: Shape,
+    geometry: Geometry,
+    blocks: Vec<Block>,
+    weights: Buffer,
+    bias: Buffer,
+}
+
+impl Conv {
+    /// Packs weights (`[outputs, inputs / groups, z, y, x]`) for `isa`.
+    ///
+    /// # Panics
+    ///
+    /// If lengths do not fit the shape, the kernel does not fit the input, or `isa` cannot
+    /// multiply in `arithmetic`. Grouped convolutions run in f32 only.
+    #[must_use]
+    pub fn new(
+        isa: Isa,
+        arithmetic: Arithmetic,
+        shape: Shape,
+        weights: &[f32],
+        bias: &[f32],
+    ) -> Self {
+        Self::with_extra(isa, arithmetic, shape, weights, bias, 0)
+    }
+
+    /// As [`new`](Self::new), for a caller that keeps `more_floats` per position in scratch.
+    fn with_extra(
+        isa: Isa,
+        arithmetic: Arithmetic,
+        shape: Shape,
+        weights: &[f32],
+        bias: &[f32],
+        more_floats: usize,
+    ) -> Self {
+        let Some(output) = shape.output() else { panic!("the kernel does not fit: {shape:?}") };
+        assert!(shape.groups > 0 && shape.inputs.is_multiple_of(shape.groups));
+        assert!(shape.outputs.is_multiple_of(shape.groups) && !output.contains(&0));
+        assert_eq!(weights.len(), shape.weights());
+        assert_eq!(bias.len(), shape.outputs);
+        let paired = arithmetic == Arithmetic::Bf16;
+        assert!(!paired || (isa.has_bf16() && shape.groups == 1));
+        let channels = if paired { shape.inputs.div_ceil(2) } else { shape.inputs };
+        let geometry = Geometry::new(&shape, output, channels, more_floats);
+        let mut conv = Self {
+            isa,
+            arithmetic,
+            shape,
+            geometry,
+            blocks: Vec::new(),
+            weights: Buffer::default(),
+            bias: Buffer::default(),
+        };
+        conv.pack(weights, bias);
+        conv
+    }
+
+    fn pack(&mut self, weights: &[f32], bias: &[f32]) {
+        let (mut packed, mut packed_bias) = (Vec::new(), Vec::new());
+        let Shape { inputs, outputs, groups, .. } = self.shape;
+        let (group_inputs, group_outputs) = (inputs / groups, outputs / groups);
+        let taps: usize = self.shape.kernel.iter().product();
+        let weight = |output: usize, input: usize, tap: usize| {
+            if input < group_inputs {
+                weights[(output * group_inputs + input) * taps + tap]
+            } else {
+                0.0
+            }
+        };
+        for group in 0..groups {
+            let (mut output, end) = (group * group_outputs, (group + 1) * group_outputs);
+            while output < end {
+                let widths = micro::widths(self.isa);
+                let left = end - output;
+                // The narrowest kernel that takes all that is left, or the widest there is.
+                let width =
+                    widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
+                let stored = width.min(left);
+                let channels = self.geometry.channels / groups;
+                self.blocks.push(Block {
+                    output,
+                    stored,
+                    first_channel: group * channels,
+                    channels,
+                    weights: packed.len(),
+                    bias: packed_bias.len(),
+                    width,
+                    kernels: micro::kernels(self.isa, self.arithmetic, width),
+                });
+                for channel in 0..channels {
+                    for tap in 0..taps {
+                        packed.extend((0..width).map(|k| match self.arithmetic {
+                            _ if k >= stored => 0.0,
+                            Arithmetic::F32 => weight(output + k, channel, tap),
+                            Arithmetic::Bf16 => f32::from_bits(
+                                round_bf16(weight(output + k, 2 * channel, tap)) >> 16
+                                    | round_bf16(weight(output + k, 2 * channel + 1, tap)),
+                            ),
+                        }));
+                    }
+                }
+                packed_bias
+                    .extend((0..width).map(|k| if k < stored { bias[output + k] } else { 0.0 }));
+                output += stored;
+            }
+        }
+        self.weights = Buffer::from_slice(&packed);
+        self.bias = Buffer::from_slice(&packed_bias);
+    }
+
+    /// The convolution's sizes.
+    #[must_use]
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Name for logs, for instance `avx512-f32-conv3x3x3-s1`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let list = |axes: [usize; 3]| axes.map(|n| n.to_string()).join("x");
+        let arithmetic = match self.arithmetic {
+            Arithmetic::F32 => "f32",
+            Arithmetic::Bf16 => "bf16",
+        };
+        let Shape { kernel, stride, .. } = self.shape;
+        format!("{}-{arithmetic}-conv{}-s{}", self.isa, list(kernel), list(stride))
+    }
+
+    /// Distance from row to row that the output must have; at least its width.
+    #[must_use]
+    pub fn pitch(&self) -> usize {
+        self.geometry.pitch
+    }
+
+    /// Floats of scratch each running thread needs.
+    #[must_use]
+    pub fn scratch_len(&self) -> usize {
+        self.geometry.ring_len() + Filler::scratch_len(&self.shape, &self.geometry)
+    }
+
+    /// Moments that [`run`](Self::run) computes: one per piece and output channel.
+    #[must_use]
+    pub fn moments_len(&self) -> usize {
+        self.geometry.output[0] * self.geometry.strips * self.shape.outputs
+    }
+
+    /// Convolves the channels of all `sources`, in order, in the current rayon pool.
+    ///
+    /// Voxels between the end of a row and the next (up to the pitch) are overwritten.
+    /// `moments`, if asked for, get each piece's moments, channels fastest.
+    ///
+    /// # Panics
+    ///
+    /// If a layout does not fit the shape or a slice its layout, or scratch is too small.
+    pub fn run(
+        &self,
+        sources: &[Source<'_>],
+        out: &mut [f32],
+        layout: Layout,
+        moments: Option<&mut [Moments]>,
+        scratch: &ScratchPool,
+    ) {
+        self.check_sources(sources);
+        assert!(scratch.piece_len() >= self.scratch_len());
+        assert_eq!((layout.channels, layout.dims), (self.shape.outputs, self.geometry.output));
+        assert_eq!(layout.pitch, self.geometry.pitch);
+        assert!(layout.len() <= out.len() && layout.is_disjoint());
+        let moments = moments.map(|moments| {
+            assert_eq!(moments.len(), self.moments_len());
+            Shared::new(moments)
+        });
+        let out = Shared::new(out);
+        self.for_each_piece(sources, scratch, |worker, z, strip| {
+            let rows = self.geometry.rows(strip);
+            let len = self.geometry.positions(rows.len());
+            let first = layout.at(0, z, rows.start);
+            for block in &self.blocks {
+                let start = first + block.output * layout.channel_stride;
+                let span = (block.stored - 1) * layout.channel_stride + len;
+                let target = out.pointer(start, span);
+                // SAFETY: `pointer` checked the span of all stored channels; the layout's rows
+                // are disjoint and this piece of the output is this call's alone.
+                unsafe { worker.block(block, target, layout.channel_stride, len) };
+            }
+            let Some(moments) = moments else { return };
+            let piece = (z * self.geometry.strips + strip) * self.shape.outputs;
+            // SAFETY: each piece has its own moments.
+            let moments = unsafe { moments.part(piece, self.shape.outputs) };
+            for (channel, moments) in moments.iter_mut().enumerate() {
+                // SAFETY: these are the positions just written by this call.
+                let values = unsafe { out.part(first + channel * layout.channel_stride, len) };
+                let rows = (rows.len(), layout.dims[2], layout.pitch);
+                *moments = Moments::of_rows(self.isa, values, rows);
+            }
+        });
+    }
+
+    fn check_sources(&self, sources: &[Source<'_>]) {
+        let channels: usize = sources.iter().map(|source| source.layout.channels).sum();
+        assert_eq!(channels, self.shape.inputs);
+        for source in sources {
+            assert_eq!(source.layout.dims, self.shape.input);
+            assert_eq!(source.affines.len(), source.layout.channels);
+            assert!(source.layout.len() <= source.data.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

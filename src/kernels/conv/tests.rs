@@ -1,0 +1,246 @@
+use super::*;
+
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+/// Fills a slice of some layout with noise, gaps included.
+fn tensor(layout: Layout, seed: u32) -> Vec<f32> {
+    noise(layout.len(), seed)
+}
+
+/// What is read at a voxel of the padded, joined input; zero outside.
+fn read(sources: &[Source<'_>], mut c: usize, place: [isize; 3]) -> f32 {
+    for source in sources {
+        if c < source.layout.channels {
+            let inside = (0..3).all(|k| (0..source.layout.dims[k] as isize).contains(&place[k]));
+            let [z, y, x] = place.map(|p| p as usize);
+            return if inside {
+                source.affines[c].apply(source.data[source.layout.at(c, z, y) + x])
+            } else {
+                0.0
+            };
+        }
+        c -= source.layout.channels;
+    }
+    unreachable!()
+}
+
+/// Value and sum of magnitudes of one output voxel, in f64.
+fn naive(
+    shape: &Shape,
+    sources: &[Source<'_>],
+    (weights, bias): (&[f32], &[f32]),
+    round: impl Fn(f32) -> f32,
+    (output, place): (usize, [usize; 3]),
+) -> (f64, f64) {
+    let [kz, ky, kx] = shape.kernel;
+    let group_inputs = shape.inputs / shape.groups;
+    let group = output / (shape.outputs / shape.groups);
+    let (mut sum, mut magnitude) = (f64::from(bias[output]), f64::from(bias[output].abs()));
+    for input in 0..group_inputs {
+        for tap in 0..kz * ky * kx {
+            let k = [tap / (ky * kx), tap / kx % ky, tap % kx];
+            let from = std::array::from_fn(|a| {
+                (place[a] * shape.stride[a] + k[a] * shape.dilation[a]) as isize
+                    - shape.pad_begin[a] as isize
+            });
+            let v = round(read(sources, group * group_inputs + input, from));
+            let w = round(weights[(output * group_inputs + input) * kz * ky * kx + tap]);
+            sum += f64::from(v) * f64::from(w);
+            magnitude += (f64::from(v) * f64::from(w)).abs();
+        }
+    }
+    (sum, magnitude)
+}
+
+fn arithmetics(isa: Isa, shape: &Shape) -> Vec<Arithmetic> {
+    let mut all = vec![Arithmetic::F32];
+    if isa.has_bf16() && shape.groups == 1 {
+        all.push(Arithmetic::Bf16);
+    }
+    all
+}
+
+fn check(case: &str, shape: &Shape, split: usize) {
+    let pitch = shape.input[2] + 3;
+    let layouts: Vec<Layout> = [split, shape.inputs - split]
+        .into_iter()
+        .filter(|&channels| channels > 0)
+        .map(|channels| Layout::sliced(channels, shape.input, pitch))
+        .collect();
+    let data: Vec<Vec<f32>> = layouts.iter().map(|&layout| tensor(layout, 1)).collect();
+    let affines: Vec<Affine> = (0..shape.inputs)
+        .map(|c| Affine { scale: 1.0 + c as f32 * 0.1, shift: 0.1, slope: 0.01 })
+        .collect();
+    let mut first = 0;
+    let sources: Vec<Source<'_>> = layouts
+        .iter()
+        .zip(&data)
+        .map(|(&layout, data)| {
+            let affines = &affines[first..first + layout.channels];
+            first += layout.channels;
+            Source { data, layout, affines }
+        })
+        .collect();
+    let (weights, bias) = (noise(shape.weights(), 2), noise(shape.outputs, 3));
+    let output = shape.output().expect("the kernel fits");
+    for isa in Isa::available() {
+        for arithmetic in arithmetics(isa, shape) {
+            let conv = Conv::new(isa, arithmetic, shape.clone(), &weights, &bias);
+            let layout = Layout::sliced(shape.outputs, output, conv.pitch());
+            let mut out = vec![f32::NAN; layout.len()];
+            let mut moments = vec![Moments::default(); conv.moments_len()];
+            let scratch = ScratchPool::new(conv.scratch_len());
+            conv.run(&sources, &mut out, layout, Some(&mut moments), &scratch);
+            let round = |v: f32| match arithmetic {
+                Arithmetic::F32 => v,
+                Arithmetic::Bf16 => half::bf16::from_f32(v).to_f32(),
+            };
+            // Each product and each sum rounds once, to f32 (half an epsilon each).
+            let terms = weights.len() / shape.outputs + 1;
+            for c in 0..shape.outputs {
+                let (mut sum, mut count) = (0.0, 0);
+                for z in 0..output[0] {
+                    for y in 0..output[1] {
+                        for x in 0..output[2] {
+                            let found = f64::from(out[layout.at(c, z, y) + x]);
+                            (sum, count) = (sum + found, count + 1);
+                            if (x + 3 * y + 5 * z + c) % 7 != 0 && count > 200 {
+                                continue;
+                            }
+                            let (exact, magnitude) =
+                                naive(shape, &sources, (&weights, &bias), round, (c, [z, y, x]));
+                            let bound = magnitude * f64::from(f32::EPSILON) * terms as f64;
+                            assert!(
+                                (found - exact).abs() <= bound,
+                                "{case} {}: {found} at {:?}, not {exact}",
+                                conv.name(),
+                                [c, z, y, x]
+                            );
+                        }
+                    }
+                }
+                let joined = moments
+                    .iter()
+                    .skip(c)
+                    .step_by(shape.outputs)
+                    .fold(Moments::default(), |sum, &m| sum.join(m));
+                assert_eq!(joined.count as usize, count, "{case}");
+                assert!(
+                    (joined.mean - sum / count as f64).abs() < 1e-5 * (1.0 + joined.mean.abs()),
+                    "{case}"
+                );
+            }
+        }
+    }
+}
+
+/// A convolution that keeps the size.
+fn same(inputs: usize, outputs: usize, input: [usize; 3], kernel: [usize; 3]) -> Shape {
+    let pad = kernel.map(|k| k / 2);
+    Shape { pad_begin: pad, pad_end: pad, ..Shape::plain(inputs, outputs, input, kernel) }
+}
+
+#[test]
+fn conv_matches_f64_reference_over_awkward_shapes() {
+    for (inputs, outputs) in [(1, 8), (3, 1), (8, 3), (3, 61), (61, 8), (16, 80)] {
+        check("channels", &same(inputs, outputs, [3, 4, 7], [3; 3]), inputs / 2);
+    }
+    for width in [1, 2, 7, 8, 15, 16, 17, 31, 33, 48, 50] {
+        check("width", &same(2, 5, [2, 3, width], [3; 3]), 0);
+    }
+    check("tall", &same(3, 4, [1, 70, 30], [3; 3]), 1);
+    check("anisotropic", &same(4, 6, [3, 5, 9], [1, 3, 3]), 1);
+    check("pointwise", &same(5, 7, [3, 5, 9], [1; 3]), 2);
+    check("wide kernel", &same(2, 3, [4, 9, 11], [3, 5, 7]), 1);
+    check("valid", &Shape::plain(3, 4, [4, 5, 6], [2, 3, 2]), 1);
+}
+
+#[test]
+fn strided_dilated_and_grouped_match_f64_reference() {
+    for stride in [[2; 3], [1, 2, 2], [2, 1, 3], [3, 3, 1]] {
+        for kernel in [[3; 3], [1, 3, 3], [1; 3], [2; 3]] {
+            let shape = Shape { stride, ..same(3, 9, [7, 6, 21], kernel) };
+            check(&format!("stride {stride:?}"), &shape, 1);
+        }
+    }
+    let dilated = Shape { dilation: [1, 2, 3], ..same(3, 4, [4, 9, 15], [3; 3]) };
+    check("dilated", &dilated, 2);
+    let both = Shape { dilation: [2; 3], stride: [2; 3], ..same(2, 3, [9, 9, 15], [3; 3]) };
+    check("dilated with stride", &both, 2);
+    let uneven =
+        Shape { pad_begin: [0, 2, 1], pad_end: [1, 0, 3], ..same(2, 3, [4, 5, 6], [3; 3]) };
+    check("uneven padding", &uneven, 1);
+    check("grouped", &Shape { groups: 3, ..same(6, 9, [3, 4, 5], [3; 3]) }, 2);
+    check("depthwise", &Shape { groups: 5, ..same(5, 5, [3, 4, 18], [3; 3]) }, 2);
+}
+
+#[test]
+fn upsample_matches_f64_reference() {
+    for factor in [[2; 3], [1, 2, 2], [2, 1, 3], [1, 1, 4]] {
+        for (inputs, outputs, input) in [(3, 2, [2, 3, 5]), (16, 8, [2, 6, 17]), (5, 61, [1, 2, 9])]
+        {
+            let boxed: usize = factor.iter().product();
+            let layout = Layout::sliced(inputs, input, input[2] + 1);
+            let data = tensor(layout, 7);
+            let affines = vec![Affine { scale: 0.5, shift: 0.1, slope: 0.0 }; inputs];
+            let source = Source { data: &data, layout, affines: &affines };
+            let (weights, bias) = (noise(inputs * outputs * boxed, 8), noise(outputs, 9));
+            for isa in Isa::available() {
+                let up = Upsample::new(isa, Arithmetic::F32, input, factor, &weights, &bias);
+                let dims = up.output();
+                let target = Layout::dense(outputs, dims);
+                let mut out = vec![f32::NAN; target.len()];
+                up.run(&[source], &mut out, target, &ScratchPool::new(up.scratch_len()));
+                for (at, &found) in out.iter().enumerate() {
+                    let [x, y, z] =
+                        [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
+                    let c = at / target.channel_stride;
+                    let inside =
+                        (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
+                    let mut exact = f64::from(bias[c]);
+                    for i in 0..inputs {
+                        let from =
+                            [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
+                        let w = weights[(i * outputs + c) * boxed + inside];
+                        exact += f64::from(read(&[source], i, from)) * f64::from(w);
+                    }
+                    let bound = f64::from(f32::EPSILON) * (inputs + 1) as f64 * 2.0;
+                    assert!((f64::from(found) - exact).abs() < bound, "{isa} {factor:?} at {at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    let shape = same(5, 9, [11, 40, 33], [3; 3]);
+    let layout = Layout::sliced(5, shape.input, 33);
+    let data = tensor(layout, 11);
+    let affines = vec![Affine { scale: 1.1, shift: 0.1, slope: 0.01 }; 5];
+    let source = Source { data: &data, layout, affines: &affines };
+    let (weights, bias) = (noise(shape.weights(), 12), noise(9, 13));
+    for isa in Isa::available() {
+        let conv = Conv::new(isa, Arithmetic::F32, shape.clone(), &weights, &bias);
+        let layout = Layout::sliced(9, [11, 40, 33], conv.pitch());
+        let run = |threads: usize| {
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let mut out = vec![0.0; layout.len()];
+            let mut moments = vec![Moments::default(); conv.moments_len()];
+            let scratch = ScratchPool::new(conv.scratch_len());
+            pool.install(|| conv.run(&[source], &mut out, layout, Some(&mut moments), &scratch));
+            (out.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), moments)
+        };
+        let one = run(1);
+        assert!(one == run(2) && one == run(3), "{isa}");
+    }
+}

@@ -1,0 +1,182 @@
+//! One thread's view of a convolution: its ring, and the strip it is working on.
+
+use super::micro::{self, Tile, VECTORS};
+use super::ring::Filler;
+use super::shape::SLACK;
+use super::{Block, Conv, Source};
+use crate::kernels::buffer::ScratchPool;
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+
+/// Widest tile a micro-kernel stores: channels and positions.
+const TILE: usize = 8 * 48;
+
+/// A task's state.
+pub(super) struct Worker<'a> {
+    conv: &'a Conv,
+    filler: Filler<'a>,
+    ring: &'a mut [f32],
+    rows: &'a mut [f32],
+    /// What the caller reserved beyond the ring.
+    pub(super) extra: &'a mut [f32],
+    /// First output row and number of output rows of the strip.
+    strip: (usize, usize),
+    /// Input slice in each slot of the ring.
+    held: Vec<Option<usize>>,
+    /// Offsets in the ring of the taps that lie inside the input.
+    taps: Vec<usize>,
+    /// Number of taps before the first of those.
+    skipped: usize,
+}
+
+impl<'a> Worker<'a> {
+    fn new(
+        conv: &'a Conv,
+        sources: &'a [Source<'a>],
+        scratch: &'a mut [f32],
+        strip: usize,
+    ) -> Self {
+        let Conv { shape, geometry, .. } = conv;
+        let rows = geometry.rows(strip);
+        let (ring, scratch) = scratch.split_at_mut(geometry.ring_len());
+        let (rows_scratch, extra) = scratch.split_at_mut(Filler::scratch_len(shape, geometry));
+        let arithmetic = conv.arithmetic;
+        Self {
+            conv,
+            filler: Filler { isa: conv.isa, arithmetic, shape, geometry, sources },
+            ring,
+            rows: rows_scratch,
+            extra,
+            strip: (rows.start, rows.len()),
+            held: vec![None; geometry.slots],
+            taps: Vec::with_capacity(shape.kernel.iter().product()),
+            skipped: 0,
+        }
+    }
+
+    /// Makes the ring hold what output slice `z` needs.
+    fn advance(&mut self, z: usize) {
+        let Conv { shape, geometry, .. } = self.conv;
+        let [depth_taps, row_taps, column_taps] = shape.kernel;
+        let slot_stride = geometry.slot_stride();
+        self.taps.clear();
+        self.skipped = 0;
+        for kz in 0..depth_taps {
+            let place = z * shape.stride[0] + kz * shape.dilation[0];
+            let inside = place.checked_sub(shape.pad_begin[0]).filter(|&z| z < shape.input[0]);
+            let Some(slice) = inside else {
+                // Taps before the first slice or after the last read only zeros.
+                if self.taps.is_empty() {
+                    self.skipped += row_taps * column_taps;
+                }
+                continue;
+            };
+            let slot = slice % geometry.slots;
+            if self.held[slot] != Some(slice) {
+                let target = &mut self.ring[slot * slot_stride..][..slot_stride];
+                self.filler.fill(target, self.rows, slice, self.strip.0, self.strip.1);
+                self.held[slot] = Some(slice);
+            }
+            for ky in 0..row_taps {
+                for kx in 0..column_taps {
+                    self.taps.push(slot * slot_stride + geometry.tap(shape, ky, kx));
+                }
+            }
+        }
+        let last_row = (geometry.channels - 1) * geometry.channel_stride();
+        let positions = geometry.positions(self.strip.1);
+        let furthest = self.taps.iter().max().map_or(0, |tap| tap + last_row + positions + SLACK);
+        assert!(furthest <= self.ring.len(), "{furthest} of {}", self.ring.len());
+    }
+
+    /// Computes `block`'s channels at the strip's `len` positions.
+    ///
+    /// # Safety
+    ///
+    /// `target + channel * stride .. + len` is inside one allocation for each stored channel
+    /// of the block, and nothing else uses it meanwhile.
+    pub(super) unsafe fn block(&self, block: &Block, target: *mut f32, stride: usize, len: usize) {
+        let conv = self.conv;
+        debug_assert!(len <= conv.geometry.positions(self.strip.1));
+        let taps_in_all: usize = conv.shape.kernel.iter().product();
+        let weight_stride = taps_in_all * block.width;
+        let weights = &conv.weights[block.weights..][..block.channels * weight_stride];
+        let bias = &conv.bias[block.bias..][..block.width];
+        let channel_stride = conv.geometry.channel_stride();
+        let ring = &self.ring[block.first_channel * channel_stride..];
+        let mut tile = Tile {
+            ring: ring.as_ptr(),
+            channel_stride,
+            channels: block.channels,
+            taps: self.taps.as_ptr(),
+            tap_count: self.taps.len(),
+            weights: weights[(self.skipped * block.width).min(weights.len())..].as_ptr(),
+            weight_stride,
+            bias: bias.as_ptr(),
+            out: target,
+            out_stride: stride,
+            stored: block.stored,
+        };
+        let lanes = micro::lanes(conv.isa);
+        let mut at = 0;
+        while at < len {
+            // Two pairs rather than three and a lonely one.
+            let vectors = match (len - at).div_ceil(lanes) {
+                4 => 2,
+                left => left.min(VECTORS),
+            };
+            let positions = vectors * lanes;
+            let micro = block.kernels[vectors - 1];
+            // SAFETY: `at < len` positions of ring and target.
+            (tile.ring, tile.out) = unsafe { (ring.as_ptr().add(at), target.add(at)) };
+            if at + positions <= len {
+                tile.out_stride = stride;
+                // SAFETY: the kernels fit the level (`micro::kernels`, from an `Isa`);
+                // `advance` checked that every tap plus `len` and slack for the last vector is
+                // inside the ring; weights and biases were sliced above; the caller vouches
+                // for the target.
+                unsafe { micro(&tile) };
+            } else {
+                let mut partial = [0.0_f32; TILE];
+                assert!(block.width * positions <= TILE);
+                (tile.out, tile.out_stride) = (partial.as_mut_ptr(), positions);
+                // SAFETY: as above; the target is `partial`, large enough by the assertion.
+                unsafe { micro(&tile) };
+                for (channel, values) in
+                    partial.chunks_exact(positions).take(block.stored).enumerate()
+                {
+                    // SAFETY: `len - at` positions of a stored channel are left.
+                    unsafe {
+                        let end = target.add(channel * stride + at);
+                        end.copy_from_nonoverlapping(values.as_ptr(), len - at);
+                    }
+                }
+            }
+            at += positions;
+        }
+    }
+}
+
+impl Conv {
+    /// Calls `work` with every slice and strip of the output, once the worker's ring holds the
+    /// input they need.
+    pub(super) fn for_each_piece<F>(&self, sources: &[Source<'_>], scratch: &ScratchPool, work: F)
+    where
+        F: Fn(&mut Worker<'_>, usize, usize) + Sync,
+    {
+        let (slices, strips) = (self.geometry.output[0], self.geometry.strips);
+        // A few tasks per thread; each fills a ring of its own, so not more than that.
+        let wanted = (rayon::current_num_threads() * 6).div_ceil(strips);
+        let length = slices.div_ceil(wanted).max(1);
+        let tasks = strips * slices.div_ceil(length);
+        (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
+            let (strip, part) = (task % strips, task / strips);
+            scratch.with(|scratch| {
+                let mut worker = Worker::new(self, sources, scratch, strip);
+                for z in part * length..((part + 1) * length).min(slices) {
+                    worker.advance(z);
+                    work(&mut worker, z, strip);
+                }
+            });
+        });
+    }
+}

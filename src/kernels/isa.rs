@@ -1,0 +1,104 @@
+//! Instruction sets, as values that prove the CPU has them.
+
+/// An instruction set this CPU has. The field is private: holding one is the proof.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Isa(pub(super) Level);
+
+/// Ordered: a later level includes the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Bf16,
+    // AMX goes here: a level of its own, listed after the permission request succeeded.
+}
+
+impl Isa {
+    /// Plain Rust, which every machine has.
+    pub const SCALAR: Self = Self(Level::Scalar);
+
+    /// Every instruction set of this machine, weakest first.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "other architectures have the scalar level only")]
+        let mut levels = vec![Level::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl");
+            let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
+            let found = [(avx2, Level::Avx2), (avx512, Level::Avx512), (bf16, Level::Avx512Bf16)];
+            levels.extend(found.iter().filter(|(has, _)| *has).map(|(_, level)| *level));
+        }
+        levels.into_iter().map(Self).collect()
+    }
+
+    /// The strongest instruction set of this machine.
+    #[must_use]
+    pub fn best() -> Self {
+        Self::available().pop().unwrap_or(Self::SCALAR)
+    }
+
+    /// The instruction set called `name`, if this machine has it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::available().into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Name as used by options and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => "avx512-bf16",
+        }
+    }
+
+    /// Whether this level multiplies pairs of bf16 numbers.
+    #[must_use]
+    pub fn has_bf16(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => true,
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Isa;
+
+    #[test]
+    fn names_are_unique_and_lead_back() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()), Some(isa));
+        }
+        assert_eq!(Isa::named("no such thing"), None);
+        assert!(Isa::best() >= Isa::SCALAR);
+    }
+}

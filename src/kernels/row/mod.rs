@@ -1,0 +1,195 @@
+//! Work on rows of voxels: normalize and activate, pair up in bf16, (de)interleave, moments.
+//!
+//! The bodies are plain loops that the compiler vectorizes; each instruction set compiles
+//! them once more with its features on. No multiplication is fused with an addition, so all
+//! instruction sets give the same bytes here.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod scalar;
+
+use super::isa::{Isa, Level};
+
+pub(super) use scalar::round_bf16;
+
+/// What happens to a channel's raw values `v` when they are read:
+/// `t = v * scale + shift`, then `t` where positive and `slope * t` where negative.
+///
+/// Normalization and (leaky) rectification in one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine {
+    /// Factor.
+    pub scale: f32,
+    /// Summand.
+    pub shift: f32,
+    /// Factor of negative results; 1 for no activation, 0 for a plain rectifier.
+    pub slope: f32,
+}
+
+impl Affine {
+    /// Values as they are.
+    pub const IDENTITY: Self = Self { scale: 1.0, shift: 0.0, slope: 1.0 };
+
+    /// The value read for `v`.
+    #[inline(always)]
+    #[must_use]
+    #[allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
+    pub fn apply(self, v: f32) -> f32 {
+        let t = v * self.scale + self.shift;
+        let positive = if t > 0.0 { t } else { 0.0 };
+        let negative = if t < 0.0 { t } else { 0.0 };
+        positive + self.slope * negative
+    }
+}
+
+/// Calls `$name` of the module for `$isa`.
+macro_rules! dispatch {
+    ($isa:expr, $name:ident($($arg:expr),*)) => {
+        match $isa.0 {
+            Level::Scalar => scalar::$name($($arg),*),
+            // SAFETY: `Isa` is built only by `Isa::available`, which lists a level after
+            // detecting the features that the functions of its module enable.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => unsafe { avx2::$name($($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Avx512Bf16 => unsafe { avx512::$name($($arg),*) },
+        }
+    };
+}
+
+/// Writes `source` as read through `affine`.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn activate(isa: Isa, target: &mut [f32], source: &[f32], affine: Affine) {
+    assert_eq!(target.len(), source.len());
+    dispatch!(isa, activate(target, source, affine));
+}
+
+/// Writes two channels as bf16 pairs, `first` in the low half of each element.
+///
+/// The elements are bit patterns, not numbers. Rounds to nearest even.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn activate_pairs(
+    isa: Isa,
+    target: &mut [f32],
+    (first, first_affine): (&[f32], Affine),
+    (second, second_affine): (&[f32], Affine),
+) {
+    assert!(target.len() == first.len() && target.len() == second.len());
+    let channels = ((first, first_affine), (second, second_affine));
+    match isa.0 {
+        // SAFETY: as in `dispatch`.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16 => unsafe {
+            avx512_bf16::activate_pairs(target, channels.0, channels.1);
+        },
+        _ => dispatch!(isa, activate_pairs(target, channels.0, channels.1)),
+    }
+}
+
+/// Splits elements at even and odd places; `even` and `odd` may be shorter than half.
+///
+/// # Panics
+///
+/// If `source` does not have two elements for each of `even` and of `odd`.
+pub fn split(isa: Isa, even: &mut [f32], odd: &mut [f32], source: &[f32]) {
+    let n = even.len();
+    assert!(odd.len() == n && source.len() >= 2 * n);
+    dispatch!(isa, split(even, odd, &source[..2 * n]));
+}
+
+/// The inverse of [`split`].
+///
+/// # Panics
+///
+/// If `target` is not as long as both sources together, or they differ in length.
+pub fn interleave(isa: Isa, target: &mut [f32], even: &[f32], odd: &[f32]) {
+    assert!(target.len() == 2 * even.len() && even.len() == odd.len());
+    dispatch!(isa, interleave(target, even, odd));
+}
+
+/// Sums of `v - shift` and of its square over rows of `width` values, `pitch` apart.
+///
+/// # Panics
+///
+/// If `values` is shorter than the rows, or rows overlap.
+#[must_use]
+pub fn deviations(
+    isa: Isa,
+    values: &[f32],
+    (rows, width, pitch): (usize, usize, usize),
+    shift: f32,
+) -> [f64; 2] {
+    assert!(width <= pitch && (rows == 0 || (rows - 1) * pitch + width <= values.len()));
+    dispatch!(isa, deviations(values, (rows, width, pitch), shift))
+}
+
+/// Count, mean and sum of squared deviations of some values.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Number of values.
+    pub count: f64,
+    /// Their mean.
+    pub mean: f64,
+    /// Sum of squared deviations from the mean.
+    pub squares: f64,
+}
+
+impl Moments {
+    /// Moments of rows of `width` values, `pitch` apart, in two passes: as exact as it gets in
+    /// f32, however far the mean is from zero.
+    ///
+    /// # Panics
+    ///
+    /// As [`deviations`].
+    #[must_use]
+    pub fn of_rows(isa: Isa, values: &[f32], rows: (usize, usize, usize)) -> Self {
+        let count = (rows.0 * rows.1) as f64;
+        if count == 0.0 {
+            return Self::default();
+        }
+        let shift = (deviations(isa, values, rows, 0.0)[0] / count) as f32;
+        let [sum, squares] = deviations(isa, values, rows, shift);
+        Self {
+            count,
+            mean: f64::from(shift) + sum / count,
+            squares: (squares - sum * sum / count).max(0.0),
+        }
+    }
+
+    /// Moments of both sets together (Chan et al. 1983).
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let count = self.count + other.count;
+        if count == 0.0 {
+            return self;
+        }
+        let apart = other.mean - self.mean;
+        Self {
+            count,
+            mean: self.mean + apart * other.count / count,
+            squares: self.squares
+                + other.squares
+                + apart * apart * self.count * other.count / count,
+        }
+    }
+
+    /// Mean of squared deviations.
+    #[must_use]
+    pub fn variance(self) -> f64 {
+        if self.count == 0.0 { 0.0 } else { self.squares / self.count }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+use super::*;
+
+/// Uniform in [-1, 1), reproducible.
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+const LENGTHS: [usize; 9] = [0, 1, 7, 8, 15, 16, 17, 64, 257];
+
+#[test]
+fn activate_matches_definition_on_every_isa() {
+    let affine = Affine { scale: 1.7, shift: -0.2, slope: 0.01 };
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let source = noise(n, 1);
+            let mut target = vec![9.0; n];
+            activate(isa, &mut target, &source, affine);
+            for (t, &s) in target.iter().zip(&source) {
+                let v = f64::from(s) * f64::from(1.7_f32) - f64::from(0.2_f32);
+                let exact = if v > 0.0 { v } else { v * f64::from(0.01_f32) };
+                // Three roundings of numbers below 2.
+                assert!((f64::from(*t) - exact).abs() < 4e-7, "{isa} n={n}: {t} for {exact}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_round_to_nearest_even_on_every_isa() {
+    let affine = Affine { scale: 1.0, shift: 0.0, slope: 0.5 };
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let (a, mut b) = (noise(n, 2), noise(n, 3));
+            if n > 1 {
+                // Exactly between two bf16 numbers.
+                b[0] = f32::from_bits(0x3f80_8000);
+                b[1] = f32::from_bits(0x3f81_8000);
+            }
+            let mut target = vec![9.0; n];
+            activate_pairs(isa, &mut target, (&a, affine), (&b, Affine::IDENTITY));
+            for i in 0..n {
+                let bits = target[i].to_bits();
+                let low = half::bf16::from_bits(bits as u16);
+                let high = half::bf16::from_bits((bits >> 16) as u16);
+                assert_eq!(low, half::bf16::from_f32(affine.apply(a[i])), "{isa} n={n} i={i}");
+                assert_eq!(high, half::bf16::from_f32(b[i]), "{isa} n={n} i={i}");
+            }
+        }
+    }
+}
+
+#[test]
+fn interleave_undoes_split_on_every_isa() {
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let source = noise(2 * n, 4);
+            let (mut even, mut odd) = (vec![0.0; n], vec![0.0; n]);
+            split(isa, &mut even, &mut odd, &source);
+            assert!(even.iter().eq(source.iter().step_by(2)), "{isa} n={n}");
+            let mut back = vec![0.0; 2 * n];
+            interleave(isa, &mut back, &even, &odd);
+            assert_eq!(back, source, "{isa} n={n}");
+        }
+    }
+}
+
+#[test]
+fn moments_hold_far_from_zero_on_every_isa() {
+    for isa in Isa::available() {
+        for (rows, width, pitch, offset) in
+            [(1, 1, 1, 0.0), (3, 5, 7, 1.0), (48, 96, 98, 300.0), (24, 130, 130, -1000.0)]
+        {
+            let mut values = noise(rows * pitch, 5);
+            for v in &mut values {
+                *v = *v * 0.5 + offset;
+            }
+            let kept: Vec<f64> = (0..rows)
+                .flat_map(|r| values[r * pitch..][..width].iter().map(|&v| f64::from(v)))
+                .collect();
+            let mean = kept.iter().sum::<f64>() / kept.len() as f64;
+            let variance =
+                kept.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / kept.len() as f64;
+            let half = rows / 2;
+            let found = Moments::of_rows(isa, &values, (half, width, pitch))
+                .join(Moments::of_rows(isa, &values[half * pitch..], (rows - half, width, pitch)));
+            assert!((found.mean - mean).abs() <= 1e-6 * (1.0 + mean.abs()), "{isa} {rows}x{width}");
+            let off = (found.variance() - variance).abs();
+            assert!(off <= 1e-5 * variance, "{isa} {rows}x{width}: {off:e} of {variance:e}");
+        }
+    }
+}
