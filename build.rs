@@ -174,7 +174,26 @@ mod model_{name} {{
                 .to_owned()
         })?;
         let path = folder.join(format!("{name}.bpk"));
-        std::fs::read(&path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+        let weights = without_ids(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        // Nothing reads the file, and its random numbers would differ from build to build.
+        std::fs::remove_file(&path)
+            .map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
+        Ok(weights)
+    }
+
+    /// The weights file without the random number the importer gives each tensor.
+    fn without_ids(path: &Path) -> Result<Vec<u8>, burn_pack::Error> {
+        let reader = burn_pack::Reader::from_file_exact(path)?;
+        let metadata = reader.metadata().clone();
+        let mut tensors = reader.into_tensors()?;
+        for tensor in &mut tensors {
+            tensor.param_id = None;
+        }
+        let mut writer = burn_pack::Writer::new(tensors);
+        for (key, value) in &metadata {
+            writer = writer.with_metadata(key, value);
+        }
+        Ok(writer.into_bytes()?.to_vec())
     }
 
     /// Alignment of tensors in burn's weights file.

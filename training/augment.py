@@ -85,6 +85,8 @@ def scanner_effects(ct: torch.Tensor, target: torch.Tensor, rng: random.Random, 
     """Bone density, contrast agent, calibration, field of view: all still in HU."""
     if rng.random() < 0.6:
         ct = thin_marrow(ct, target, rng)
+    if rng.random() < 0.1:
+        ct = implant(ct, target, rng)
     if rng.random() < 0.3:
         stretch = rng.uniform(0.7, 1.25)
         ct = torch.where(ct > 50, 50 + (ct - 50) * stretch, ct)
@@ -110,6 +112,23 @@ def thin_marrow(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> t
     patchy = (smooth_field(ct.shape, rng.uniform(8, 40), rng) * 0.35 + rng.uniform(0.3, 1.1)).clamp(0, 1)
     darker = ct + patchy * (rng.uniform(-70, 130) - ct).clamp(max=0)
     return torch.where(depth > 0, darker, ct)
+
+
+def implant(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """A metal rod through bone: a nail or screw, which the reference counts as bone, with dark streaks in plane."""
+    bone = torch.nonzero(target == BONE).float()
+    if len(bone) < 2:
+        return ct
+    first, second = (bone[rng.randrange(len(bone))] for _ in range(2))
+    direction = (second - first) / (second - first).norm().clamp_min(1e-3)
+    axes = [torch.arange(n, dtype=torch.float32) for n in ct.shape]
+    offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) - first
+    along = (offset * direction).sum(-1)
+    distance = (offset - along[..., None] * direction).norm(dim=-1)
+    reach = along.abs() < rng.uniform(5, 30)
+    streak = reach & (distance < 8) & (smooth_field(ct.shape, rng.uniform(4, 8), rng) > 0.8)
+    ct = torch.where(streak, ct - rng.uniform(100, 500), ct)
+    return torch.where(reach & (distance < rng.uniform(1, 2.2)) & (target == BONE), 3000.0, ct)
 
 
 def add_contrast(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:

@@ -17,7 +17,8 @@ from network import PATCH, build_student
 from volume import TARGET_SPACING
 
 OPSET = 17
-TOLERANCE = 1e-4
+# Of the largest logit: two orders of summation over some thousand products.
+TOLERANCE = 2e-5
 
 
 def load_network(checkpoint: Path) -> torch.nn.Module:
@@ -42,7 +43,7 @@ def write_onnx(net: torch.nn.Module, path: Path) -> None:
 
 
 def largest_difference(net: torch.nn.Module, path: Path) -> float:
-    """Over the training patch and one other size, since the axes are dynamic."""
+    """Relative to the largest logit, over the training patch and one other size, since the axes are dynamic."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
@@ -50,7 +51,8 @@ def largest_difference(net: torch.nn.Module, path: Path) -> float:
         x = torch.randn(1, 1, *shape, generator=generator)
         with torch.no_grad():
             expected = net(x).numpy()
-        worst = max(worst, float(np.abs(session.run(["output"], {"input": x.numpy()})[0] - expected).max()))
+        found = session.run(["output"], {"input": x.numpy()})[0]
+        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
     return worst
 
 
@@ -79,9 +81,9 @@ def main() -> None:
     write_onnx(net, args.onnx)
     difference = largest_difference(net, args.onnx)
     if difference >= TOLERANCE:
-        raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e}")
+        raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e} of the largest logit")
     write_config(args.config, args.onnx.name, args.cache)
-    print(f"largest difference {difference:.2e}")
+    print(f"largest difference {difference:.2e} of the largest logit")
     print(f"sha256 {hashlib.sha256(args.onnx.read_bytes()).hexdigest()}")
 
 

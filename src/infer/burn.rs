@@ -23,6 +23,7 @@ struct Network {
 }
 
 /// Some bytes of burn's weights file. The weights themselves lie in the embedded ONNX file.
+#[allow(dead_code, reason = "constructed where a model is installed")]
 enum Piece {
     /// Start and length in the ONNX file.
     Onnx(usize, usize),

@@ -143,13 +143,14 @@ pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
         }
         // The nearest folder that exists is where missing ones would be created.
         let folder = folder_of(path);
-        let mut existing = folder.as_path();
-        while fs::symlink_metadata(existing).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-            existing = match existing.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
-        }
+        let missing =
+            |p: &Path| fs::symlink_metadata(p).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        let here = Path::new(".");
+        let existing = folder
+            .ancestors()
+            .map(|p| if p.as_os_str().is_empty() { here } else { p })
+            .find(|p| !missing(p))
+            .unwrap_or(here);
         temporary_in(existing).map(drop)
     };
     check().map_err(|source| Error::Write { path: path.to_path_buf(), source })

@@ -64,7 +64,7 @@ fn every_type_version_and_byte_order_is_read() {
                     assert_eq!(values(&scan), expected, "{file:?}");
                     assert_eq!(scan.volume.data.dim(), (2, 3, 4));
                     assert_eq!(scan.volume.grid.shape, [2, 3, 4]);
-                    assert_eq!(scan.volume.grid.spacing, [2.5, 1.5, 0.75]);
+                    assert_eq!(scan.volume.grid.spacing.to_vec(), [2.5, 1.5, 0.75]);
                     assert_eq!(scan.volume.grid.affine.0, SROW);
                     assert_eq!(scan.warnings, [""; 0]);
                 }
@@ -89,7 +89,7 @@ fn scaling_that_means_none_follows_itk() {
         for base in [ct(), ct2()] {
             let file = Nifti { scaling: [slope, intercept], ..base };
             let scan = load_bytes(&file.bytes()).expect("valid file");
-            assert_eq!(scan.volume.data[[0, 0, 0]], first, "{slope} {intercept}");
+            assert_eq!(values(&scan)[..1], [first], "{slope} {intercept}");
         }
     }
 }
@@ -202,7 +202,8 @@ fn label_maps_come_back_with_the_geometry_of_the_image() {
     let oblique = Nifti { codes: [1, 2], units: 10, pixdim: [-1.0, 0.75, 1.5, 2.5], ..ct() };
     for file in [ct(), ct2(), oblique, Nifti { dim: vec![4, 4, 3, 2, 1], ..ct2() }] {
         let scan = load_bytes(&file.bytes()).expect("valid file");
-        for name in ["new/folder/a.nii", "b.nii.gz", "C.NII.GZ"] {
+        for (name, zipped) in [("new/folder/a.nii", false), ("b.nii.gz", true), ("C.NII.GZ", true)]
+        {
             let path = folder.path().join(name);
             save_labels(&path, labels.view().into(), &scan.header, true).expect("writable");
             let back = load(&path, Limits::default()).expect("own file");
@@ -210,7 +211,7 @@ fn label_maps_come_back_with_the_geometry_of_the_image() {
             assert_eq!(back.header, scan.header, "{name}");
             assert_eq!(back.volume.data.mapv(|v| v as u16), labels, "{name}");
             let is_gzip = fs::read(&path).expect("file").starts_with(&[0x1f, 0x8b]);
-            assert_eq!(is_gzip, name.to_lowercase().ends_with("gz"), "{name}");
+            assert_eq!(is_gzip, zipped, "{name}");
 
             save_labels(&path, small.view().into(), &scan.header, true).expect("writable");
             let back = load(&path, Limits::default()).expect("own file");
