@@ -11,10 +11,12 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 mod scalar;
+mod winograd;
 
 use super::isa::{Isa, Level};
 
 pub(super) use scalar::round_bf16;
+pub(super) use winograd::transform_weights;
 
 /// What happens to a channel's raw values `v` when they are read:
 /// `t = v * scale + shift`, then `t` where positive and `slope * t` where negative.
@@ -132,6 +134,41 @@ pub fn deviations(
 ) -> [f64; 2] {
     assert!(width <= pitch && (rows == 0 || (rows - 1) * pitch + width <= values.len()));
     dispatch!(isa, deviations(values, (rows, width, pitch), shift))
+}
+
+/// Transforms `tile + 2` rows of `source` for minimal filtering with 3 taps across rows; both
+/// slices come with their distance from row to row.
+///
+/// # Panics
+///
+/// If `tile` is neither 2 nor 4 or a slice too short.
+pub fn tile_in(
+    isa: Isa,
+    tile: usize,
+    target: (&mut [f32], usize),
+    source: (&[f32], usize),
+    width: usize,
+) {
+    assert!(tile == 2 || tile == 4);
+    dispatch!(isa, tile_in(tile, target, source, width));
+}
+
+/// Transforms `tile + 2` rows of sums back to at most `tile` rows of the output, and adds
+/// `bias`. `target` comes with its distance from row to row and its number of rows.
+///
+/// # Panics
+///
+/// If `tile` is neither 2 nor 4 or a slice too short.
+pub fn tile_out(
+    isa: Isa,
+    tile: usize,
+    target: (&mut [f32], usize, usize),
+    source: (&[f32], usize),
+    width: usize,
+    bias: f32,
+) {
+    assert!(tile == 2 || tile == 4);
+    dispatch!(isa, tile_out(tile, target, source, width, bias));
 }
 
 /// Count, mean and sum of squared deviations of some values.
