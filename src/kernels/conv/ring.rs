@@ -26,7 +26,12 @@ impl<'a> Filler<'a> {
     }
 
     /// Row `y` of slice `z` of channel `c` of the joined sources.
-    fn source_row(&self, mut c: usize, z: usize, y: usize) -> Option<(&'a [f32], Affine)> {
+    pub(super) fn source_row(
+        &self,
+        mut c: usize,
+        z: usize,
+        y: usize,
+    ) -> Option<(&'a [f32], Affine)> {
         for source in self.sources {
             if c < source.layout.channels {
                 let start = source.layout.at(c, z, y);

@@ -1,5 +1,7 @@
 //! One thread's view of a convolution: its ring, and the strip it is working on.
 
+use std::cell::Cell;
+
 use super::micro::{self, Tile, VECTORS};
 use super::ring::Filler;
 use super::shape::SLACK;
@@ -36,6 +38,22 @@ pub(super) struct Worker<'a> {
     taps: Vec<usize>,
     /// Number of taps before the first of those.
     skipped: usize,
+    ahead: Ahead,
+}
+
+/// What the next output slice will read from memory, asked for while this one is computed:
+/// strips are too short for the hardware to see them coming.
+#[derive(Default)]
+struct Ahead {
+    /// Input rows of the strip.
+    rows: std::ops::Range<usize>,
+    /// Next input slice.
+    slice: Option<usize>,
+    /// Micro-kernel calls of this slice, so far and in all.
+    calls: Cell<usize>,
+    calls_in_all: usize,
+    /// Rows asked for so far, of all channels.
+    asked: Cell<usize>,
 }
 
 impl<'a> Worker<'a> {
@@ -60,6 +78,7 @@ impl<'a> Worker<'a> {
             held: vec![None; geometry.slots],
             taps: Vec::with_capacity(shape.kernel.iter().product()),
             skipped: 0,
+            ahead: Ahead::new(conv, &rows),
         }
     }
 
@@ -67,6 +86,7 @@ impl<'a> Worker<'a> {
     fn advance(&mut self, z: usize) {
         let Conv { shape, geometry, .. } = self.conv;
         let [depth_taps, row_taps, column_taps] = conv_taps(self.conv);
+        let mut newest = None;
         let slot_stride = geometry.slot_stride();
         self.taps.clear();
         self.skipped = 0;
@@ -80,6 +100,7 @@ impl<'a> Worker<'a> {
                 }
                 continue;
             };
+            newest = Some(slice);
             let slot = slice % geometry.slots;
             if self.held[slot] != Some(slice) {
                 let target = &mut self.ring[slot * slot_stride..][..slot_stride];
@@ -92,6 +113,7 @@ impl<'a> Worker<'a> {
                 }
             }
         }
+        self.ahead.start(newest.map(|z| z + shape.stride[0]).filter(|&z| z < shape.input[0]));
         // The last channel, and with minimal filtering its last transformed row.
         let mut last_row = (geometry.channels - 1) * geometry.channel_stride();
         if geometry.tile > 1 {
@@ -175,6 +197,7 @@ impl<'a> Worker<'a> {
                 }
             }
             at += positions;
+            self.ahead.ask(&self.filler);
         }
     }
 
@@ -212,6 +235,58 @@ impl<'a> Worker<'a> {
             row::tile_out(*isa, tile, target, (&sums[group * pitch..], stride), width, bias);
         }
     }
+}
+
+impl Ahead {
+    fn new(conv: &Conv, rows: &std::ops::Range<usize>) -> Self {
+        let Conv { shape, geometry, .. } = conv;
+        let tile = geometry.tile;
+        let phases = if tile > 1 { tile + 2 } else { 1 };
+        let vectors = geometry.positions(rows.len()).div_ceil(micro::lanes(conv.isa));
+        let (first, last) = (rows.start * tile, rows.end * tile - 1);
+        let first = first * shape.stride[1];
+        let end = last * shape.stride[1] + shape.reach(1) + 1;
+        let inside = |y: usize| y.saturating_sub(shape.pad_begin[1]).min(shape.input[1]);
+        Self {
+            rows: inside(first)..inside(end),
+            calls_in_all: (conv.blocks.len() * phases * vectors.div_ceil(VECTORS)).max(1),
+            ..Self::default()
+        }
+    }
+
+    fn start(&mut self, slice: Option<usize>) {
+        self.slice = slice;
+        self.calls.set(0);
+        self.asked.set(0);
+    }
+
+    /// Asks for this call's share of the rows.
+    fn ask(&self, filler: &Filler<'_>) {
+        let Some(slice) = self.slice else { return };
+        let calls = self.calls.get() + 1;
+        self.calls.set(calls);
+        let all = self.rows.len() * filler.shape.inputs;
+        let due = (all * calls).div_ceil(self.calls_in_all).min(all);
+        for row in self.asked.get()..due {
+            let (channel, y) = (row / self.rows.len(), self.rows.start + row % self.rows.len());
+            if let Some((row, _)) = filler.source_row(channel, slice, y) {
+                row.iter().step_by(16).for_each(prefetch);
+            }
+        }
+        self.asked.set(due);
+    }
+}
+
+/// Asks for the cache line of `value`.
+fn prefetch(value: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, without effect on memory; every x86-64 machine has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
 }
 
 impl Conv {
