@@ -1,27 +1,58 @@
 //! Memory for activations, packed weights and scratch.
 
+use std::alloc::Layout;
+use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
-/// A cache line of floats; the unit that makes [`Buffer`] aligned.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
+/// Alignment of every buffer: a cache line.
+const LINE: usize = 64;
 
-/// Floats per cache line.
-const LINE: usize = 16;
+/// Size and alignment of a huge page on the machines that have them.
+const HUGE: usize = 2 << 20;
+
+/// Buffers from here on are made of huge pages.
+const FEW_PAGES: usize = HUGE / 4;
 
 /// Floats aligned to a cache line, zero at first.
-#[derive(Clone, Default)]
+///
+/// Large ones ask for huge pages: kernels walk many rows at once, and with 4 KiB pages the
+/// misses in the address translation took half of the time of the largest layers.
 pub struct Buffer {
-    lines: Vec<Line>,
+    start: NonNull<f32>,
     len: usize,
 }
 
+// SAFETY: the buffer owns its floats exclusively, like a vector.
+unsafe impl Send for Buffer {}
+// SAFETY: as above; shared access only reads.
+unsafe impl Sync for Buffer {}
+
 impl Buffer {
     /// `len` zeros.
+    ///
+    /// # Panics
+    ///
+    /// If that is more than the address space.
     #[must_use]
     pub fn zeros(len: usize) -> Self {
-        Self { lines: vec![Line([0.0; LINE]); len.div_ceil(LINE)], len }
+        if len == 0 {
+            return Self { start: NonNull::dangling(), len };
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the size is not zero.
+        let start = unsafe { std::alloc::alloc(layout) };
+        let Some(start) = NonNull::new(start.cast::<f32>()) else {
+            std::alloc::handle_alloc_error(layout)
+        };
+        #[cfg(target_os = "linux")]
+        if layout.align() == HUGE {
+            // A refusal costs speed only, so the answer does not matter.
+            // SAFETY: the range is this allocation; the advice changes no content.
+            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        }
+        // SAFETY: the allocation holds at least `len` floats, and zero bytes are one.
+        unsafe { start.as_ptr().write_bytes(0, len) };
+        Self { start, len }
     }
 
     /// A copy of `values`.
@@ -31,22 +62,55 @@ impl Buffer {
         buffer.copy_from_slice(values);
         buffer
     }
+
+    /// How `len` floats are allocated.
+    fn layout(len: usize) -> Layout {
+        let size =
+            len.checked_mul(size_of::<f32>()).filter(|&size| size < isize::MAX as usize - HUGE);
+        let Some(size) = size else { panic!("{len} floats do not fit any memory") };
+        let align = if size >= FEW_PAGES { HUGE } else { LINE };
+        match Layout::from_size_align(size.next_multiple_of(align), align) {
+            Ok(layout) => layout,
+            Err(_) => unreachable!("checked above"),
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: `zeros` allocated it with the layout of the same length.
+            unsafe { std::alloc::dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) };
+        }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::zeros(0)
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        Self::from_slice(self)
+    }
 }
 
 impl std::ops::Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `Line` is `repr(C)` around `[f32; 16]` without padding (64 bytes), so the
-        // vector holds `lines.len() * 16 >= len` initialized floats.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        // SAFETY: `start` is aligned (dangling only for no floats at all) and `len` floats
+        // from there were initialized by `zeros`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
 impl std::ops::DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as in `deref`; `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 

@@ -26,10 +26,13 @@ pub use upsample::Upsample;
 use super::Layout;
 use super::buffer::{Buffer, ScratchPool, Shared};
 use super::isa::Isa;
-use super::row::{Affine, Moments, round_bf16};
+use super::row::{Affine, Moments, round_bf16, transform_weights};
 use micro::{Micro, VECTORS};
 use ring::Filler;
 use shape::Geometry;
+
+/// Fewest channels on either side for which minimal filtering pays for its transforms.
+const MIN_CHANNELS: usize = 4;
 
 /// What is multiplied; sums are `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Conv {
     isa: Isa,
     arithmetic: Arithmetic,
     shape: Shape,
+    /// Output voxels.
+    output: [usize; 3],
     geometry: Geometry,
     blocks: Vec<Block>,
     weights: Buffer,
@@ -94,17 +99,43 @@ impl Conv {
         weights: &[f32],
         bias: &[f32],
     ) -> Self {
-        Self::with_extra(isa, arithmetic, shape, weights, bias, 0)
+        let tile = Self::best_tile(arithmetic, &shape);
+        Self::with_tile(isa, arithmetic, shape, weights, bias, tile, 0)
     }
 
-    /// As [`new`](Self::new), for a caller that keeps `more_floats` per position in scratch.
-    fn with_extra(
+    /// Rows that minimal filtering should make together, 1 for direct convolution.
+    fn best_tile(arithmetic: Arithmetic, shape: &Shape) -> usize {
+        let enough = shape.inputs.min(shape.outputs) >= MIN_CHANNELS;
+        if !enough || !Self::can_tile(arithmetic, shape) {
+            return 1;
+        }
+        // Whole tiles where that can be had; half a tile of four is a tile of two.
+        match shape.output().unwrap_or_default()[1] {
+            3 | 4 | 7.. => 4,
+            2.. => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether minimal filtering can compute `shape`: three neighboring rows at a time.
+    fn can_tile(arithmetic: Arithmetic, shape: &Shape) -> bool {
+        arithmetic == Arithmetic::F32
+            && shape.groups == 1
+            && shape.kernel[1] == 3
+            && shape.stride[1..] == [1, 1]
+            && shape.dilation[1] == 1
+    }
+
+    /// As [`new`](Self::new) with a choice of `tile`, for a caller that keeps `more_floats` per
+    /// position in scratch.
+    fn with_tile(
         isa: Isa,
         arithmetic: Arithmetic,
         shape: Shape,
         weights: &[f32],
         bias: &[f32],
-        more_floats: usize,
+        tile: usize,
+        mut more_floats: usize,
     ) -> Self {
         let Some(output) = shape.output() else { panic!("the kernel does not fit: {shape:?}") };
         assert!(shape.groups > 0 && shape.inputs.is_multiple_of(shape.groups));
@@ -114,11 +145,15 @@ impl Conv {
         let paired = arithmetic == Arithmetic::Bf16;
         assert!(!paired || (isa.has_bf16() && shape.groups == 1));
         let channels = if paired { shape.inputs.div_ceil(2) } else { shape.inputs };
-        let geometry = Geometry::new(&shape, output, channels, more_floats);
+        if tile > 1 {
+            more_floats += (tile + 2) * micro::widths(isa)[0];
+        }
+        let geometry = Geometry::new(&shape, output, channels, tile, more_floats);
         let mut conv = Self {
             isa,
             arithmetic,
             shape,
+            output,
             geometry,
             blocks: Vec::new(),
             weights: Buffer::default(),
@@ -160,16 +195,20 @@ impl Conv {
                     width,
                     kernels: micro::kernels(self.isa, self.arithmetic, width),
                 });
-                for channel in 0..channels {
-                    for tap in 0..taps {
-                        packed.extend((0..width).map(|k| match self.arithmetic {
-                            _ if k >= stored => 0.0,
-                            Arithmetic::F32 => weight(output + k, channel, tap),
-                            Arithmetic::Bf16 => f32::from_bits(
-                                round_bf16(weight(output + k, 2 * channel, tap)) >> 16
-                                    | round_bf16(weight(output + k, 2 * channel + 1, tap)),
-                            ),
-                        }));
+                if self.geometry.tile > 1 {
+                    self.pack_transformed(&mut packed, (output, stored, width), weights);
+                } else {
+                    for channel in 0..channels {
+                        for tap in 0..taps {
+                            packed.extend((0..width).map(|k| match self.arithmetic {
+                                _ if k >= stored => 0.0,
+                                Arithmetic::F32 => weight(output + k, channel, tap),
+                                Arithmetic::Bf16 => f32::from_bits(
+                                    round_bf16(weight(output + k, 2 * channel, tap)) >> 16
+                                        | round_bf16(weight(output + k, 2 * channel + 1, tap)),
+                                ),
+                            }));
+                        }
                     }
                 }
                 packed_bias
@@ -179,6 +218,37 @@ impl Conv {
         }
         self.weights = Buffer::from_slice(&packed);
         self.bias = Buffer::from_slice(&packed_bias);
+    }
+
+    /// Weights of one block for minimal filtering: for each transformed row those of all inputs.
+    fn pack_transformed(
+        &self,
+        packed: &mut Vec<f32>,
+        (output, stored, width): (usize, usize, usize),
+        weights: &[f32],
+    ) {
+        let (inputs, tile) = (self.shape.inputs, self.geometry.tile);
+        let [depth, rows, columns] = self.shape.kernel;
+        let taps = depth * columns;
+        let start = packed.len();
+        let phase_len = inputs * taps * width;
+        packed.resize(start + (tile + 2) * phase_len, 0.0);
+        for k in 0..stored {
+            for input in 0..inputs {
+                for tap in 0..taps {
+                    let [z, x] = [tap / columns, tap % columns];
+                    let row = |y: usize| {
+                        let place = ((output + k) * inputs + input) * depth + z;
+                        f64::from(weights[(place * rows + y) * columns + x])
+                    };
+                    let transformed = transform_weights(tile, [row(0), row(1), row(2)]);
+                    let at = start + (input * taps + tap) * width + k;
+                    for (phase, w) in transformed.into_iter().enumerate() {
+                        packed[at + phase * phase_len] = w as f32;
+                    }
+                }
+            }
+        }
     }
 
     /// The convolution's sizes.
@@ -196,7 +266,11 @@ impl Conv {
             Arithmetic::Bf16 => "bf16",
         };
         let Shape { kernel, stride, .. } = self.shape;
-        format!("{}-{arithmetic}-conv{}-s{}", self.isa, list(kernel), list(stride))
+        let method = match self.geometry.tile {
+            1 => String::new(),
+            tile => format!("-winograd{tile}"),
+        };
+        format!("{}-{arithmetic}-conv{}-s{}{method}", self.isa, list(kernel), list(stride))
     }
 
     /// Distance from row to row that the output must have; at least its width.
@@ -208,7 +282,13 @@ impl Conv {
     /// Floats of scratch each running thread needs.
     #[must_use]
     pub fn scratch_len(&self) -> usize {
-        self.geometry.ring_len() + Filler::scratch_len(&self.shape, &self.geometry)
+        let geometry = &self.geometry;
+        let sums = if geometry.tile > 1 {
+            geometry.phases[0] * micro::widths(self.isa)[0] * geometry.phase_len()
+        } else {
+            0
+        };
+        geometry.ring_len() + Filler::scratch_len(&self.shape, geometry) + sums
     }
 
     /// Moments that [`run`](Self::run) computes: one per piece and output channel.
@@ -235,7 +315,7 @@ impl Conv {
     ) {
         self.check_sources(sources);
         assert!(scratch.piece_len() >= self.scratch_len());
-        assert_eq!((layout.channels, layout.dims), (self.shape.outputs, self.geometry.output));
+        assert_eq!((layout.channels, layout.dims), (self.shape.outputs, self.output));
         assert_eq!(layout.pitch, self.geometry.pitch);
         assert!(layout.len() <= out.len() && layout.is_disjoint());
         let moments = moments.map(|moments| {
@@ -243,17 +323,28 @@ impl Conv {
             Shared::new(moments)
         });
         let out = Shared::new(out);
+        let tile = self.geometry.tile;
         self.for_each_piece(sources, scratch, |worker, z, strip| {
-            let rows = self.geometry.rows(strip);
-            let len = self.geometry.positions(rows.len());
+            let strip_rows = self.geometry.rows(strip);
+            let rows = strip_rows.start * tile..(strip_rows.end * tile).min(self.output[1]);
+            let len = (rows.len() - 1) * layout.pitch + layout.dims[2];
             let first = layout.at(0, z, rows.start);
             for block in &self.blocks {
                 let start = first + block.output * layout.channel_stride;
                 let span = (block.stored - 1) * layout.channel_stride + len;
                 let target = out.pointer(start, span);
-                // SAFETY: `pointer` checked the span of all stored channels; the layout's rows
-                // are disjoint and this piece of the output is this call's alone.
-                unsafe { worker.block(block, target, layout.channel_stride, len) };
+                if tile == 1 {
+                    // SAFETY: `pointer` checked the span of all stored channels; the layout's
+                    // rows are disjoint and this piece of the output is this call's alone.
+                    unsafe { worker.block(block, 0, target, layout.channel_stride, len) };
+                    continue;
+                }
+                worker.sum_rows(block, strip_rows.len());
+                for channel in 0..block.stored {
+                    // SAFETY: as above.
+                    let target = unsafe { out.part(start + channel * layout.channel_stride, len) };
+                    worker.store_rows(block, channel, target, layout.dims[2]);
+                }
             }
             let Some(moments) = moments else { return };
             let piece = (z * self.geometry.strips + strip) * self.shape.outputs;

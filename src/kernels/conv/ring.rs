@@ -17,7 +17,7 @@ pub(super) struct Filler<'a> {
 impl<'a> Filler<'a> {
     /// Elements of the two rows of scratch that `fill` needs.
     pub(super) fn scratch_len(shape: &Shape, geometry: &Geometry) -> usize {
-        Self::row_len(shape, geometry) + shape.input[2]
+        Self::row_len(shape, geometry) * (geometry.tile + 2) + shape.input[2]
     }
 
     /// A padded input row, before it is sorted into phases.
@@ -26,7 +26,12 @@ impl<'a> Filler<'a> {
     }
 
     /// Row `y` of slice `z` of channel `c` of the joined sources.
-    fn source_row(&self, mut c: usize, z: usize, y: usize) -> Option<(&'a [f32], Affine)> {
+    pub(super) fn source_row(
+        &self,
+        mut c: usize,
+        z: usize,
+        y: usize,
+    ) -> Option<(&'a [f32], Affine)> {
         for source in self.sources {
             if c < source.layout.channels {
                 let start = source.layout.at(c, z, y);
@@ -67,6 +72,10 @@ impl<'a> Filler<'a> {
         let [height, width] = [shape.input[1], shape.input[2]];
         let (pitch, before) = (geometry.pitch, shape.pad_begin[2]);
         let [row_phases, column_phases] = geometry.phases;
+        if geometry.tile > 1 {
+            self.fill_transformed(slot, scratch, z, first_row, rows);
+            return;
+        }
         let (padded, rest) = scratch.split_at_mut(Self::row_len(shape, geometry));
         let zeros = &mut rest[..width];
         zeros.fill(0.0);
@@ -108,6 +117,44 @@ impl<'a> Filler<'a> {
                             .for_each(|(t, &v)| *t = v);
                     }
                 }
+            }
+        }
+    }
+
+    /// As `fill` for minimal filtering: rows are groups of `tile`, and what the ring gets are
+    /// transformed rows.
+    fn fill_transformed(
+        &self,
+        slot: &mut [f32],
+        scratch: &mut [f32],
+        z: usize,
+        first_row: usize,
+        rows: usize,
+    ) {
+        let (shape, geometry) = (self.shape, self.geometry);
+        let (tile, pitch, width) = (geometry.tile, geometry.pitch, shape.input[2]);
+        let columns = shape.pad_begin[2]..shape.pad_begin[2] + width;
+        let (padded, zeros) = scratch.split_at_mut(pitch * (tile + 2));
+        let zeros = &mut zeros[..width];
+        zeros.fill(0.0);
+        let channels = slot.chunks_exact_mut(geometry.channel_stride());
+        for (channel, target) in channels.take(geometry.channels).enumerate() {
+            padded.fill(0.0);
+            for row in 0..rows {
+                // Two rows of the group before are the first of this one.
+                let known = if row == 0 { 0 } else { 2 };
+                padded.copy_within(tile * pitch..(tile + known) * pitch, 0);
+                for (k, padded) in padded.chunks_exact_mut(pitch).enumerate().skip(known) {
+                    let y = ((first_row + row) * tile + k).checked_sub(shape.pad_begin[1]);
+                    match y.filter(|&y| y < shape.input[1]) {
+                        Some(y) => {
+                            self.read_row(channel, z, y, zeros, &mut padded[columns.clone()]);
+                        }
+                        None => padded.fill(0.0),
+                    }
+                }
+                let target = (&mut target[row * pitch..], geometry.phase_len());
+                row::tile_in(self.isa, tile, target, (padded, pitch), pitch);
             }
         }
     }

@@ -104,6 +104,9 @@ pub(super) struct Geometry {
     pub(super) slots: usize,
     /// Channels in the ring: pairs in bf16.
     pub(super) channels: usize,
+    /// Output rows that minimal filtering makes together, 2 or 4; 1 for none. Then "rows" of
+    /// ring and strips are groups of this many, and a phase is a transformed row.
+    pub(super) tile: usize,
 }
 
 /// Elements a kernel may read beyond the last row.
@@ -119,24 +122,29 @@ impl Geometry {
     /// Plans pieces; `more_floats` per output voxel of a strip share the cache with the ring.
     pub(super) fn new(
         shape: &Shape,
-        output: [usize; 3],
+        mut output: [usize; 3],
         channels: usize,
+        tile: usize,
         more_floats: usize,
     ) -> Self {
         let pitch = output[2] + shape.reach(2) / shape.stride[2];
-        let phases = [1, 2].map(|axis| shape.stride[axis].min(shape.reach(axis) + 1));
-        let extra_rows = shape.reach(1) / shape.stride[1];
+        let mut phases = [1, 2].map(|axis| shape.stride[axis].min(shape.reach(axis) + 1));
+        let mut extra_rows = shape.reach(1) / shape.stride[1];
+        if tile > 1 {
+            output[1] = output[1].div_ceil(tile);
+            (phases[0], extra_rows) = (tile + 2, 0);
+        }
         let slots = shape.reach(0) + 1;
         let row_floats = slots * channels * phases[0] * phases[1] * pitch;
         let fixed = row_floats * extra_rows;
         let fitting = RING_FLOATS.saturating_sub(fixed) / (row_floats + more_floats * pitch).max(1);
         let strips = output[1]
-            .div_ceil(fitting.clamp(4, output[1].max(4)))
-            .max(MIN_PIECES.div_ceil(output[0]).min(output[1].div_ceil(4)))
+            .div_ceil(fitting.clamp(4 / tile, output[1].max(4)))
+            .max(MIN_PIECES.div_ceil(output[0]).min(output[1].div_ceil(4 / tile)))
             .max(1);
         let strip_rows = output[1].div_ceil(strips);
         let strips = output[1].div_ceil(strip_rows);
-        Self { output, pitch, phases, extra_rows, strip_rows, strips, slots, channels }
+        Self { output, pitch, phases, extra_rows, strip_rows, strips, slots, channels, tile }
     }
 
     /// Elements of one phase of one channel.

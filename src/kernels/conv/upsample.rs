@@ -40,7 +40,7 @@ impl Upsample {
             .collect();
         let biases: Vec<f32> = bias.iter().flat_map(|&b| std::iter::repeat_n(b, boxed)).collect();
         let shape = Shape::plain(inputs, columns, input, [1; 3]);
-        let conv = Conv::with_extra(isa, arithmetic, shape, &transposed, &biases, columns);
+        let conv = Conv::with_tile(isa, arithmetic, shape, &transposed, &biases, 1, columns);
         Self { conv, factor, outputs }
     }
 
@@ -109,7 +109,7 @@ impl Upsample {
             for block in &self.conv.blocks {
                 // SAFETY: column `c` occupies `c * len .. (c + 1) * len` of the worker's own
                 // memory, which the assertion found long enough.
-                unsafe { worker.block(block, start.add(block.output * len), len, len) };
+                unsafe { worker.block(block, 0, start.add(block.output * len), len, len) };
             }
             let columns = worker.extra.chunks_exact(len).collect::<Vec<_>>();
             for (group, columns) in

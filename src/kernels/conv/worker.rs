@@ -1,14 +1,26 @@
 //! One thread's view of a convolution: its ring, and the strip it is working on.
 
+use std::cell::Cell;
+
 use super::micro::{self, Tile, VECTORS};
 use super::ring::Filler;
 use super::shape::SLACK;
 use super::{Block, Conv, Source};
 use crate::kernels::buffer::ScratchPool;
+use crate::kernels::row;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 /// Widest tile a micro-kernel stores: channels and positions.
 const TILE: usize = 8 * 48;
+
+/// Biases of sums that are not outputs yet.
+static ZEROS: [f32; 8] = [0.0; 8];
+
+/// Taps per axis that a micro-kernel sums over: minimal filtering has one row.
+fn conv_taps(conv: &Conv) -> [usize; 3] {
+    let [depth, rows, columns] = conv.shape.kernel;
+    [depth, if conv.geometry.tile > 1 { 1 } else { rows }, columns]
+}
 
 /// A task's state.
 pub(super) struct Worker<'a> {
@@ -26,6 +38,22 @@ pub(super) struct Worker<'a> {
     taps: Vec<usize>,
     /// Number of taps before the first of those.
     skipped: usize,
+    ahead: Ahead,
+}
+
+/// What the next output slice will read from memory, asked for while this one is computed:
+/// strips are too short for the hardware to see them coming.
+#[derive(Default)]
+struct Ahead {
+    /// Input rows of the strip.
+    rows: std::ops::Range<usize>,
+    /// Next input slice.
+    slice: Option<usize>,
+    /// Micro-kernel calls of this slice, so far and in all.
+    calls: Cell<usize>,
+    calls_in_all: usize,
+    /// Rows asked for so far, of all channels.
+    asked: Cell<usize>,
 }
 
 impl<'a> Worker<'a> {
@@ -50,13 +78,15 @@ impl<'a> Worker<'a> {
             held: vec![None; geometry.slots],
             taps: Vec::with_capacity(shape.kernel.iter().product()),
             skipped: 0,
+            ahead: Ahead::new(conv, &rows),
         }
     }
 
     /// Makes the ring hold what output slice `z` needs.
     fn advance(&mut self, z: usize) {
         let Conv { shape, geometry, .. } = self.conv;
-        let [depth_taps, row_taps, column_taps] = shape.kernel;
+        let [depth_taps, row_taps, column_taps] = conv_taps(self.conv);
+        let mut newest = None;
         let slot_stride = geometry.slot_stride();
         self.taps.clear();
         self.skipped = 0;
@@ -70,6 +100,7 @@ impl<'a> Worker<'a> {
                 }
                 continue;
             };
+            newest = Some(slice);
             let slot = slice % geometry.slots;
             if self.held[slot] != Some(slice) {
                 let target = &mut self.ring[slot * slot_stride..][..slot_stride];
@@ -82,27 +113,41 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        let last_row = (geometry.channels - 1) * geometry.channel_stride();
+        self.ahead.start(newest.map(|z| z + shape.stride[0]).filter(|&z| z < shape.input[0]));
+        // The last channel, and with minimal filtering its last transformed row.
+        let mut last_row = (geometry.channels - 1) * geometry.channel_stride();
+        if geometry.tile > 1 {
+            last_row += (geometry.tile + 1) * geometry.phase_len();
+        }
         let positions = geometry.positions(self.strip.1);
         let furthest = self.taps.iter().max().map_or(0, |tap| tap + last_row + positions + SLACK);
         assert!(furthest <= self.ring.len(), "{furthest} of {}", self.ring.len());
     }
 
-    /// Computes `block`'s channels at the strip's `len` positions.
+    /// Computes `block`'s channels at the strip's `len` positions; with minimal filtering, the
+    /// sums of transformed row `phase`.
     ///
     /// # Safety
     ///
     /// `target + channel * stride .. + len` is inside one allocation for each stored channel
     /// of the block, and nothing else uses it meanwhile.
-    pub(super) unsafe fn block(&self, block: &Block, target: *mut f32, stride: usize, len: usize) {
+    pub(super) unsafe fn block(
+        &self,
+        block: &Block,
+        phase: usize,
+        target: *mut f32,
+        stride: usize,
+        len: usize,
+    ) {
         let conv = self.conv;
         debug_assert!(len <= conv.geometry.positions(self.strip.1));
-        let taps_in_all: usize = conv.shape.kernel.iter().product();
-        let weight_stride = taps_in_all * block.width;
-        let weights = &conv.weights[block.weights..][..block.channels * weight_stride];
+        let weight_stride = conv_taps(conv).iter().product::<usize>() * block.width;
+        let weights_len = block.channels * weight_stride;
+        let weights = &conv.weights[block.weights + phase * weights_len..][..weights_len];
         let bias = &conv.bias[block.bias..][..block.width];
         let channel_stride = conv.geometry.channel_stride();
-        let ring = &self.ring[block.first_channel * channel_stride..];
+        let first = block.first_channel * channel_stride + phase * conv.geometry.phase_len();
+        let ring = &self.ring[first..];
         let mut tile = Tile {
             ring: ring.as_ptr(),
             channel_stride,
@@ -111,7 +156,7 @@ impl<'a> Worker<'a> {
             tap_count: self.taps.len(),
             weights: weights[(self.skipped * block.width).min(weights.len())..].as_ptr(),
             weight_stride,
-            bias: bias.as_ptr(),
+            bias: if conv.geometry.tile > 1 { ZEROS.as_ptr() } else { bias.as_ptr() },
             out: target,
             out_stride: stride,
             stored: block.stored,
@@ -152,8 +197,96 @@ impl<'a> Worker<'a> {
                 }
             }
             at += positions;
+            self.ahead.ask(&self.filler);
         }
     }
+
+    /// Minimal filtering: sums of all transformed rows of `block`, into the worker's scratch.
+    pub(super) fn sum_rows(&mut self, block: &Block, groups: usize) {
+        let geometry = &self.conv.geometry;
+        let (phases, len) = (geometry.phases[0], geometry.positions(groups));
+        let stride = geometry.phase_len();
+        assert!(phases * block.width * stride <= self.extra.len() && len <= stride);
+        let start = self.extra.as_mut_ptr();
+        for phase in 0..phases {
+            // SAFETY: channel `c` of this phase occupies `len` floats from
+            // `(phase + c * phases) * stride`, inside the worker's own scratch as asserted.
+            unsafe {
+                self.block(block, phase, start.add(phase * stride), phases * stride, len);
+            }
+        }
+    }
+
+    /// Minimal filtering: turns the sums of one of `block`'s channels into output rows.
+    pub(super) fn store_rows(
+        &self,
+        block: &Block,
+        channel: usize,
+        target: &mut [f32],
+        width: usize,
+    ) {
+        let Conv { isa, geometry, bias, .. } = self.conv;
+        let (tile, pitch, stride) = (geometry.tile, geometry.pitch, geometry.phase_len());
+        let sums = &self.extra[channel * geometry.phases[0] * stride..];
+        let rows = target.len().div_ceil(pitch);
+        let bias = bias[block.bias + channel];
+        for (group, target) in target.chunks_mut(tile * pitch).enumerate() {
+            let target = (target, pitch, tile.min(rows - group * tile));
+            row::tile_out(*isa, tile, target, (&sums[group * pitch..], stride), width, bias);
+        }
+    }
+}
+
+impl Ahead {
+    fn new(conv: &Conv, rows: &std::ops::Range<usize>) -> Self {
+        let Conv { shape, geometry, .. } = conv;
+        let tile = geometry.tile;
+        let phases = if tile > 1 { tile + 2 } else { 1 };
+        let vectors = geometry.positions(rows.len()).div_ceil(micro::lanes(conv.isa));
+        let (first, last) = (rows.start * tile, rows.end * tile - 1);
+        let first = first * shape.stride[1];
+        let end = last * shape.stride[1] + shape.reach(1) + 1;
+        let inside = |y: usize| y.saturating_sub(shape.pad_begin[1]).min(shape.input[1]);
+        Self {
+            rows: inside(first)..inside(end),
+            calls_in_all: (conv.blocks.len() * phases * vectors.div_ceil(VECTORS)).max(1),
+            ..Self::default()
+        }
+    }
+
+    fn start(&mut self, slice: Option<usize>) {
+        self.slice = slice;
+        self.calls.set(0);
+        self.asked.set(0);
+    }
+
+    /// Asks for this call's share of the rows.
+    fn ask(&self, filler: &Filler<'_>) {
+        let Some(slice) = self.slice else { return };
+        let calls = self.calls.get() + 1;
+        self.calls.set(calls);
+        let all = self.rows.len() * filler.shape.inputs;
+        let due = (all * calls).div_ceil(self.calls_in_all).min(all);
+        for row in self.asked.get()..due {
+            let (channel, y) = (row / self.rows.len(), self.rows.start + row % self.rows.len());
+            if let Some((row, _)) = filler.source_row(channel, slice, y) {
+                row.iter().step_by(16).for_each(prefetch);
+            }
+        }
+        self.asked.set(due);
+    }
+}
+
+/// Asks for the cache line of `value`.
+fn prefetch(value: &f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint, without effect on memory; every x86-64 machine has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
 }
 
 impl Conv {

@@ -11,10 +11,12 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
 mod scalar;
+mod winograd;
 
 use super::isa::{Isa, Level};
 
 pub(super) use scalar::round_bf16;
+pub(super) use winograd::transform_weights;
 
 /// What happens to a channel's raw values `v` when they are read:
 /// `t = v * scale + shift`, then `t` where positive and `slope * t` where negative.
@@ -134,6 +136,41 @@ pub fn deviations(
     dispatch!(isa, deviations(values, (rows, width, pitch), shift))
 }
 
+/// Transforms `tile + 2` rows of `source` for minimal filtering with 3 taps across rows; both
+/// slices come with their distance from row to row.
+///
+/// # Panics
+///
+/// If `tile` is neither 2 nor 4 or a slice too short.
+pub fn tile_in(
+    isa: Isa,
+    tile: usize,
+    target: (&mut [f32], usize),
+    source: (&[f32], usize),
+    width: usize,
+) {
+    assert!(tile == 2 || tile == 4);
+    dispatch!(isa, tile_in(tile, target, source, width));
+}
+
+/// Transforms `tile + 2` rows of sums back to at most `tile` rows of the output, and adds
+/// `bias`. `target` comes with its distance from row to row and its number of rows.
+///
+/// # Panics
+///
+/// If `tile` is neither 2 nor 4 or a slice too short.
+pub fn tile_out(
+    isa: Isa,
+    tile: usize,
+    target: (&mut [f32], usize, usize),
+    source: (&[f32], usize),
+    width: usize,
+    bias: f32,
+) {
+    assert!(tile == 2 || tile == 4);
+    dispatch!(isa, tile_out(tile, target, source, width, bias));
+}
+
 /// Count, mean and sum of squared deviations of some values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Moments {
@@ -146,8 +183,8 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// Moments of rows of `width` values, `pitch` apart, in two passes: as exact as it gets in
-    /// f32, however far the mean is from zero.
+    /// Moments of rows of `width` values, `pitch` apart, as deviations from the first row's
+    /// mean: exact to f32 however far the mean is from zero.
     ///
     /// # Panics
     ///
@@ -158,7 +195,10 @@ impl Moments {
         if count == 0.0 {
             return Self::default();
         }
-        let shift = (deviations(isa, values, rows, 0.0)[0] / count) as f32;
+        // The mean of `k` of `n` values is at most `sqrt(n / k - 1)` standard deviations from
+        // that of all, so little is lost to cancellation.
+        let first = deviations(isa, values, (1, rows.1, rows.2), 0.0)[0];
+        let shift = (first / rows.1 as f64) as f32;
         let [sum, squares] = deviations(isa, values, rows, shift);
         Self {
             count,

@@ -41,6 +41,27 @@ macro_rules! compile {
         ) -> [f64; 2] {
             super::scalar::deviations_body(values, rows, shift)
         }
+
+        $(#[$attribute])*
+        pub(super) fn tile_in(
+            tile: usize,
+            target: (&mut [f32], usize),
+            source: (&[f32], usize),
+            width: usize,
+        ) {
+            super::winograd::input_body(tile, target, source, width);
+        }
+
+        $(#[$attribute])*
+        pub(super) fn tile_out(
+            tile: usize,
+            target: (&mut [f32], usize, usize),
+            source: (&[f32], usize),
+            width: usize,
+            bias: f32,
+        ) {
+            super::winograd::output_body(tile, target, source, width, bias);
+        }
     };
 }
 
