@@ -41,6 +41,8 @@ impl Buffer {
         let layout = Self::layout(len);
         // SAFETY: the size is not zero.
         let start = unsafe { std::alloc::alloc(layout) };
+        // The layout is aligned for more than floats.
+        #[allow(clippy::cast_ptr_alignment)]
         let Some(start) = NonNull::new(start.cast::<f32>()) else {
             std::alloc::handle_alloc_error(layout)
         };
