@@ -34,6 +34,7 @@ impl Buffer {
     ///
     /// If that is more than the address space.
     #[must_use]
+    #[allow(clippy::cast_ptr_alignment, reason = "`layout` aligns to a cache line or more")]
     pub fn zeros(len: usize) -> Self {
         if len == 0 {
             return Self { start: NonNull::dangling(), len };

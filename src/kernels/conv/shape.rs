@@ -112,8 +112,8 @@ pub(super) struct Geometry {
 /// Elements a kernel may read beyond the last row.
 pub(super) const SLACK: usize = 64;
 
-/// Floats that a strip's ring may take: half of a 1 MiB second-level cache.
-const RING_FLOATS: usize = 128 * 1024;
+/// Floats that a strip's ring may take: three quarters of a 1 MiB second-level cache.
+const RING_FLOATS: usize = 192 * 1024;
 
 /// Pieces a layer is cut into at least where its size allows, to keep threads busy.
 const MIN_PIECES: usize = 16;

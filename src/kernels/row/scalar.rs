@@ -66,6 +66,7 @@ macro_rules! compile {
 }
 
 compile!();
+#[cfg(target_arch = "x86_64")]
 pub(super) use compile;
 
 #[inline(always)]

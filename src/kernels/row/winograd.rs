@@ -14,8 +14,7 @@ type Rows<const N: usize> = [[f32; LANES]; N];
 /// What the weights of three taps become, for tiles of 2 or 4 rows.
 pub(crate) fn transform_weights(tile: usize, [a, b, c]: [f64; 3]) -> Vec<f64> {
     if tile == 2 {
-        let even = a + c;
-        return vec![a, even / 2.0 + b / 2.0, even / 2.0 - b / 2.0, c];
+        return vec![a, 0.5 * (a + b + c), 0.5 * (a - b + c), c];
     }
     let (even, odd) = (a + c, a / 4.0 + c);
     let [e, o] = [-even / 6.0, odd / 6.0];

@@ -1,1 +1,104 @@
+use super::*;
+use crate::infer::cpu::CpuEngine;
+use crate::model::onnx::Attribute;
+use proptest::prelude::*;
 
+const SELFTEST: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/selftest.onnx"));
+
+const PATCH: [usize; 3] = [8, 8, 8];
+
+fn selftest() -> Graph {
+    Graph::read(SELFTEST).expect("a valid model")
+}
+
+fn lowered(graph: &Graph) -> Result<Plan> {
+    lower(graph, PATCH, Precision::F32, Isa::SCALAR, false).map(|(plan, _)| plan)
+}
+
+#[test]
+fn norms_activations_and_concatenations_are_no_steps() {
+    let plan = lowered(&selftest()).expect("it lowers");
+    // Eleven convolutions and two transposed ones.
+    assert_eq!(plan.steps.len(), 13);
+    assert!(plan.buffers.len() < 8, "{} buffers", plan.buffers.len());
+}
+
+#[test]
+fn no_step_writes_where_something_still_to_be_read_is() {
+    let plan = lowered(&selftest()).expect("it lowers");
+    let place = |tensor: TensorId| plan.tensors[tensor].place;
+    for (at, step) in plan.steps.iter().enumerate() {
+        let later = plan.steps[at..].iter().flat_map(Step::reads);
+        for tensor in later {
+            let written = plan.steps[..at].iter().any(|s| s.out == tensor) || tensor == plan.input;
+            assert!(!written || place(tensor) != place(step.out), "{}", step.name);
+        }
+    }
+}
+
+#[test]
+fn unsupported_operators_are_named() {
+    let mut graph = selftest();
+    graph.nodes[2].op = "Erf".into();
+    let error = lowered(&graph).expect_err("no such operator").to_string();
+    assert!(error.contains("Erf") && error.contains(&graph.nodes[2].name), "{error}");
+}
+
+#[test]
+fn contradictions_are_errors() {
+    type Damage = fn(&mut Node);
+    // (case, what is wrong with the second convolution)
+    let cases: [(&str, Damage); 5] = [
+        ("no weights", |node| node.inputs.truncate(1)),
+        ("stride 0", |node| {
+            node.attributes.insert("strides".into(), Attribute::Ints(vec![0, 1, 1]));
+        }),
+        ("negative pads", |node| {
+            node.attributes.insert("pads".into(), Attribute::Ints(vec![-1; 6]));
+        }),
+        ("odd pads", |node| {
+            node.attributes.insert("pads".into(), Attribute::Ints(vec![1; 3]));
+        }),
+        ("groups", |node| {
+            node.attributes.insert("group".into(), Attribute::Int(3));
+        }),
+    ];
+    for (case, damage) in cases {
+        let mut graph = selftest();
+        damage(&mut graph.nodes[3]);
+        let error = lowered(&graph).expect_err(case);
+        assert_eq!(error.exit_code(), 4, "{case}: {error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn damaged_models_never_panic(at in 0..SELFTEST.len(), byte in any::<u8>()) {
+        let mut bytes = SELFTEST.to_vec();
+        bytes[at] = byte;
+        let _ = CpuEngine::open(&bytes, PATCH, Precision::F32, Isa::SCALAR);
+    }
+
+    #[test]
+    fn damaged_attributes_never_panic(
+        node in 0..28_usize,
+        name in prop::sample::select(vec![
+            "pads", "strides", "dilations", "kernel_shape", "group", "output_padding", "axis",
+        ]),
+        list in prop::collection::vec(-2_i64..6, 0..7),
+        one in -2_i64..6,
+    ) {
+        let mut graph = selftest();
+        let count = graph.nodes.len();
+        let value = if name == "group" || name == "axis" {
+            Attribute::Int(one)
+        } else {
+            Attribute::Ints(list)
+        };
+        graph.nodes[node % count].attributes.insert(name.into(), value);
+        let _ = lowered(&graph);
+    }
+}
