@@ -3,7 +3,7 @@
 //! The reference fills holes in the nonzero mask before it takes the box. A hole is
 //! enclosed by mask voxels, so filling it never moves the box and is left out here.
 
-use ndarray::{ArrayView3, Axis, Slice, parallel::prelude::*};
+use ndarray::{ArrayBase, ArrayView3, Axis, Ix3, RawData, parallel::prelude::*};
 use std::ops::Range;
 
 /// Half-open voxel ranges per axis, `[z, y, x]`.
@@ -27,14 +27,13 @@ pub fn nonzero_box(channels: &[ArrayView3<'_, f32>]) -> Box3 {
     boxes.reduce(|a, b| join(&a, &b)).unwrap_or(whole)
 }
 
-/// The part of `view` inside `bounds`.
+/// The part of a view, for reading or writing, inside `bounds`.
 #[must_use]
-pub fn crop<'a, T>(view: ArrayView3<'a, T>, bounds: &Box3) -> ArrayView3<'a, T> {
-    let mut part = view;
+pub fn crop<S: RawData>(mut view: ArrayBase<S, Ix3>, bounds: &Box3) -> ArrayBase<S, Ix3> {
     for (axis, range) in bounds.iter().enumerate() {
-        part.slice_axis_inplace(Axis(axis), Slice::from(range.clone()));
+        view.slice_axis_inplace(Axis(axis), range.clone().into());
     }
-    part
+    view
 }
 
 /// Number of voxels per axis in `bounds`.

@@ -90,10 +90,7 @@ pub fn segment(
 
     clock.start(Stage::Normalize, channels.len())?;
     for (image, channel) in channels.iter_mut().zip(&config.channels) {
-        let mut part = axes.view_mut(image.view_mut());
-        for (axis, range) in bounds.iter().enumerate() {
-            part.slice_axis_inplace(Axis(axis), range.clone().into());
-        }
+        let part = crop::crop(axes.view_mut(image.view_mut()), &bounds);
         normalize::normalize(part, channel)?;
         clock.advance()?;
     }
@@ -250,10 +247,7 @@ fn paint<T: label::Label>(
     bounds: &crop::Box3,
 ) -> Array3<T> {
     let mut labels = Array3::from_elem(grid.shape, T::default());
-    let mut part = axes.view_mut(labels.view_mut());
-    for (axis, range) in bounds.iter().enumerate() {
-        part.slice_axis_inplace(Axis(axis), range.clone().into());
-    }
+    let part = crop::crop(axes.view_mut(labels.view_mut()), bounds);
     let order = config.resampling.order_logits;
     label::label_resampled_with(logits.view(), plan.separate_back, order, decision, part, &|| true);
     labels
