@@ -63,8 +63,21 @@ impl CpuEngine {
     /// [`Error::Model`] naming node and operator if the graph cannot be run;
     /// [`Error::Device`] if `isa` has no arithmetic of this `precision`.
     pub fn open(onnx: &[u8], patch: [usize; 3], precision: Precision, isa: Isa) -> Result<Self> {
-        let graph = Graph::read(onnx)?;
-        Self::with_plan(lower::lower(&graph, patch, precision, isa, false)?.0, patch, precision)
+        Self::from_graph(&Graph::read(onnx)?, patch, precision, isa)
+    }
+
+    /// As [`open`](Self::open), from a graph in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_graph(
+        graph: &Graph,
+        patch: [usize; 3],
+        precision: Precision,
+        isa: Isa,
+    ) -> Result<Self> {
+        Self::with_plan(lower::lower(graph, patch, precision, isa, false)?.0, patch, precision)
     }
 
     /// As [`open`](Self::open), but stops before the head: the output are the features the
@@ -80,8 +93,21 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Option<(Self, LinearHead)>> {
-        let graph = Graph::read(onnx)?;
-        match lower::lower(&graph, patch, precision, isa, true)? {
+        Self::features_from_graph(&Graph::read(onnx)?, patch, precision, isa)
+    }
+
+    /// As [`open_features`](Self::open_features), from a graph in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn features_from_graph(
+        graph: &Graph,
+        patch: [usize; 3],
+        precision: Precision,
+        isa: Isa,
+    ) -> Result<Option<(Self, LinearHead)>> {
+        match lower::lower(graph, patch, precision, isa, true)? {
             (plan, Some(head)) => Ok(Some((Self::with_plan(plan, patch, precision)?, head))),
             (_, None) => Ok(None),
         }
