@@ -5,7 +5,7 @@ use super::network::{self, Architecture};
 use super::plans::{self, Plan};
 use super::{Fold, Folds, Wrong, folds, postprocessing};
 use crate::model::{ModelConfig, onnx, proto};
-use crate::{Error, Result};
+use crate::Result;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs::File;

@@ -9,5 +9,6 @@ mod engines;
 mod golden;
 mod io;
 mod nifti_files;
+mod nnunet;
 mod resample;
 mod stages;

@@ -53,7 +53,7 @@ fn normalization_matches() {
             });
         let mut image: Array3<f32> = golden::array::<f32, Ix3>("normalize", &case["input"]);
         let expected: Array3<f32> = golden::array::<f32, Ix3>("normalize", &case["expected"]);
-        let channel = Channel { normalization: scheme, intensity };
+        let channel = Channel { normalization: scheme, intensity, use_mask: false };
         normalize::normalize(image.view_mut(), &channel).expect("normalizes");
         let tolerance = case["relative_tolerance"].as_f64().expect("a tolerance") as f32;
         for (got, want) in image.iter().zip(&expected) {
@@ -68,7 +68,7 @@ fn rgb_normalization_refuses_values_outside_its_range() {
     let mut image = Array3::from_elem((1, 1, 2), 300.0);
     let intensity =
         IntensityProperties { mean: 0.0, std: 1.0, percentile_00_5: 0.0, percentile_99_5: 1.0 };
-    let channel = Channel { normalization: Normalization::RgbTo01, intensity };
+    let channel = Channel { normalization: Normalization::RgbTo01, intensity, use_mask: false };
     let error = normalize::normalize(image.view_mut(), &channel).expect_err("300 is no RGB value");
     assert_eq!(error.exit_code(), 3);
 }
