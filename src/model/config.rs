@@ -153,6 +153,9 @@ pub struct Channel {
     pub normalization: Normalization,
     /// The training set's statistics, used by [`Normalization::Ct`].
     pub intensity: IntensityProperties,
+    /// Whether [`Normalization::ZScore`] looks at, and changes, only voxels inside the patient:
+    /// those that are nonzero in any channel, and holes among them.
+    pub use_mask: bool,
 }
 
 /// The JSON as written.
@@ -166,6 +169,8 @@ struct Written {
     intensity_properties: Vec<IntensityProperties>,
     #[serde(default = "ct", deserialize_with = "one_or_many")]
     normalization: Vec<Normalization>,
+    #[serde(default = "no", deserialize_with = "one_or_many")]
+    use_mask_for_norm: Vec<bool>,
     #[serde(default)]
     orientation: Orientation,
     #[serde(default)]
@@ -190,6 +195,10 @@ struct Written {
 
 fn ct() -> Vec<Normalization> {
     vec![Normalization::Ct]
+}
+
+fn no() -> Vec<bool> {
+    vec![false]
 }
 
 fn half() -> f64 {
@@ -228,10 +237,11 @@ impl ModelConfig {
         written.check()
     }
 
-    /// Number of input channels.
+    /// Number of the network's input channels: one per image, and in a cascade one per label
+    /// of the previous stage, which has the same labels.
     #[must_use]
     pub fn input_channels(&self) -> usize {
-        self.channels.len()
+        self.channels.len() + if self.previous_stage.is_some() { self.labels.len() } else { 0 }
     }
 
     /// Number of network outputs the labels imply, where they are listed.
@@ -357,10 +367,18 @@ impl Written {
             "one of each per input channel",
         )?;
         let count = schemes.len().max(intensities.len());
+        let masks = &self.use_mask_for_norm;
+        ensure(
+            masks.len() == 1 || masks.len() == count,
+            "use_mask_for_norm",
+            masks,
+            "one truth value, or one per input channel",
+        )?;
         let channels: Vec<Channel> = (0..count)
             .map(|c| Channel {
                 normalization: schemes[c.min(schemes.len() - 1)],
                 intensity: intensities[c.min(intensities.len() - 1)],
+                use_mask: masks[c.min(masks.len() - 1)],
             })
             .collect();
         for channel in &channels {
