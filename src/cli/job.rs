@@ -48,6 +48,7 @@ impl Job {
             use_gaussian: args.no_gaussian.then_some(false),
             isa: args.isa,
             memory_limit_bytes: args.memory_limit.or_else(peak::available_bytes),
+            ..Options::default()
         };
         let engine =
             EngineOptions { device: args.device, arithmetic: args.precision, isa: args.isa };

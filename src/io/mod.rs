@@ -23,6 +23,7 @@ mod voxels;
 pub use header::{NiftiVersion, SourceHeader};
 pub use limits::Limits;
 pub use save::{LabelArray, check_writable, save_labels};
+pub(crate) use save::{keep, temporary_beside};
 
 use crate::Result;
 use crate::volume::Volume;

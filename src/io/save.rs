@@ -104,9 +104,7 @@ pub fn save_labels(
     assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
     let compress = is_compressed(path)?;
     let write = || -> io::Result<()> {
-        let folder = folder_of(path);
-        fs::create_dir_all(&folder)?;
-        let mut file = temporary_in(&folder)?;
+        let mut file = temporary_beside(path)?;
         let head = encode(header, labels.datatype());
         let body = labels.bytes();
         if compress {
@@ -117,9 +115,7 @@ pub fn save_labels(
             file.write_all(&head)?;
             file.write_all(&body)?;
         }
-        file.as_file().sync_all()?;
-        let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
-        renamed.map(drop).map_err(|e| e.error)
+        keep(file, path, overwrite)
     };
     write().map_err(|source| Error::Write { path: path.to_path_buf(), source })
 }
@@ -176,6 +172,20 @@ fn folder_of(path: &Path) -> PathBuf {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// A file beside `path` that vanishes unless it is [kept](keep); missing folders are created.
+pub(crate) fn temporary_beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = folder_of(path);
+    fs::create_dir_all(&folder)?;
+    temporary_in(&folder)
+}
+
+/// Gives a finished file its name.
+pub(crate) fn keep(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
+    renamed.map(drop).map_err(|e| e.error)
 }
 
 /// A file that vanishes unless it is renamed.

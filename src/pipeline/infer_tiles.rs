@@ -25,7 +25,8 @@ pub(super) fn walked<T>(array: ArrayView4<'_, T>, walk: Walk) -> ArrayView4<'_, 
     array.permuted_axes([0, walk[0] + 1, walk[1] + 1, walk[2] + 1])
 }
 
-fn walked_mut<T>(array: ArrayViewMut4<'_, T>, walk: Walk) -> ArrayViewMut4<'_, T> {
+/// As [`walked`], for writing.
+pub(super) fn walked_mut<T>(array: ArrayViewMut4<'_, T>, walk: Walk) -> ArrayViewMut4<'_, T> {
     array.permuted_axes([0, walk[0] + 1, walk[1] + 1, walk[2] + 1])
 }
 

@@ -14,10 +14,12 @@ pub mod tile;
 mod cascade;
 mod infer_tiles;
 mod plan;
+mod probabilities;
 mod progress;
 
 pub use infer_tiles::mirror_passes;
 pub use plan::{Memory, Plan, plan};
+pub use probabilities::Evidence;
 pub use progress::{Progress, Stage, Timings};
 
 use crate::Result;
@@ -57,6 +59,8 @@ pub struct Options {
     pub step_size: Option<f64>,
     /// Weight overlapping tiles by a Gaussian.
     pub use_gaussian: Option<bool>,
+    /// Keep what the network gave, for [`Evidence::save_npz`].
+    pub keep_evidence: bool,
     /// Refuse a case that would hold more than this many bytes at once.
     pub memory_limit_bytes: Option<u64>,
     /// Instruction set of the steps around the network; `None` for the best there is.
@@ -68,6 +72,8 @@ pub struct Options {
 pub struct Segmentation {
     /// The labels, on the input's grid.
     pub labels: LabelMap,
+    /// What the network gave, if [`Options::keep_evidence`] asked for it.
+    pub evidence: Option<Evidence>,
     /// Grid the network ran on, `[z, y, x]` voxels in the network's axes.
     pub network_shape: [usize; 3],
     /// Tiles per pass and passes per tile (mirrored ones included).
@@ -135,17 +141,30 @@ pub fn segment_as_planned(
     clock.start(Stage::Resample, channels.len())?;
     let image = network_input(channels, previous, mask, &plan, config, engine, &mut clock)?;
 
+    let [z, y, x] = plan.network_shape;
+    let mut kept =
+        options.keep_evidence.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
+    let mut run = Run { plan: &plan, config, engine, options, kept: kept.as_mut() };
     let (labels, tiles) = if plan.has_small_labels(classes) {
-        let (labels, tiles) =
-            label_tiles(image, &plan, config, engine, &grid, options, &mut clock)?;
+        let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
         (LabelMap::U8(labels), tiles)
     } else {
-        let (labels, tiles) =
-            label_tiles(image, &plan, config, engine, &grid, options, &mut clock)?;
+        let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
         (LabelMap::U16(labels), tiles)
     };
+    let evidence = kept.map(|planes| Evidence {
+        planes,
+        head: engine.head().cloned(),
+        decision: plan.decision.clone(),
+        order: config.resampling.order_logits,
+        separate: plan.separate_back,
+        axes: plan.axes,
+        bounds: plan.bounds.clone(),
+        shape: grid.shape,
+    });
     Ok(Segmentation {
         labels,
+        evidence,
         network_shape: plan.network_shape,
         tiles: (tiles, plan.mirrors.len()),
         predicted: plan.peak,
@@ -206,50 +225,64 @@ fn network_input(
     Ok(image)
 }
 
-/// Stages 6 to 11: runs the tiles and labels each slice of the case as soon as the tiles it
-/// depends on are done. Voxels outside the box are background. Returns the number of tiles.
-fn label_tiles<T: Label>(
-    image: Array4<f32>,
-    plan: &Plan,
-    config: &ModelConfig,
-    engine: &mut dyn Engine,
-    grid: &Grid,
-    options: &Options,
-    clock: &mut Clock<'_>,
-) -> Result<(Array3<T>, usize)> {
-    let walk = plan.walk;
-    let walked = |shape: [usize; 3]| walk.map(|axis| shape[axis]);
-    let tiling = Tiling::new(walked(plan.network_shape), walked(config.patch_size), plan.step);
-    let tiles = tiling.origins.len();
-    let gaussian = options.use_gaussian.unwrap_or(config.use_gaussian);
-    let patch = config.patch_size;
-    let weights = if gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
-    clock.start(Stage::Infer, tiles * plan.mirrors.len())?;
+/// A case whose network input is ready.
+struct Run<'a> {
+    plan: &'a Plan,
+    config: &'a ModelConfig,
+    engine: &'a mut dyn Engine,
+    options: &'a Options,
+    /// Where everything the network gives is kept, `[c, z, y, x]`.
+    kept: Option<&'a mut Array4<f32>>,
+}
 
-    let mut labels = Array3::from_elem(grid.shape, T::default());
-    let target = crop::crop(plan.axes.view_mut(labels.view_mut()), &plan.bounds);
-    let mut target = target.permuted_axes(walk);
-    let head = engine.head().cloned();
-    let resize = Resize {
-        source: tiling.image,
-        target: target.dim().into(),
-        order: config.resampling.order_logits,
-        separate: plan.separate_back.and_then(|axis| walk.iter().position(|&w| w == axis)),
-        head: head.as_ref(),
-    };
-    let isa = options.isa.unwrap_or_else(Isa::best);
-    let labeler = Labeler::new(engine.output_channels(), &resize, &plan.decision, isa);
-    let mut done = 0;
-    let pass = infer_tiles::Pass { tiling: &tiling, weights, walk, mirrors: &plan.mirrors };
-    infer_tiles::infer(&image, engine, pass, clock, &mut |planes, first, clock| {
-        let known = first + planes.len_of(Axis(1));
-        let slices = done..labeler.ready(known);
-        done = slices.end;
-        clock.aside(Stage::Label, || {
-            let part = target.slice_mut(s![slices.clone(), .., ..]);
-            labeler.label(planes, first, slices, part);
-        });
-        Ok(labeler.needed(done).unwrap_or(known))
-    })?;
-    Ok((labels, tiles))
+impl Run<'_> {
+    /// Stages 6 to 11: runs the tiles and labels each slice of the case as soon as the tiles
+    /// it depends on are done. Voxels outside the box are background. Returns the number of
+    /// tiles.
+    fn label_tiles<T: Label>(
+        &mut self,
+        image: &Array4<f32>,
+        grid: &Grid,
+        clock: &mut Clock<'_>,
+    ) -> Result<(Array3<T>, usize)> {
+        let Self { plan, config, engine, options, kept } = self;
+        let (walk, patch) = (plan.walk, config.patch_size);
+        let walked = |shape: [usize; 3]| walk.map(|axis| shape[axis]);
+        let tiling = Tiling::new(walked(plan.network_shape), walked(patch), plan.step);
+        let tiles = tiling.origins.len();
+        let gaussian = options.use_gaussian.unwrap_or(config.use_gaussian);
+        let weights = if gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
+        clock.start(Stage::Infer, tiles * plan.mirrors.len())?;
+
+        let mut labels = Array3::from_elem(grid.shape, T::default());
+        let target = crop::crop(plan.axes.view_mut(labels.view_mut()), &plan.bounds);
+        let mut target = target.permuted_axes(walk);
+        let head = engine.head().cloned();
+        let resize = Resize {
+            source: tiling.image,
+            target: target.dim().into(),
+            order: config.resampling.order_logits,
+            separate: plan.separate_back.and_then(|axis| walk.iter().position(|&w| w == axis)),
+            head: head.as_ref(),
+        };
+        let isa = options.isa.unwrap_or_else(Isa::best);
+        let labeler = Labeler::new(engine.output_channels(), &resize, &plan.decision, isa);
+        let mut done = 0;
+        let pass = infer_tiles::Pass { tiling: &tiling, weights, walk, mirrors: &plan.mirrors };
+        infer_tiles::infer(image, *engine, pass, clock, &mut |planes, first, clock| {
+            let known = first + planes.len_of(Axis(1));
+            let slices = done..labeler.ready(known);
+            done = slices.end;
+            clock.aside(Stage::Label, || {
+                let part = target.slice_mut(s![slices.clone(), .., ..]);
+                labeler.label(planes, first, slices, part);
+                if let Some(kept) = kept {
+                    let kept = infer_tiles::walked_mut(kept.view_mut(), walk);
+                    kept.slice_move(s![.., first..known, .., ..]).assign(&planes);
+                }
+            });
+            Ok(labeler.needed(done).unwrap_or(known))
+        })?;
+        Ok((labels, tiles))
+    }
 }

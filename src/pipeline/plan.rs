@@ -97,7 +97,7 @@ pub fn plan(
         bounds,
         crop_time: Duration::ZERO,
     };
-    plan.peak = plan.predict(case, config, engine);
+    plan.peak = plan.predict(case, config, engine, options);
     if let Some(limit_bytes) = options.memory_limit_bytes
         && plan.peak.bytes > limit_bytes
     {
@@ -118,7 +118,13 @@ impl Plan {
     }
 
     /// Bytes held at the largest moment.
-    fn predict(&self, case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Memory {
+    fn predict(
+        &self,
+        case: &Case,
+        config: &ModelConfig,
+        engine: &dyn Engine,
+        options: &Options,
+    ) -> Memory {
         let voxels = |shape: [usize; 3]| shape.iter().map(|&n| n as u64).product::<u64>();
         let float = size_of::<f32>() as u64;
         let (stored, network) = (voxels(case.grid.shape), voxels(self.network_shape));
@@ -152,13 +158,14 @@ impl Plan {
             * float;
         let weights = voxels(config.patch_size) * float;
         let label = if self.has_small_labels(engine.classes()) { 1 } else { 2 };
-        let inferring = image + sums + tile + weights + stored * label;
+        let kept = if options.keep_evidence { network * outputs as u64 * float } else { 0 };
+        let inferring = image + sums + tile + weights + stored * label + kept;
+        // While probabilities are written: largest logit, sum, and two of one class.
+        let writing = if options.keep_evidence { kept + stored * (label + 4 * float) } else { 0 };
 
-        let (bytes, during) = if preparing > inferring {
-            (preparing, "resampling")
-        } else {
-            (inferring, "inference")
-        };
+        let moments =
+            [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
+        let (bytes, during) = moments.into_iter().max().unwrap_or_default();
         Memory { bytes: bytes + engine_bytes + BASE_BYTES, during }
     }
 }

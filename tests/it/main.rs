@@ -11,3 +11,4 @@ mod io;
 mod nifti_files;
 mod resample;
 mod stages;
+mod streaming;
