@@ -11,6 +11,7 @@
 pub mod infer;
 pub mod io;
 pub mod model;
+pub mod nnunet;
 pub mod pipeline;
 pub mod volume;
 

@@ -9,5 +9,6 @@ pub mod registry;
 mod config;
 
 pub use config::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Resampling,
+    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Reader,
+    Resampling,
 };

@@ -1,7 +1,6 @@
 //! The input a cascade's second stage gets from the first: one 0/1 channel per label.
 
 use super::{crop, resample};
-use crate::model::Label;
 use crate::volume::{AxisMap, LabelMap};
 use ndarray::{Array3, ArrayView3, ArrayViewMut4, Axis, Zip};
 
@@ -19,7 +18,7 @@ pub(super) fn fill_channels(
     (axes, bounds): (&AxisMap, &crop::Box3),
     mask: ArrayView3<'_, bool>,
     separate: Option<usize>,
-    wanted: &[Label],
+    wanted: &[u16],
 ) {
     let part: Array3<i32> = match labels {
         LabelMap::U8(labels) => crop::crop(axes.view(labels.view()), bounds).mapv(i32::from),
@@ -33,8 +32,8 @@ pub(super) fn fill_channels(
     });
     let (_, z, y, x) = channels.dim();
     let resampled = resample::resample_labels(part.view(), [z, y, x], separate);
-    for (mut channel, label) in channels.axis_iter_mut(Axis(0)).zip(wanted) {
-        let id = i32::from(label.id);
+    for (mut channel, &id) in channels.axis_iter_mut(Axis(0)).zip(wanted) {
+        let id = i32::from(id);
         Zip::from(&mut channel)
             .and(&resampled)
             .par_for_each(|v, &found| *v = f32::from(u8::from(found == id)));

@@ -220,7 +220,14 @@ fn network_input(
     if let (Some(labels), Some(mask)) = (&previous, &mask) {
         let rest = image.slice_mut(s![images.., .., .., ..]);
         let place = (&plan.axes, &plan.bounds);
-        cascade::fill_channels(rest, labels, place, mask.view(), plan.separate_in, &config.labels);
+        cascade::fill_channels(
+            rest,
+            labels,
+            place,
+            mask.view(),
+            plan.separate_in,
+            &config.previous_stage_labels,
+        );
     }
     Ok(image)
 }

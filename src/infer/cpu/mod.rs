@@ -58,13 +58,22 @@ impl CpuEngine {
     /// [`Error::Model`] naming node and operator if the graph cannot be run;
     /// [`Error::Device`] if `isa` has no arithmetic of this `precision`.
     pub fn open(onnx: &[u8], patch: [usize; 3], precision: Precision, isa: Isa) -> Result<Self> {
-        let graph = Graph::read(onnx)?;
-        Self::new(
-            vec![lower::lower(&graph, patch, precision, isa, false)?.0],
-            None,
-            patch,
-            precision,
-        )
+        Self::from_graph(&Graph::read(onnx)?, patch, precision, isa)
+    }
+
+    /// As [`open`](Self::open), from a graph in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_graph(
+        graph: &Graph,
+        patch: [usize; 3],
+        precision: Precision,
+        isa: Isa,
+    ) -> Result<Self> {
+        let plan = lower::lower(graph, patch, precision, isa, false)?.0;
+        Self::new(vec![plan], None, patch, precision)
     }
 
     /// As [`open`](Self::open), but stops before the head: the output are the features
