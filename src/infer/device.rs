@@ -3,7 +3,7 @@
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
 use crate::model::onnx::Graph;
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -82,7 +82,7 @@ pub struct EngineOptions {
     pub isa: Option<Isa>,
 }
 
-/// Loads an embedded model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
+/// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
 /// for a two-dimensional network).
 ///
 /// `Auto` takes our kernels, or the reference where a network has an operator they lack.
@@ -92,13 +92,13 @@ pub struct EngineOptions {
 /// [`Error::Device`] if the device is not part of this build or fails,
 /// [`Error::Model`] if the network does not load or does not take such patches.
 pub fn open(
-    model: &EmbeddedModel,
+    model: &Model,
     patch: [usize; 3],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
     let ours = || {
-        let graph = &mut |_| Graph::read(model.onnx);
-        open_folds(model.name, 1, graph, patch, options)
+        let graph = &mut |_| Graph::read(&model.onnx()?);
+        open_folds(&model.name, 1, graph, patch, options)
     };
     match options.device {
         Device::Auto => ours().or_else(|lacking| reference(model).map_err(|_| lacking)),
@@ -148,12 +148,12 @@ pub fn open_folds(
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     super::burn::open(model)
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     Err(Error::Device {
         device: Device::Reference.to_string(),
         reason: format!("{} needs a build with the feature `reference`", model.name),

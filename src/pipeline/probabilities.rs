@@ -9,7 +9,7 @@ use super::label::Decision;
 use super::resample::{Pair, nearest_pairs, pairs};
 use crate::infer::LinearHead;
 use crate::volume::AxisMap;
-use crate::{Error, Result};
+use crate::Result;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, Zip};
 use std::io::{self, Write};
@@ -48,23 +48,18 @@ impl Evidence {
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] if the file exists and `overwrite` is off or if writing fails; nothing
+    /// [`Error::Write`](crate::Error::Write) if the file exists and `overwrite` is off or if writing fails; nothing
     /// is left behind then.
     pub fn save_npz(&self, path: &Path, overwrite: bool) -> Result<()> {
-        let write = || -> io::Result<()> {
-            let mut file = crate::io::temporary_beside(path)?;
-            {
-                let mut archive = zip::ZipWriter::new(io::BufWriter::new(file.as_file_mut()));
-                let options = zip::write::SimpleFileOptions::default()
-                    .compression_method(zip::CompressionMethod::Deflated)
-                    .large_file(true);
-                archive.start_file("probabilities.npy", options)?;
-                self.write_npy(&mut archive)?;
-                archive.finish()?.flush()?;
-            }
-            crate::io::keep(file, path, overwrite)
-        };
-        write().map_err(|source| Error::Write { path: path.to_path_buf(), source })
+        crate::io::write_whole(path, overwrite, |file| {
+            let mut archive = zip::ZipWriter::new(io::BufWriter::new(file));
+            let options = zip::write::SimpleFileOptions::default()
+                .compression_method(zip::CompressionMethod::Deflated)
+                .large_file(true);
+            archive.start_file("probabilities.npy", options)?;
+            self.write_npy(&mut archive)?;
+            archive.finish()?.flush()
+        })
     }
 
     fn write_npy(&self, out: &mut impl Write) -> io::Result<()> {
