@@ -13,6 +13,7 @@ pub mod io;
 pub mod model;
 pub mod nnunet;
 pub mod pipeline;
+pub mod preview;
 pub mod volume;
 
 #[doc(hidden)]

@@ -159,7 +159,8 @@ pub struct Channel {
     pub normalization: Normalization,
     /// The training set's statistics, used by [`Normalization::Ct`].
     pub intensity: IntensityProperties,
-    /// Whether [`Normalization::ZScore`] looks at, and changes, only the nonzero region.
+    /// Whether [`Normalization::ZScore`] looks at, and changes, only voxels inside the patient:
+    /// those that are nonzero in any channel, and holes among them.
     pub use_mask: bool,
 }
 
@@ -191,7 +192,7 @@ struct Written {
     intensity_properties: Vec<IntensityProperties>,
     #[serde(default = "ct", deserialize_with = "one_or_many")]
     normalization: Vec<Normalization>,
-    #[serde(default = "unmasked", deserialize_with = "one_or_many")]
+    #[serde(default = "no", deserialize_with = "one_or_many")]
     use_mask_for_norm: Vec<bool>,
     #[serde(default)]
     orientation: Orientation,
@@ -212,8 +213,7 @@ struct Written {
     regions_class_order: Option<Vec<u16>>,
     configuration: Option<String>,
     previous_stage: Option<String>,
-    #[serde(default)]
-    previous_stage_labels: Vec<u16>,
+    previous_stage_labels: Option<Vec<u16>>,
     postprocessing: Option<String>,
     #[serde(default)]
     grade: Grade,
@@ -223,7 +223,7 @@ fn ct() -> Vec<Normalization> {
     vec![Normalization::Ct]
 }
 
-fn unmasked() -> Vec<bool> {
+fn no() -> Vec<bool> {
     vec![false]
 }
 
@@ -344,7 +344,15 @@ impl Written {
             &transpose,
             "an order of the axes 0, 1 and 2",
         )?;
-        let stage = &self.previous_stage_labels;
+        // Both stages of a cascade have the same labels unless the configuration says otherwise.
+        let own = || self.labels.iter().map(|label| label.id).collect();
+        let previous_stage_labels = match (&self.previous_stage, self.previous_stage_labels.take())
+        {
+            (_, Some(list)) => list,
+            (Some(_), None) => own(),
+            (None, None) => Vec::new(),
+        };
+        let stage = &previous_stage_labels;
         ensure(
             stage.iter().all(|&id| id > 0)
                 && all_differ(stage)
@@ -384,7 +392,7 @@ impl Written {
             crop_to_nonzero: self.crop_to_nonzero,
             configuration: self.configuration,
             previous_stage: self.previous_stage,
-            previous_stage_labels: self.previous_stage_labels,
+            previous_stage_labels,
             postprocessing: self.postprocessing,
             grade: self.grade,
             model_path: self.model_path,
@@ -410,7 +418,7 @@ impl Written {
             masks.len() == 1 || masks.len() == count,
             "use_mask_for_norm",
             masks,
-            "one value, or one per input channel",
+            "one truth value, or one per input channel",
         )?;
         let channels: Vec<Channel> = (0..count)
             .map(|c| Channel {
