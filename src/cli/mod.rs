@@ -6,6 +6,7 @@
 
 mod args;
 mod bar;
+mod convert;
 mod interrupt;
 mod job;
 mod list;
@@ -36,6 +37,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Some(Command::Modes(request)) => list::modes(request),
         Some(Command::Models(request)) => list::models(request),
+        Some(Command::Convert(request)) => convert::run(request),
         None => predict::run(&cli.predict),
     };
     match result {
