@@ -3,7 +3,7 @@
 use fastnnunet::Error;
 use fastnnunet::infer::cpu::{CpuEngine, Isa};
 use fastnnunet::infer::{Engine, Precision};
-use fastnnunet::model::{ModelConfig, Reader, onnx::Graph, registry::Registry};
+use fastnnunet::model::{Reader, onnx::Graph};
 use fastnnunet::nnunet::{Fold, Folder, Folds};
 use fastnnunet::volume::Orientation;
 use ndarray::{Array4, ArrayD, Axis};
@@ -334,6 +334,7 @@ proptest! {
 #[test]
 #[cfg(feature = "cli")]
 fn convert_writes_what_other_programs_read() {
+    use fastnnunet::model::{ModelConfig, registry::Registry};
     let program = || assert_cmd::Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
     let out = tempfile::tempdir().expect("folder");
     let target = out.path().join("new");
