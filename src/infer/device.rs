@@ -2,8 +2,8 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
-use crate::model::onnx::Graph;
 use crate::model::Model;
+use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -91,11 +91,7 @@ pub struct EngineOptions {
 ///
 /// [`Error::Device`] if the device is not part of this build or fails,
 /// [`Error::Model`] if the network does not load or does not take such patches.
-pub fn open(
-    model: &Model,
-    patch: [usize; 3],
-    options: &EngineOptions,
-) -> Result<Box<dyn Engine>> {
+pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
     let ours = || {
         let graph = &mut |_| Graph::read(&model.onnx()?);
         open_folds(&model.name, 1, graph, patch, options)

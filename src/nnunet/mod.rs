@@ -31,6 +31,7 @@ mod postprocessing;
 
 pub use folder::Folder;
 pub use folds::{Fold, Folds};
+pub use postprocessing::read_pickle as read_postprocessing;
 
 use crate::Error;
 use std::fmt;

@@ -7,9 +7,9 @@
 use super::crop::{self, Box3};
 use super::label::Decision;
 use super::resample::{Pair, nearest_pairs, pairs};
+use crate::Result;
 use crate::infer::LinearHead;
 use crate::volume::AxisMap;
-use crate::Result;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, Zip};
 use std::io::{self, Write};

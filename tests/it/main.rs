@@ -11,6 +11,7 @@ mod io;
 mod labels;
 mod models;
 mod nifti_files;
+mod postprocess;
 mod preview;
 mod resample;
 mod stages;
