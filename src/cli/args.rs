@@ -40,6 +40,35 @@ pub(crate) enum Command {
     Modes(ListArgs),
     /// List the models inside this program
     Models(ListArgs),
+    /// Turn a trained folder of nnU-Net into an ONNX file and its configuration
+    Convert(ConvertArgs),
+}
+
+/// Writes NAME.onnx and NAME.json, ready for `--models-dir` or for the program's own `models/`
+/// and `config/`. The ONNX file runs in any runtime: opset 17, `input` to `output`.
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// Folder with plans.json, dataset.json and fold_*, or the .ini of FastnnUNet's engine
+    #[arg(value_name = "FOLDER")]
+    pub(crate) source: PathBuf,
+    /// Folder to write to
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// Which training: a number or all [default: the first there is]
+    #[arg(long, value_name = "FOLD")]
+    pub(crate) fold: Option<String>,
+    /// Checkpoint file [default: checkpoint_final.pth, or checkpoint_best.pth]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) checkpoint: Option<String>,
+    /// Name of the model [default: of the data set and configuration]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Run the folder's network and the written one on a sample and compare
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Replace files that exist
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 #[derive(Debug, Args)]

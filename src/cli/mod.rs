@@ -7,6 +7,7 @@
 mod args;
 mod bar;
 mod cases;
+mod convert;
 mod interrupt;
 mod job;
 mod list;
@@ -36,6 +37,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Some(Command::Modes(request)) => list::modes(request).map(|()| 0),
         Some(Command::Models(request)) => list::models(request).map(|()| 0),
+        Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
         None => predict::run(&cli.predict),
     };
     match result {

@@ -4,8 +4,8 @@ use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::plans::{self, Plan};
 use super::{Fold, Folds, Wrong, folds, postprocessing};
+use crate::Result;
 use crate::model::{ModelConfig, onnx, proto};
-use crate::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -79,11 +79,16 @@ impl Folder {
     /// `model_path` as the ONNX file.
     #[must_use]
     pub fn config_json(&self, model_path: &str) -> String {
-        let mut config = self.plan.config.clone();
-        config.insert("model_path".into(), model_path.into());
-        let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
-        text.push('\n');
-        text
+        super::pretty(&self.plan.config, model_path)
+    }
+
+    /// A name for the model, from the data set's and the configuration's.
+    #[must_use]
+    pub fn suggested_name(&self) -> String {
+        let name = self.plan.dataset_name.as_deref().unwrap_or("nnunet");
+        // `Dataset012_Liver`
+        let short = name.split_once('_').map_or(name, |(_, short)| short);
+        super::model_name(&format!("{short}_{}", self.configuration))
     }
 
     /// nnU-Net's configuration, for instance `3d_fullres`.

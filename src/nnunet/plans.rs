@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) previous_stage: Option<String>,
     /// Name of the plans, as in folder names.
     pub(super) plans_name: Option<String>,
+    /// Name of the data set, such as `Dataset012_Liver`.
+    pub(super) dataset_name: Option<String>,
 }
 
 /// Reads a JSON file of nnU-Net. Python writes `NaN` and `Infinity`, which JSON lacks; they
@@ -101,6 +103,7 @@ pub(super) fn read(
     }
     let (class, arguments) = architecture(&resolved, rank)?;
     let one_hot = if previous_stage.is_some() { labels.foreground().len() } else { 0 };
+    let name = |field: &str| plans.get(field).and_then(Value::as_str).map(str::to_owned);
     Ok(Plan {
         config,
         class,
@@ -109,7 +112,8 @@ pub(super) fn read(
         input_channels: image_channels + one_hot,
         output_channels: labels.heads(),
         previous_stage,
-        plans_name: plans.get("plans_name").and_then(Value::as_str).map(str::to_owned),
+        plans_name: name("plans_name"),
+        dataset_name: name("dataset_name"),
     })
 }
 

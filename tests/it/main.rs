@@ -12,6 +12,7 @@ mod labels;
 mod models;
 mod nifti_files;
 mod postprocess;
+mod nnunet;
 mod preview;
 mod resample;
 mod stages;
