@@ -6,8 +6,11 @@ mod cases;
 mod cli;
 mod cpu;
 mod engines;
+#[cfg(feature = "cli")]
+mod folders;
 mod golden;
 mod io;
 mod nifti_files;
 mod resample;
 mod stages;
+mod tricky;

@@ -39,7 +39,7 @@ run("plain", "plain", "plain")
 run("mirroring", "plain", "plain", mirror="auto")
 run("step_0.7", "plain", "plain", step=0.7)
 run("no_gaussian", "plain", "plain", gaussian=False)
-run("probabilities", "plain", "small", probabilities=True)
+run("probabilities", "plain", "small_box", probabilities=True)
 run("smaller_than_patch", "plain", "small", tricky=[3, 4])
 run("empty", "plain", "zeros", tricky=[2])
 run("crop", "plain", "box", tricky=[1])
@@ -60,7 +60,8 @@ run("2d_thin", "2d", "plain", tricky=[20])
 # Regions: sigmoid above one half, painted in order.
 model("regions", 4, configuration(PATCH, SPACING, TINY), labels=REGIONS,
       dataset_more={"regions_class_order": [1, 2, 3]}, calibrate=("flipped",))
-run("regions", "regions", "flipped", probabilities=True)
+run("regions", "regions", "flipped")
+run("region_probabilities", "regions", "small_box", probabilities=True)
 
 model("lowres", 5, chosen="3d_lowres", configurations=(CASCADE := {
     "3d_lowres": configuration([12, 16, 16], [5.0, 3.5, 3.5], TINY, next_stage="3d_cascade_fullres"),

@@ -43,6 +43,7 @@ IMAGES = {
     "thick": ("LPS", (0.9, 0.9, 5.0), lambda: scan(504, (48, 44, 10), 3.0), {}),
     "tall": ("LPS", (2.4, 1.3, 1.4), lambda: scan(505, (24, 46, 38), 2.5), {}),
     "small": ("LAS", (1.9, 2.1, 3.2), lambda: scan(506, (17, 15, 9)), {}),
+    "small_box": ("LAS", (1.9, 2.1, 3.2), lambda: boxed((22, 20, 13), (3, 2, 2), (20, 17, 11), 510), {}),
     "zeros": ("LPS", (1.5, 1.5, 3.0), lambda: np.zeros((20, 18, 10), np.int16), {}),
     "oblique": ("PIR", (1.7, 1.6, 2.4), lambda: scan(507, (26, 24, 28)), {"tilt_degrees": 12.0}),
     "flipped": ("RAS", (1.6, 1.7, 2.6), lambda: scan(508, (32, 30, 20)), {}),

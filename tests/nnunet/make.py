@@ -18,6 +18,7 @@ warnings.simplefilter("ignore")
 
 import nibabel as nib  # noqa: E402
 import numpy as np  # noqa: E402
+import SimpleITK as sitk  # noqa: E402
 import torch  # noqa: E402
 
 import balance  # noqa: E402
@@ -73,7 +74,7 @@ def make_run(run, folders):
     repack(target)
     labels = nib.load(target)
     array = np.asarray(labels.dataobj).transpose(2, 1, 0)
-    margin, logits, agreement = reference.margins(model, inputs, previous)
+    margin, logits, agreement, moved = reference.margins(model, inputs, previous)
     assert margin.shape[1:] == array.shape
     save_gz(EXPECTED / f"{run['name']}_margin.npy.gz", margin.astype(np.float32))
     entry = {"name": run["name"], "model": str(folder.relative_to(HERE)),
@@ -85,8 +86,10 @@ def make_run(run, folders):
     if run["previous_model"]:
         entry["previous_model"] = str(folders[run["previous_model"]].relative_to(HERE))
     if probabilities is not None:
+        print(f"run {run['name']}: fp16 moves probabilities by {moved[0]:.4f} at most, {moved[1]:.6f} on average")
         entry["probabilities"] = f"expected/{run['name']}_probabilities.npy.gz"
         save_gz(EXPECTED / f"{run['name']}_probabilities.npy.gz", probabilities.astype(np.float32))
+    entry["keeps_grid"] = same_grid(target, inputs[0])
     if run["tricky"]:
         entry["tricky"] = run["tricky"]
     counts = np.bincount(array.ravel())
@@ -99,6 +102,16 @@ def make_run(run, folders):
     print(f"run {run['name']}: {array.shape} {array.dtype}, shares {text}, "
           f"within rounding {near.mean():.5f}, without fp16 {agreement:.5f}, logits to {np.abs(logits.numpy()).max():.0f}")
     return entry
+
+
+def same_grid(path, source):
+    """Whether ITK sees labels where it sees the image; nibabel's readers may have taken another affine."""
+    try:
+        a, b = sitk.ReadImage(str(path)), sitk.ReadImage(str(source))
+    except RuntimeError:  # sheared: nibabel writes what ITK refuses
+        return False
+    pairs = ((a.GetSpacing(), b.GetSpacing()), (a.GetOrigin(), b.GetOrigin()), (a.GetDirection(), b.GetDirection()))
+    return all(np.allclose(x, y, atol=1e-4) for x, y in pairs)
 
 
 def arguments(run, folders):

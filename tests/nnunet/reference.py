@@ -142,8 +142,9 @@ def margins(model, images, previous=None):
     """Per voxel of the file: distance between the two best classes and what fp16 explains of it.
 
     For regions, distance from one half (logit 0) of the region that would change the label first.
-    Also returns the reference's logits on the network's grid and the share of voxels that keep their
-    label when tiles are blended without fp16.
+    Also returns the reference's logits on the network's grid, the share of voxels that keep their
+    label when tiles are blended without fp16, and how far probabilities move then, at most and on
+    average.
     """
     data, properties = preprocess(model, images, previous)
     with quiet():
@@ -175,6 +176,8 @@ def margins(model, images, previous=None):
         margin, rounding = ranked[0] - ranked[1], errors.sum(0)
     decide = model.label_manager.convert_logits_to_segmentation
     agreement = (np.asarray(decide(to_file(exact.float()))) == np.asarray(decide(resampled))).mean()
+    chances = [np.asarray(model.label_manager.apply_inference_nonlin(to_file(v))) for v in (exact.float(), logits)]
+    moved = np.abs(chances[0] - chances[1])
     whole = np.zeros((2, *properties["shape_before_cropping"]))
     whole[0] = np.inf
     inside = tuple(slice(a, b) for a, b in properties["bbox_used_for_cropping"])
@@ -187,7 +190,7 @@ def margins(model, images, previous=None):
     far = whole[0] > 4 * whole[1]
     whole[0][far], whole[1][far] = np.inf, 0
     with np.errstate(over="ignore"):
-        return whole.astype(np.float16), logits, float(agreement)
+        return whole.astype(np.float16), logits, float(agreement), (float(moved.max()), float(moved.mean()))
 
 
 def on_file_grid(values, reader, properties):
