@@ -6,6 +6,8 @@ mod cases;
 mod cli;
 mod cpu;
 mod engines;
+#[cfg(feature = "cli")]
+mod folders;
 mod golden;
 mod io;
 mod labels;
@@ -17,3 +19,4 @@ mod preview;
 mod resample;
 mod stages;
 mod streaming;
+mod tricky;
