@@ -7,6 +7,7 @@
 pub mod crop;
 pub mod label;
 pub mod normalize;
+pub mod postprocess;
 pub mod resample;
 pub mod stitch;
 pub mod tile;

@@ -9,5 +9,6 @@ mod engines;
 mod golden;
 mod io;
 mod nifti_files;
+mod postprocess;
 mod resample;
 mod stages;
