@@ -4,6 +4,7 @@ mod build_script;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+mod cortical;
 mod cpu;
 mod engines;
 mod golden;
