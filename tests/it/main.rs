@@ -4,6 +4,7 @@ mod build_script;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+mod cortical;
 mod cpu;
 mod engines;
 #[cfg(feature = "cli")]
@@ -13,8 +14,8 @@ mod io;
 mod labels;
 mod models;
 mod nifti_files;
-mod postprocess;
 mod nnunet;
+mod postprocess;
 mod preview;
 mod resample;
 mod stages;

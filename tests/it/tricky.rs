@@ -86,14 +86,14 @@ fn case_04_padding_is_the_mean_of_a_ct_and_not_air() {
         percentile_00_5: -1000.0,
         percentile_99_5: 1000.0,
     };
-    let channel = Channel { normalization: Normalization::Ct, intensity };
+    let channel = Channel { normalization: Normalization::Ct, intensity, use_mask: false };
     let mut image = Array3::from_elem((1, 1, 2), -1000.0_f32);
-    normalize::normalize(image.view_mut(), &channel).expect("normalizes");
+    normalize::normalize(image.view_mut(), &channel, None).expect("normalizes");
     let tiling = tile::Tiling::new([1, 1, 2], [1, 1, 4], 0.5);
     let mut tile = Array4::from_elem((1, 1, 1, 4), f32::NAN);
-    tiling.cut(image.view().insert_axis(ndarray::Axis(0)), tiling.origins[0], &mut tile);
+    tiling.cut(image.view().insert_axis(ndarray::Axis(0)), tiling.origins[0], tile.view_mut());
     let mut mean = Array3::from_elem((1, 1, 1), 40.0_f32);
-    normalize::normalize(mean.view_mut(), &channel).expect("normalizes");
+    normalize::normalize(mean.view_mut(), &channel, None).expect("normalizes");
     assert_eq!(tile.as_slice().expect("contiguous"), [mean[[0, 0, 0]], -52.0, -52.0, 0.0]);
 }
 
