@@ -14,6 +14,7 @@ pub mod model;
 pub mod nnunet;
 pub mod pipeline;
 pub mod preview;
+pub mod segmenter;
 pub mod volume;
 
 #[doc(hidden)]

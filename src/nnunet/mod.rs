@@ -35,6 +35,7 @@ pub use convert::{Converted, Difference, convert, model_name, verify};
 pub use engine_ini::EngineIni;
 pub use folder::Folder;
 pub use folds::{Fold, Folds};
+pub use postprocessing::read_pickle as read_postprocessing;
 
 use crate::Error;
 use serde_json::{Map, Value};

@@ -2,8 +2,9 @@
 
 use super::canvas::{Picture, Plane, Rgb};
 use super::{Window, blend};
+use ndarray::parallel::prelude::*;
 use ndarray::{ArrayView3, Axis};
-use rayon::prelude::*;
+use rayon::slice::ParallelSliceMut as _;
 
 /// A structure lets this part of what is behind its surface through.
 const TRANSLUCENCY: f32 = 0.5;
