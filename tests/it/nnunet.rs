@@ -194,8 +194,8 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("n_stages", "plans.json", |p| kwargs(p)["n_stages"] = 100.into()),
         ("strides", "plans.json", |p| kwargs(p)["strides"][0] = json!([1, 0, 1])),
         ("features_per_stage", "plans.json", |p| kwargs(p)["features_per_stage"] = json!([1])),
-        ("resample_torch_fornnunet", "plans.json", |p| {
-            config(p)["resampling_fn_data"] = "resample_torch_fornnunet".into();
+        ("resample_torch_simple", "plans.json", |p| {
+            config(p)["resampling_fn_data"] = "resample_torch_simple".into();
         }),
         ("no_resampling_hack", "plans.json", |p| {
             config(p)["resampling_fn_probabilities"] = "no_resampling_hack".into();
