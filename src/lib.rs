@@ -12,6 +12,7 @@ pub mod infer;
 pub mod io;
 pub mod model;
 pub mod pipeline;
+pub mod preview;
 pub mod volume;
 
 #[doc(hidden)]

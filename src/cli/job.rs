@@ -2,7 +2,7 @@
 
 use super::args::{Mirror, PredictArgs};
 use super::peak;
-use fastnnunet::model::{ModelConfig, registry};
+use fastnnunet::model::{Model, ModelConfig, registry};
 use fastnnunet::pipeline::Options;
 use fastnnunet::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub(crate) struct Job {
     pub(crate) output: PathBuf,
     /// The mode, where one was asked for.
     pub(crate) mode: Option<String>,
-    pub(crate) model: &'static registry::EmbeddedModel,
+    pub(crate) model: std::sync::Arc<Model>,
     pub(crate) config: ModelConfig,
     pub(crate) options: Options,
 }
@@ -33,7 +33,7 @@ impl Job {
             Some(path) => read_config(path)?,
             None => model.config()?,
         };
-        let name = args.mode.as_deref().unwrap_or(model.name);
+        let name = args.mode.as_deref().unwrap_or(&model.name);
         let output = args.output.clone().unwrap_or_else(|| {
             Path::new("results").join(format!("{}_{name}.nii.gz", case(&input)))
         });
@@ -49,9 +49,9 @@ impl Job {
     }
 }
 
-fn choose_model(args: &PredictArgs) -> Result<&'static registry::EmbeddedModel> {
+fn choose_model(args: &PredictArgs) -> Result<std::sync::Arc<Model>> {
     if let Some(name) = &args.model {
-        return registry::find(name).ok_or_else(|| Error::Usage {
+        return registry::find(name).cloned().ok_or_else(|| Error::Usage {
             what: "--model".into(),
             found: name.clone(),
             expected: format!("one of {}", super::list::model_names()),
@@ -59,6 +59,7 @@ fn choose_model(args: &PredictArgs) -> Result<&'static registry::EmbeddedModel> 
     }
     let mode = args.mode.as_deref().unwrap_or_default();
     registry::resolve(mode, args.quality.as_deref(), args.variant.as_deref())
+        .map(|selection| selection.model().clone())
 }
 
 /// No model for cortical bone is built in yet; saying so beats leaving it out silently.

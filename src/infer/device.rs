@@ -2,7 +2,7 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -57,7 +57,7 @@ impl FromStr for Device {
     }
 }
 
-/// Loads an embedded model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
+/// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
 /// for a two-dimensional network).
 ///
 /// `Auto` takes our kernels, or the reference where a network has an operator they lack.
@@ -66,7 +66,7 @@ impl FromStr for Device {
 ///
 /// [`Error::Device`] if the device is not part of this build or fails,
 /// [`Error::Model`] if the network does not load or does not take such patches.
-pub fn open(model: &EmbeddedModel, patch: [usize; 3], device: Device) -> Result<Box<dyn Engine>> {
+pub fn open(model: &Model, patch: [usize; 3], device: Device) -> Result<Box<dyn Engine>> {
     match device {
         Device::Auto => cpu(model, patch).or_else(|lacking| reference(model).map_err(|_| lacking)),
         Device::Cpu => cpu(model, patch),
@@ -78,24 +78,24 @@ pub fn open(model: &EmbeddedModel, patch: [usize; 3], device: Device) -> Result<
     }
 }
 
-fn cpu(model: &EmbeddedModel, patch: [usize; 3]) -> Result<Box<dyn Engine>> {
-    let engine = CpuEngine::open(model.onnx, patch, Precision::F32, Isa::best());
+fn cpu(model: &Model, patch: [usize; 3]) -> Result<Box<dyn Engine>> {
+    let engine = CpuEngine::open(&model.onnx()?, patch, Precision::F32, Isa::best());
     match engine {
         Ok(engine) => Ok(Box::new(engine)),
         Err(Error::Model { found, expected, .. }) => {
-            Err(Error::Model { model: model.name.to_owned(), found, expected })
+            Err(Error::Model { model: model.name.to_string(), found, expected })
         }
         Err(error) => Err(error),
     }
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     super::burn::open(model)
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     Err(Error::Device {
         device: Device::Reference.to_string(),
         reason: format!("{} needs a build with the feature `reference`", model.name),

@@ -128,11 +128,12 @@ fn engines_describe_themselves() {
     for (device, _) in ENGINES {
         for model in registry::models() {
             let patch = model.config().expect("checked by the build").patch_size;
-            let Some(engine) = engine(model.name, patch, device) else { continue };
+            let Some(engine) = engine(&model.name, patch, device) else { continue };
             // The CPU adds its instruction set.
             assert!(engine.device().starts_with(&device.to_string()), "{}", engine.device());
-            assert_eq!(engine.input_channels(), model.input_channels);
-            assert_eq!(engine.output_channels(), model.output_channels);
+            let facts = model.facts().expect("known to the build");
+            assert_eq!(engine.input_channels(), facts.input_channels);
+            assert_eq!(engine.output_channels(), facts.output_channels);
         }
     }
 }
