@@ -2,8 +2,8 @@
 
 use super::canvas::{Picture, Plane, Rgb};
 use super::{Window, blend};
-use rayon::prelude::*;
 use ndarray::{ArrayView3, Axis};
+use rayon::prelude::*;
 
 /// A structure lets this part of what is behind its surface through.
 const TRANSLUCENCY: f32 = 0.5;
