@@ -108,7 +108,11 @@ pub(super) fn select(
                 continue;
             };
             if parts.iter().all(|(_, model)| fits(model)) {
-                let why = passed_over.join(", ");
+                let why = match (&passed_over[..], request.quality.or(request.variant)) {
+                    ([], Some(_)) => ", as asked".to_owned(),
+                    ([], None) => ", the best for it".to_owned(),
+                    (reasons, _) => format!(" because {}", reasons.join(", ")),
+                };
                 return selection(registry, mode, choice, &parts, &why);
             }
             passed_over.push(format!("{} does not fit", candidate.name()));
@@ -117,7 +121,7 @@ pub(super) fn select(
     }
     match smallest {
         Some((choice, parts)) => {
-            let why = format!("{}, so the smallest is tried", passed_over.join(", "));
+            let why = format!(" because {}, so the smallest is tried", passed_over.join(", "));
             selection(registry, mode, choice, &parts, &why)
         }
         None => Err(missing(mode, &choices)),
@@ -190,12 +194,7 @@ fn selection(
     let names = parts.iter().map(|(_, model)| &*model.name).collect::<Vec<_>>().join(" + ");
     let asked = [mode.name.clone(), choice.title()].join(" ");
     let grade_name = format!("{grade:?}").to_lowercase();
-    let mut why = format!("{names} (grade {grade_name}) answers mode {}", asked.trim_end());
-    if reason.is_empty() {
-        why += ": the best there is for it";
-    } else {
-        let _ = write!(why, " because {reason}");
-    }
+    let mut why = format!("{names} (grade {grade_name}) answers mode {}{reason}", asked.trim_end());
     if !rest.is_empty() {
         let total = table.labels.len();
         let _ = write!(why, "; it labels {} of the mode's {total} structures", labels.len());
