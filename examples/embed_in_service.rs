@@ -18,7 +18,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let model = selection.model();
         let config = model.config()?;
         // Weights are loaded once and serve every case.
-        let mut engine = infer::open(model, config.patch_size, infer::Device::Auto)?;
+        let mut engine = infer::open(model, config.patch_size, &infer::EngineOptions::default())?;
         for case in &cases {
             match segment(case, &config, engine.as_mut()) {
                 Ok(output) => println!("{} -> {}", case.display(), output.display()),

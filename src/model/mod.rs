@@ -14,7 +14,8 @@ mod selection;
 mod subset;
 
 pub use config::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Resampling,
+    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Reader,
+    Resampling,
 };
 pub use installed::{Facts, Model};
 pub use selection::{Request, SelectedPart, Selection};

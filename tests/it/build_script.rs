@@ -31,8 +31,8 @@ struct Package(TempDir);
 impl Package {
     fn new() -> Self {
         let package = Self(tempfile::tempdir().expect("temporary folder"));
-        package
-            .onnx(&registry::find("selftest").expect("self-test model").onnx().expect("embedded"));
+        let selftest = registry::find("selftest").expect("self-test model");
+        package.onnx(&selftest.onnx().expect("embedded"));
         package.write("config/3d_fullres/knee.json", CONFIG);
         package
     }

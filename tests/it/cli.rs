@@ -17,7 +17,11 @@ fn program() -> Command {
 /// The program ready to run the self-test network from `input` to `output`.
 fn selftest(input: &Path, output: &Path) -> Command {
     let mut command = program();
-    command.args(["--model", "selftest", "-i"]).arg(input).arg("-o").arg(output);
+    command
+        .args(["--model", "selftest", "--precision", "f32", "-i"])
+        .arg(input)
+        .arg("-o")
+        .arg(output);
     command
 }
 
