@@ -119,7 +119,7 @@ impl Canvas {
                     let at = [z, y, x];
                     let offset = |k: usize| (at[k] as f64 * SPACING[k] - center[k]) / radii[k];
                     let square: f64 = (0..3).map(|k| offset(k).powi(2)).sum();
-                    if square < 0.9 || square < 1.0 && self.random() % 4 > 0 {
+                    if square < 0.9 || square < 1.0 && !self.random().is_multiple_of(4) {
                         self.labels[at] = label;
                     }
                 }
