@@ -7,9 +7,17 @@ mod cli;
 mod cortical;
 mod cpu;
 mod engines;
+#[cfg(feature = "cli")]
+mod folders;
 mod golden;
 mod io;
+mod labels;
+mod models;
 mod nifti_files;
+mod nnunet;
 mod postprocess;
+mod preview;
 mod resample;
 mod stages;
+mod streaming;
+mod tricky;
