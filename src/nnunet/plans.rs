@@ -256,10 +256,13 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
         if kind == "seg" && !cascade {
             continue;
         }
-        if function.is_some_and(|f| f != "resample_data_or_seg_to_shape") {
+        // PyTorch's interpolation is linear, with the nearest slice along a separate axis; the
+        // same as ours of order 1 but for labels, which only a cascade resamples.
+        let torch = function == Some("resample_torch_fornnunet") && kind != "seg";
+        if !torch && function.is_some_and(|f| f != "resample_data_or_seg_to_shape") {
             return Err(Wrong::new(
                 format!("{name} {}", function.unwrap_or_default()),
-                "resample_data_or_seg_to_shape",
+                "resample_data_or_seg_to_shape or, without a cascade, resample_torch_fornnunet",
             ));
         }
         let empty = Map::new();
@@ -267,6 +270,9 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
         let arguments = resolved.get(&key).and_then(Value::as_object).unwrap_or(&empty);
         // The function's own defaults, where the plans leave an argument out.
         let (mut order, mut order_z, mut separate) = (3, 0, Value::Bool(false));
+        if torch {
+            (order, separate) = (1, Value::Null);
+        }
         for (argument, value) in arguments {
             let refused = || Wrong::new(format!("{argument} {value} in {key}"), "the usual value");
             match argument.as_str() {
@@ -276,6 +282,10 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
                     separate = value.clone();
                 }
                 "is_seg" if *value == Value::Bool(kind == "seg") => {}
+                "mode" if torch && value == "linear" => {}
+                "aniso_axis_mode" if torch && value == "nearest-exact" => {}
+                // How the reference runs, not what it computes.
+                "device" | "num_threads" | "memefficient_seg_resampling" if torch => {}
                 "separate_z_anisotropy_threshold" if value.as_f64() == Some(3.0) => {}
                 _ => return Err(refused()),
             }

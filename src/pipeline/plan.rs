@@ -112,9 +112,10 @@ pub fn plan(
 }
 
 impl Plan {
-    /// Whether labels fit one byte.
+    /// Whether labels are written as bytes: below 255, as in the reference, which takes two
+    /// bytes for label 255 already.
     pub(super) fn has_small_labels(&self, classes: usize) -> bool {
-        u8::try_from(self.decision.largest_label(classes)).is_ok()
+        self.decision.largest_label(classes) < u16::from(u8::MAX)
     }
 
     /// Bytes held at the largest moment.

@@ -3,6 +3,7 @@
 
 use assert_cmd::Command;
 use fastnnunet::io;
+use fastnnunet::model::Reader;
 use flate2::read::GzDecoder;
 use ndarray::{Array3, Array4, Axis};
 use ndarray_npy::ReadNpyExt;
@@ -118,7 +119,10 @@ fn program(model: &Path, output: &Path) -> Command {
 }
 
 fn load(path: &Path) -> io::Scan {
-    io::load(path, io::Limits::default()).unwrap_or_else(|e| panic!("{e}"))
+    let limits = io::Limits::default();
+    // nibabel reads, and writes, affines that are not orthogonal.
+    let scan = io::load(path, limits).or_else(|_| io::load_as(path, Some(Reader::Nibabel), limits));
+    scan.unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn unzipped(path: &Path) -> Vec<u8> {
