@@ -57,6 +57,7 @@ impl Run {
     }
 
     /// Compares a written label map with the reference's: labels, grid and sample type.
+    #[expect(clippy::print_stdout, reason = "the margins are for whoever runs the tests")]
     fn compare(&self, output: &Path) {
         let name = &self.name;
         let (got, expected) = (load(output), load(&self.file("expected")));
@@ -304,6 +305,9 @@ fn copied(name: &str) -> (tempfile::TempDir, PathBuf) {
     (folder, target)
 }
 
+/// Makes a results folder unusable.
+type Spoil<'a> = Box<dyn Fn(&Path) + 'a>;
+
 #[test]
 fn unusable_folders_are_code_4_and_name_the_reason() {
     let edit_plans = |model: &Path, from: &str, to: &str| {
@@ -313,7 +317,6 @@ fn unusable_folders_are_code_4_and_name_the_reason() {
         fs::write(plans, text.replace(from, to)).expect("writes");
     };
     let checkpoint = |model: &Path| model.join("fold_0/checkpoint_final.pth");
-    type Spoil<'a> = Box<dyn Fn(&Path) + 'a>;
     let cases: [(&str, Spoil<'_>, &str); 7] = [
         ("class", Box::new(|m| edit_plans(m, "unet.PlainConvUNet", "primus.Primus")), "Primus"),
         ("activation", Box::new(|m| edit_plans(m, "torch.nn.LeakyReLU", "torch.nn.GELU")), "GELU"),
@@ -462,7 +465,7 @@ mod batch {
             .expect("starts");
         let started = Instant::now();
         while results(halves.path()).len() < 2 {
-            assert!(started.elapsed() < Duration::from_secs(300), "no result in five minutes");
+            assert!(started.elapsed() < Duration::from_mins(5), "no result in five minutes");
             assert!(child.try_wait().expect("waits").is_none(), "ended before two results");
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -115,8 +115,8 @@ fn case_07_order_3_beyond_the_border_continues_the_padded_spline() {
     let expected = [
         0.0,
         3.845_248_2,
-        9.794_540_4,
-        6.415_201_2,
+        9.794_54,
+        6.415_201,
         0.0,
         0.767_972_23,
         4.674_496_7,
