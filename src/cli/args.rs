@@ -1,5 +1,7 @@
 //! What the user typed. Doc comments are the help text.
 
+#![allow(clippy::doc_markdown, reason = "help text is read as it stands")]
+
 use clap::{Args, Parser, Subcommand};
 use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Arithmetic, Device};
@@ -89,7 +91,7 @@ pub(crate) struct PredictArgs {
     /// folder, for every case in it
     #[arg(short, long, value_name = "PATH", required = true)]
     pub(crate) input: Vec<PathBuf>,
-    /// Label map to write [default: results/<case>_<mode>.nii.gz]; a folder if the input is one
+    /// Label map to write [default: `results/<case>_<mode>.nii.gz`]; a folder if the input is one
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// What to segment, as listed by `fastnnunet modes`

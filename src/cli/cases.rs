@@ -57,8 +57,9 @@ impl Cases {
         for entry in std::fs::read_dir(folder).map_err(read)? {
             let path = entry.map_err(read)?.path();
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let lower = file.to_ascii_lowercase();
-            if file.starts_with('.') || !(lower.ends_with(".nii.gz") || lower.ends_with(".nii")) {
+            // What differs from its stem by more than `.gz` is NIfTI.
+            let bare = file.len() - stem(&file).len();
+            if file.starts_with('.') || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
                 continue;
             }
             files.insert(stem(&file).to_owned(), path);

@@ -156,15 +156,12 @@ impl Asked {
             };
             return Model::from_files(path, config).map(|m| Self::Model(Box::new(m)));
         }
-        match registry.find(given) {
-            Some(model) => Ok(Self::Model(Box::new(Model::clone(model)))),
-            None => {
-                let names: Vec<&str> = registry.models().iter().map(|m| &*m.name).collect();
-                let expected =
-                    format!("an ONNX file, a trained folder, or one of {}", names.join(", "));
-                Err(usage("--model", given, &expected))
-            }
+        if let Some(model) = registry.find(given) {
+            return Ok(Self::Model(Box::new(Model::clone(model))));
         }
+        let names: Vec<&str> = registry.models().iter().map(|m| &*m.name).collect();
+        let expected = format!("an ONNX file, a trained folder, or one of {}", names.join(", "));
+        Err(usage("--model", given, &expected))
     }
 
     /// What outputs without a given name are called after.

@@ -192,7 +192,8 @@ fn check_fit(case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Result<D
     }
     let whole = |shape: (usize, usize, usize)| shape == grid.shape.into() && !images[0].is_empty();
     let previous = case.previous.as_ref().map(crate::volume::LabelMap::dim);
-    let wrong = images.iter().map(|c| c.dim()).chain(previous).find(|&shape| !whole(shape));
+    let wrong =
+        images.iter().map(ndarray::Array3::dim).chain(previous).find(|&shape| !whole(shape));
     if let Some(shape) = wrong {
         return Err(Error::Volume {
             found: format!("{shape:?} voxels"),

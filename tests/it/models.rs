@@ -86,7 +86,8 @@ fn a_folder_adds_models_and_they_run() {
     let facts = model.facts().expect("a good network");
     assert_eq!((facts.input_channels, facts.output_channels, facts.opset), (1, 4, 17));
     assert_eq!(facts, registry::find("selftest").expect("same").facts().expect("embedded"));
-    let engine = infer::open(model, [16, 24, 24], &infer::EngineOptions::default()).expect("it opens");
+    let engine =
+        infer::open(model, [16, 24, 24], &infer::EngineOptions::default()).expect("it opens");
     assert_eq!(engine.output_channels(), 4);
 
     let selection = select(&registry, "limb", &|_| true).expect("installed");
@@ -336,8 +337,7 @@ fn a_users_model_does_not_run_the_programs_code_of_the_same_name() {
     let registry = folder.registry();
     let model = registry.find("selftest").expect("from the folder");
     assert!(!model.is_embedded());
-    let reference =
-        infer::EngineOptions { device: infer::Device::Reference, ..Default::default() };
+    let reference = infer::EngineOptions { device: infer::Device::Reference, ..Default::default() };
     let error = infer::open(model, [16, 24, 24], &reference).err().expect("no code");
     assert_eq!(error.exit_code(), 5, "{error}");
 }
