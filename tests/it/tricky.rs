@@ -1,5 +1,5 @@
-//! The cases where a reimplementation of nnU-Net goes wrong, one test each, named by the
-//! number under "Tricky cases" in `docs/numerics.md`.
+//! The 25 cases where a reimplementation of nnU-Net goes wrong, one test each; numbers count
+//! the cases, names state them.
 //!
 //! Values are hand-made where they are exact, else what `nnunetv2` 2.8.1 gives. Cases that
 //! need a whole results folder are in `folders`, under the same kind of name: 16 to 22, and
