@@ -185,7 +185,7 @@ fn what_cannot_be_done_is_refused_by_name() {
     // (what the message names, file, change)
     let cases: [(&str, &str, Change); 24] = [
         ("network class UMamba", "plans.json", |p| {
-            arch(p)["network_class_name"] = "a.UMamba".into()
+            arch(p)["network_class_name"] = "a.UMamba".into();
         }),
         ("squeeze_excitation", "plans.json", |p| kwargs(p)["squeeze_excitation"] = true.into()),
         ("GELU", "plans.json", |p| kwargs(p)["nonlin"] = "torch.nn.GELU".into()),
