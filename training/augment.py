@@ -27,7 +27,7 @@ def sample_patch(sample, task: Task, rng: random.Random, empty: float):
     size = torch.tensor(patch, dtype=torch.float32)
 
     rotation, zoom = torch.eye(3), torch.ones(3)
-    spatial = rng.random() < 0.6
+    spatial = rng.random() < task.spatial
     if spatial:
         rotation = rotation_matrix([rng.gauss(0, 0.2) for _ in range(3)])
         # The patch turns in millimeters, not in voxels.

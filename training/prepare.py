@@ -21,7 +21,7 @@ MANY = 20
 
 def derived(case: Case, task: Task, folder: Path):
     """Label derivation is the slow part, hence this first cache at native resolution for all grids."""
-    path = folder / task.source / f"{case.name}.npz"
+    path = folder / "native" / task.source / f"{case.name}.npz"
     if not path.exists():
         ct, label, spacing = case.load(task)
         ct, label = crop(ct, label)
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     task = TASKS[args.task]
-    for name in (task.source, task.name):
+    for name in (f"native/{task.source}", task.name):
         (args.cache / name).mkdir(parents=True, exist_ok=True)
     cases = [case for case in list_cases(args.data, task) if case.name not in task.held_out]
     with ProcessPoolExecutor(args.workers) as pool:

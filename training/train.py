@@ -102,7 +102,7 @@ def main() -> None:
     while progress < 1:
         step += 1
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * rate_factor(step, progress)
+            group["lr"] = args.rate * rate_factor(step, progress, 20 if args.start_from else WARM_UP)
         x, target, annotated = next(batches)
         x = x.to(memory_format=layout)
         with torch.autocast("cpu", torch.bfloat16):
@@ -124,9 +124,9 @@ def main() -> None:
                         "minutes": minutes}, args.checkpoint)
 
 
-def rate_factor(step: int, progress: float) -> float:
-    if step < WARM_UP:
-        return step / WARM_UP
+def rate_factor(step: int, progress: float, warm_up: int) -> float:
+    if step < warm_up:
+        return step / warm_up
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
