@@ -11,7 +11,10 @@
 pub mod infer;
 pub mod io;
 pub mod model;
+pub mod nnunet;
 pub mod pipeline;
+pub mod preview;
+pub mod segmenter;
 pub mod volume;
 
 #[doc(hidden)]

@@ -4,7 +4,7 @@
 //! in the rayon pool it is called in, so `ThreadPool::install` bounds its threads.
 
 use super::{Engine, Precision};
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
 use crate::{Error, Result};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
 use ndarray::{Array4, ArrayView4};
@@ -50,20 +50,23 @@ struct Reference {
 }
 
 /// Loads an embedded model.
-pub(super) fn open(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
-    let network = NETWORKS.iter().find(|network| network.name == model.name);
+pub(super) fn open(model: &Model) -> Result<Box<dyn Engine>> {
+    // A user's model may have the name of one of the program's.
+    let known = model.is_embedded();
+    let network = NETWORKS.iter().find(|network| known && network.name == model.name);
     let network = network.ok_or_else(|| Error::Device {
         device: DEVICE.to_owned(),
         reason: format!("this build holds no generated code for model {}", model.name),
     })?;
     let device = Device::flex();
-    let forward = guard(|| (network.load)(network.weights(model.onnx), &device))?;
+    let (onnx, facts) = (model.onnx()?, model.facts()?);
+    let forward = guard(|| (network.load)(network.weights(&onnx), &device))?;
     Ok(Box::new(Reference {
         model: network.name,
         forward,
         device,
-        input_channels: model.input_channels,
-        output_channels: model.output_channels,
+        input_channels: facts.input_channels,
+        output_channels: facts.output_channels,
     }))
 }
 

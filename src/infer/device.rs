@@ -2,7 +2,8 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
+use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -57,7 +58,31 @@ impl FromStr for Device {
     }
 }
 
-/// Loads an embedded model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
+/// Arithmetic as the user asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// bf16 products where the device multiplies those, as nnU-Net multiplies in fp16 on a GPU;
+    /// `f32` elsewhere.
+    #[default]
+    Auto,
+    /// 32-bit floats: what agreement with the reference is judged on.
+    F32,
+    /// bf16 products, or an error where the device has none.
+    Bf16,
+}
+
+/// How to open an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Where the network runs.
+    pub device: Device,
+    /// What it multiplies in.
+    pub arithmetic: Arithmetic,
+    /// Instruction set of the CPU engine; `None` for the best there is.
+    pub isa: Option<Isa>,
+}
+
+/// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
 /// for a two-dimensional network).
 ///
 /// `Auto` takes our kernels, or the reference where a network has an operator they lack.
@@ -66,36 +91,65 @@ impl FromStr for Device {
 ///
 /// [`Error::Device`] if the device is not part of this build or fails,
 /// [`Error::Model`] if the network does not load or does not take such patches.
-pub fn open(model: &EmbeddedModel, patch: [usize; 3], device: Device) -> Result<Box<dyn Engine>> {
-    match device {
-        Device::Auto => cpu(model, patch).or_else(|lacking| reference(model).map_err(|_| lacking)),
-        Device::Cpu => cpu(model, patch),
-        Device::Reference => reference(model),
-        Device::Cuda(_) => Err(Error::Device {
-            device: device.to_string(),
-            reason: "this build has no CUDA engine; use auto, cpu or reference".to_owned(),
+pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
+    let ours = || {
+        let graph = &mut |_| Graph::read(&model.onnx()?);
+        open_folds(&model.name, 1, graph, patch, options)
+    };
+    match options.device {
+        Device::Auto => ours().or_else(|lacking| reference(model).map_err(|_| lacking)),
+        Device::Reference if options.arithmetic == Arithmetic::Bf16 => Err(Error::Device {
+            device: options.device.to_string(),
+            reason: "it multiplies in f32 only; use precision f32 or auto".to_owned(),
         }),
+        Device::Reference => reference(model),
+        Device::Cpu | Device::Cuda(_) => ours(),
     }
 }
 
-fn cpu(model: &EmbeddedModel, patch: [usize; 3]) -> Result<Box<dyn Engine>> {
-    let engine = CpuEngine::open(model.onnx, patch, Precision::F32, Isa::best());
-    match engine {
-        Ok(engine) => Ok(Box::new(engine)),
-        Err(Error::Model { found, expected, .. }) => {
-            Err(Error::Model { model: model.name.to_owned(), found, expected })
+/// Loads networks that are known only at run time: those of one or several folds, whose logits
+/// are averaged. `graph` is asked for each in turn; `name` is what errors call the model.
+///
+/// # Errors
+///
+/// As [`open`]; only the CPU runs such networks.
+pub fn open_folds(
+    name: &str,
+    folds: usize,
+    graph: &mut dyn FnMut(usize) -> Result<Graph>,
+    patch: [usize; 3],
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    let reason = match options.device {
+        Device::Auto | Device::Cpu => {
+            let isa = options.isa.unwrap_or_else(Isa::best);
+            let precision = match options.arithmetic {
+                Arithmetic::Auto if isa.has_bf16() => Precision::Bf16,
+                Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
+                Arithmetic::Bf16 => Precision::Bf16,
+            };
+            let engine = CpuEngine::open_folds(folds, graph, patch, precision, isa);
+            return match engine {
+                Ok(engine) => Ok(Box::new(engine)),
+                Err(Error::Model { found, expected, .. }) => {
+                    Err(Error::Model { model: name.to_owned(), found, expected })
+                }
+                Err(error) => Err(error),
+            };
         }
-        Err(error) => Err(error),
-    }
+        Device::Reference => "it runs the models inside the program only; use auto or cpu",
+        Device::Cuda(_) => "this build has no CUDA engine; use auto, cpu or reference",
+    };
+    Err(Error::Device { device: options.device.to_string(), reason: reason.to_owned() })
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     super::burn::open(model)
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     Err(Error::Device {
         device: Device::Reference.to_string(),
         reason: format!("{} needs a build with the feature `reference`", model.name),

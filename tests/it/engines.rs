@@ -1,7 +1,7 @@
 //! One list of network cases, run on every engine of this build.
 
 use crate::golden;
-use fastnnunet::infer::{Device, Engine, open};
+use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, open};
 use fastnnunet::model::registry;
 use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};
 use serde_json::Value;
@@ -53,7 +53,7 @@ fn cases() -> Vec<Case> {
 
 fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engine>> {
     let model = registry::find(model).expect("an installed model");
-    match open(model, patch, device) {
+    match open(model, patch, &exactly(device)) {
         Ok(engine) => Some(engine),
         Err(error) => {
             // A device asked for by name and missing is an error of its own kind.
@@ -62,6 +62,10 @@ fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engi
             None
         }
     }
+}
+
+fn exactly(device: Device) -> EngineOptions {
+    EngineOptions { device, arithmetic: Arithmetic::F32, isa: None }
 }
 
 fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
@@ -128,11 +132,12 @@ fn engines_describe_themselves() {
     for (device, _) in ENGINES {
         for model in registry::models() {
             let patch = model.config().expect("checked by the build").patch_size;
-            let Some(engine) = engine(model.name, patch, device) else { continue };
+            let Some(engine) = engine(&model.name, patch, device) else { continue };
             // The CPU adds its instruction set.
             assert!(engine.device().starts_with(&device.to_string()), "{}", engine.device());
-            assert_eq!(engine.input_channels(), model.input_channels);
-            assert_eq!(engine.output_channels(), model.output_channels);
+            let facts = model.facts().expect("known to the build");
+            assert_eq!(engine.input_channels(), facts.input_channels);
+            assert_eq!(engine.output_channels(), facts.output_channels);
         }
     }
 }
@@ -165,7 +170,7 @@ fn a_panic_inside_burn_is_an_error() {
 fn devices_of_other_builds_say_so() {
     let model = registry::find("selftest").expect("self-test model");
     let device = Device::Cuda(1);
-    let error = open(model, [16, 24, 24], device).err().expect("not in this build");
+    let error = open(model, [16, 24, 24], &exactly(device)).err().expect("not in this build");
     assert_eq!(error.exit_code(), 5);
     assert!(error.to_string().contains(&device.to_string()), "{error}");
 }

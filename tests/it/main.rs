@@ -4,10 +4,20 @@ mod build_script;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+mod cortical;
 mod cpu;
 mod engines;
+#[cfg(feature = "cli")]
+mod folders;
 mod golden;
 mod io;
+mod labels;
+mod models;
 mod nifti_files;
+mod nnunet;
+mod postprocess;
+mod preview;
 mod resample;
 mod stages;
+mod streaming;
+mod tricky;
