@@ -1,6 +1,5 @@
 """One description per student: what it labels, on which grid, from which patients."""
 
-import colorsys
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,24 +67,13 @@ class Task:
         return pairs
 
 
-ORGANS = (
-    Label("brainstem", "#f0c94c", "15926001"),
-    Label("spinal_cord", "#f2f27a", "2748008"),
-    Label("parotid_gland_right", "#5ab4e6", "45289007"),
-    Label("parotid_gland_left", "#3f7fd0", "45289007"),
-    Label("esophagus", "#c98a5e", "32849002"),
-    Label("larynx", "#8fd175", "4596009"),
-    Label("mandible", "#e6d9b8", "91609006"),
-)
-BONE = (Label("bone", "#e6d9b8", "272673000"),)
 
-
-def total_labels() -> tuple[Label, ...]:
-    """TotalSegmentator v2's `total` classes in the order of their ids; neighbors differ in hue."""
-    names = json.loads(Path(__file__).with_name("total_classes.json").read_text())
-    golden = 0.61803398875
-    colors = (colorsys.hsv_to_rgb(i * golden % 1, 0.45 + 0.35 * (i % 2), 0.95 - 0.2 * (i % 3 == 0)) for i in range(len(names)))
-    return tuple(Label(name, "#" + "".join(f"{round(255 * c):02x}" for c in color)) for name, color in zip(names, colors))
+def labels_of(table: str, count: int | None = None) -> tuple[Label, ...]:
+    """The program's own label table, whole or its first entries; ids run from 1 without a gap."""
+    path = Path(__file__).parents[1] / "config" / "labels" / f"{table}.json"
+    rows = json.loads(path.read_text())["labels"][:count]
+    assert [row["id"] for row in rows] == list(range(1, len(rows) + 1)), path
+    return tuple(Label(row["name"], row["color"], row.get("snomed")) for row in rows)
 
 
 # The head-and-neck set has many patients of one coarse kind; the few trunks carry the
@@ -100,7 +88,7 @@ BONE_INTENSITY = (533.322509765625, 379.0211486816406, -43.0, 1577.0)
 
 def bone(name: str, spacing: float, patch, **changes) -> Task:
     settings = {"weights": BONE_WEIGHTS, "flips": BONE_FLIPS, "intensity": BONE_INTENSITY, **changes}
-    return Task(name, "bone", BONE, (spacing,) * 3, patch, BONE_HELD_OUT, **settings)
+    return Task(name, "bone", labels_of("bone"), (spacing,) * 3, patch, BONE_HELD_OUT, **settings)
 
 
 TASKS = {
@@ -112,11 +100,11 @@ TASKS = {
         bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128)),
         bone("bone_lowres", 5.0, (64, 64, 64), share=FEW, configuration="3d_lowres"),
         bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres"),
-        Task("headneck", "organs", ORGANS, (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT,
+        Task("headneck", "organs", labels_of("headneck_9", 7), (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT,
              {"headneck": 0.94, "trunk": 0.04, "unlabelled": 0.02},
              # The gray of soft tissue must stay apart; mandible and air only need to be extreme.
              intensity=(60.0, 250.0, -700.0, 1200.0), flips=(0.0, 0.0, 0.5), spatial=0.35),
-        Task("total", "total", total_labels(), (5.0, 5.0, 5.0), (48, 64, 64), (), {"trunk": 1.0},
+        Task("total", "total", labels_of("total"), (5.0, 5.0, 5.0), (48, 64, 64), (), {"trunk": 1.0},
              intensity=(40.0, 300.0, -1000.0, 1000.0), grade="demo", loss_share=0.25),
     )
 }
