@@ -22,7 +22,7 @@ class Predictor:
     """A model by its name. `onnx` names other weights than the committed ones."""
 
     def __init__(self, root: Path, name: str, onnx: Path | None = None, threads: int = 2):
-        [config] = root.glob(f"config/*/{name}.json")
+        [config] = root.glob(f"config/[23]d*/{name}.json")
         settings = json.loads(config.read_text())
         self.flat = config.parent.name == "2d"
         self.patch = (1,) * self.flat + tuple(settings["patch_size"])

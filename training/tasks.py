@@ -96,7 +96,8 @@ TASKS = {
     for task in (
         bone("bone_low", 3.0, (80, 80, 80)),
         bone("bone_medium", 2.0, (80, 80, 80), weights=FINE_WEIGHTS, share=FEW),
-        bone("bone_high", 1.5, (80, 80, 80), weights=FINE_WEIGHTS, share=FEW),
+        # Scans with voxels of 3 to 5 mm have nothing to teach on this grid.
+        bone("bone_high", 1.5, (80, 80, 80), weights={"trunk": 0.55, "unlabelled": 0.45}),
         bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128)),
         bone("bone_lowres", 5.0, (64, 64, 64), share=FEW, configuration="3d_lowres"),
         bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres"),
