@@ -67,7 +67,7 @@ def pick_center(sample, size: torch.Tensor, rng: random.Random) -> torch.Tensor:
     shape = torch.tensor(sample.label.shape, dtype=torch.float32)
     center = torch.tensor([rng.uniform(0, n - 1) for n in sample.label.shape])
     if sample.centers and rng.random() < 0.67:
-        places = sample.centers[rng.randrange(len(sample.centers))]
+        places = sample.centers[rng.choice(list(sample.centers))]
         index = int(places[rng.randrange(len(places))])
         center = torch.tensor(unravel(index, sample.label.shape), dtype=torch.float32)
         center = center + torch.tensor([rng.uniform(-0.25, 0.25) * float(n) for n in size])

@@ -22,7 +22,7 @@ class Sample:
     image: torch.Tensor
     label: torch.Tensor
     annotated: torch.Tensor  # bool, per label id; background is always
-    centers: list[torch.Tensor]  # flat indices, one list per label present
+    centers: dict[int, torch.Tensor]  # flat indices of each label present
 
 
 class Patches(IterableDataset):
@@ -43,6 +43,10 @@ class Patches(IterableDataset):
         for index in range(10**9):
             rng = random.Random(self.seed * 10**9 + index)
             group = self.groups[rng.choices(names, weights)[0]]
+            if self.task.balanced and rng.random() < 0.7:
+                # A label first, then a patient who has it: few have the rare ones.
+                label = rng.randrange(1, len(self.task.labels) + 1)
+                group = [s for s in group if label in s.centers] or group
             yield self.draw(group[rng.randrange(len(group))], rng)
 
     def draw(self, sample: Sample, rng: random.Random):
@@ -83,8 +87,8 @@ def load_sample(case: Case, cache: Path, task: Task) -> Sample:
     rng = np.random.default_rng(0)
     flat = np.flatnonzero((label > 0) & (label != IGNORE))
     ids = label.ravel()[flat]
-    centers = []
+    centers = {}
     for i in np.unique(ids):
         places = flat[ids == i]
-        centers.append(torch.from_numpy(rng.choice(places, CENTERS) if len(places) > CENTERS else places))
+        centers[int(i)] = torch.from_numpy(rng.choice(places, CENTERS) if len(places) > CENTERS else places)
     return Sample(torch.from_numpy(image), torch.from_numpy(label), annotated, centers)

@@ -42,6 +42,8 @@ class Task:
     flips: tuple[float, float, float] = (0.0, 0.0, 0.0)
     # Probability of turning and scaling a patch. Little of it suits many patients and few steps.
     spatial: float = 0.6
+    # Draw a label before a patient.
+    balanced: bool = False
     # How large a part of head-and-neck and limb cases to use: 1 is all of them.
     share: dict[str, float] = field(default_factory=dict)
     # Part of the voxels that enter the loss: with many labels it costs more than the network.
@@ -104,7 +106,7 @@ TASKS = {
         Task("headneck", "organs", labels_of("headneck_9", 7), (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT,
              {"headneck": 0.94, "trunk": 0.04, "unlabelled": 0.02},
              # The gray of soft tissue must stay apart; mandible and air only need to be extreme.
-             intensity=(60.0, 250.0, -700.0, 1200.0), flips=(0.0, 0.0, 0.5), spatial=0.35),
+             intensity=(60.0, 250.0, -700.0, 1200.0), flips=(0.0, 0.0, 0.5), spatial=0.35, balanced=True),
         Task("total", "total", labels_of("total"), (5.0, 5.0, 5.0), (48, 64, 64), (), {"trunk": 1.0},
              intensity=(40.0, 300.0, -1000.0, 1000.0), grade="demo", loss_share=0.25),
     )
