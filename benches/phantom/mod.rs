@@ -8,7 +8,7 @@ use fastnnunet::volume::{Affine, Grid};
 use ndarray::Array3;
 
 /// Voxels, `[z, y, x]`.
-pub const SHAPE: [usize; 3] = [500, 512, 512];
+pub(crate) const SHAPE: [usize; 3] = [500, 512, 512];
 
 /// Millimetres per voxel.
 const SPACING: [f64; 3] = [1.2, 0.8, 0.8];
@@ -29,14 +29,14 @@ const ORGANS: [&str; 12] = [
 ];
 
 /// Right, anterior, superior.
-pub fn grid() -> Grid {
+pub(crate) fn grid() -> Grid {
     let [z, y, x] = SPACING;
     let affine = Affine([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
     Grid { shape: SHAPE, spacing: SPACING, affine }
 }
 
 /// The 60 structures: 12 organs, 24 vertebrae from the top, 12 ribs a side.
-pub fn names() -> Vec<Label> {
+pub(crate) fn names() -> Vec<Label> {
     let vertebrae = ["C", "T", "L"].into_iter().zip([7, 12, 5]);
     let vertebrae = vertebrae.flat_map(|(part, n)| (1..=n).map(move |i| format!("{part}{i}")));
     let ribs = ["left", "right"].into_iter();
@@ -48,7 +48,7 @@ pub fn names() -> Vec<Label> {
 }
 
 /// Draws the map.
-pub fn labels() -> Array3<u8> {
+pub(crate) fn labels() -> Array3<u8> {
     let mut canvas = Canvas { labels: Array3::zeros(SHAPE), random: 1 };
     // Center and radii in mm, [superior, anterior, right] from the corner; midline at 204.8.
     let organs: [([f64; 3], [f64; 3]); 10] = [
@@ -119,7 +119,7 @@ impl Canvas {
                     let at = [z, y, x];
                     let offset = |k: usize| (at[k] as f64 * SPACING[k] - center[k]) / radii[k];
                     let square: f64 = (0..3).map(|k| offset(k).powi(2)).sum();
-                    if square < 0.9 || square < 1.0 && self.random() % 4 > 0 {
+                    if square < 0.9 || square < 1.0 && !self.random().is_multiple_of(4) {
                         self.labels[at] = label;
                     }
                 }

@@ -270,7 +270,7 @@ fn names(names: &[&str]) -> Vec<Label> {
     names.iter().enumerate().map(label).collect()
 }
 
-/// 1 kidney_left, 2 kidney_right, 3 spinal_cord in RAS: left at small `x`.
+/// 1 the left kidney, 2 the right one, 3 the spinal cord, in RAS: left at small `x`.
 fn kidneys() -> Array3<u8> {
     let mut labels = Array3::zeros([20, 20, 60]);
     labels.slice_mut(s![.., 8..10, 29..31]).fill(3);
@@ -431,6 +431,34 @@ fn sloping_ribs_are_ordered_by_their_posterior_ends() {
 }
 
 #[test]
+fn ribs_cut_by_the_scan_keep_their_numbers() {
+    // Of rib 1 only the low front is in the scan, below the end of rib 2.
+    let mut labels = Array3::<u8>::zeros([60, 40, 4]);
+    labels.slice_mut(s![50..53, 0..20, ..]).fill(2);
+    labels.slice_mut(s![30..60, 30..33, ..]).fill(1);
+    labels.slice_mut(s![20..23, 0..20, ..]).fill(3);
+    let before = labels.clone();
+    let axes = PatientAxes::new(&grid([60, 40, 4], [1.0; 3]));
+    let options = order::Options {
+        instances: order::Instances::Labels { gap_mm: 100.0 },
+        position: order::Position::Posterior,
+        min_mm3: 1.0,
+        connectivity: Connectivity::TwentySix,
+    };
+    let mut map = Map::new(labels.view_mut(), [1.0; 3]);
+    assert_eq!(order::renumber(&mut map, &[1, 2, 3, 4], &axes, &options), 0);
+    assert_eq!(labels, before);
+    // The others can still be put in order, and never get the number of the one that is cut.
+    let exchanged = before.mapv(|l| [0_u8, 1, 3, 2][usize::from(l)]);
+    let mut labels = exchanged.clone();
+    let mut map = Map::new(labels.view_mut(), [1.0; 3]);
+    assert!(order::renumber(&mut map, &[1, 2, 3], &axes, &options) > 0);
+    assert_eq!(labels[[51, 5, 0]], 2);
+    assert_eq!(labels[[21, 5, 0]], 3);
+    assert_eq!(labels[[40, 31, 0]], 1);
+}
+
+#[test]
 fn whole_components_far_from_their_neighbor_go() {
     let mut labels = Array3::<u8>::zeros([3, 3, 30]);
     labels.slice_mut(s![.., .., 0..4]).fill(2);
@@ -513,7 +541,7 @@ fn recipes_say_which_step_is_wrong() {
 #[test]
 fn nnunet_files_that_are_something_else_are_refused() {
     let cases = [
-        r#"{}"#,
+        "{}",
         r#"{"postprocessing_fns": ["os.system"], "postprocessing_kwargs": [{"labels_or_regions": 1}]}"#,
         r#"{"postprocessing_fns": [], "postprocessing_kwargs": [{"labels_or_regions": 1}]}"#,
         r#"{"postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],

@@ -1,7 +1,7 @@
 //! Masks of one bit per voxel, and their dilation by a ball.
 
 use super::map::Edit;
-use super::runs::{Run, Runs};
+use super::runs::Runs;
 use crate::pipeline::crop::{Box3, box_shape};
 use crate::volume::Spacing;
 use rayon::prelude::*;
@@ -233,19 +233,4 @@ pub(super) fn grown(bounds: &Box3, margin: [usize; 3], shape: [usize; 3]) -> Box
     std::array::from_fn(|k| {
         bounds[k].start.saturating_sub(margin[k])..(bounds[k].end + margin[k]).min(shape[k])
     })
-}
-
-/// Runs of a row's background inside `x`, labeled 1.
-pub(super) fn gaps(row: &[Run], x: std::ops::Range<usize>, pick: impl Fn(u16) -> bool) -> Vec<Run> {
-    let (mut gaps, mut from) = (Vec::new(), x.start as u16);
-    for run in row.iter().filter(|run| pick(run.label)) {
-        if run.start > from {
-            gaps.push(Run { start: from, end: run.start, label: 1 });
-        }
-        from = run.end;
-    }
-    if usize::from(from) < x.end {
-        gaps.push(Run { start: from, end: x.end as u16, label: 1 });
-    }
-    gaps
 }

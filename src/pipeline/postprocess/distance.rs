@@ -29,6 +29,10 @@ struct Parabola {
 /// Replaces each value by the minimum over the lane of `value + square * distance²`, with the
 /// distance in voxels.
 fn envelope(mut lane: ArrayViewMut1<'_, f32>, square: f64) {
+    // Most lanes of a bounding box miss the structure.
+    if lane.iter().all(|&value| value == 0.0) {
+        return;
+    }
     let mut lowest: Vec<Parabola> = Vec::new();
     for (i, &value) in lane.iter().enumerate().filter(|(_, value)| value.is_finite()) {
         let (apex, height) = (i as f64, f64::from(value));

@@ -1,6 +1,5 @@
 //! Filling holes: background that a structure encloses.
 
-use super::bits::gaps;
 use super::components::{Components, FACES, FACES_ACROSS_ROWS, FACES_IN_PLANE};
 use super::map::{Classes, Edit, Map, Voxel};
 use super::runs::{Run, Runs};
@@ -44,18 +43,27 @@ pub fn fill<T: Voxel>(
 /// The holes of one label, as edits that fill them.
 fn holes(runs: &Runs, label: u16, bounds: &Box3, axis: Option<usize>, most: u64) -> Vec<Edit> {
     let shape = box_shape(bounds);
-    let rows = (bounds[0].clone())
-        .flat_map(|z| bounds[1].clone().map(move |y| (z, y)))
-        .map(|(z, y)| gaps(runs.row(z, y), bounds[2].clone(), |l| l == label));
+    let gaps = Runs::build(shape, |z, y, list| {
+        let row = runs.row(bounds[0].start + z, bounds[1].start + y);
+        let mut from = bounds[2].start as u16;
+        for run in row.iter().filter(|run| run.label == label) {
+            if run.start > from {
+                list.push(Run { start: from, end: run.start, label: 1 });
+            }
+            from = run.end;
+        }
+        if usize::from(from) < bounds[2].end {
+            list.push(Run { start: from, end: bounds[2].end as u16, label: 1 });
+        }
+    });
     if axis == Some(2) {
-        return holes_across_rows(rows, label, bounds, most);
+        return holes_across_rows(&gaps, label, bounds, most);
     }
     let neighbors = match axis {
         None => FACES,
         Some(0) => FACES_IN_PLANE,
         _ => FACES_ACROSS_ROWS,
     };
-    let gaps = Runs::from_rows(shape, rows);
     let outside = |z: usize, y: usize, run: &Run| {
         let x = usize::from(run.start) == bounds[2].start || usize::from(run.end) == bounds[2].end;
         let y = axis != Some(1) && (y == 0 || y + 1 == shape[1]);
@@ -96,44 +104,36 @@ fn enclosed(
 
 /// As [`holes`] for slices across `x`: a block of slices at a time is turned so that they
 /// become planes.
-fn holes_across_rows(
-    rows: impl Iterator<Item = Vec<Run>>,
-    label: u16,
-    bounds: &Box3,
-    most: u64,
-) -> Vec<Edit> {
+fn holes_across_rows(gaps: &Runs, label: u16, bounds: &Box3, most: u64) -> Vec<Edit> {
     const BLOCK: usize = 64;
     let [depth, height, width] = box_shape(bounds);
     // One bit per voxel of the box: set in gaps.
     let words = width.div_ceil(BLOCK);
     let mut mask = vec![0_u64; depth * height * words];
-    for (row, gaps) in mask.chunks_exact_mut(words).zip(rows) {
-        for gap in gaps {
-            for x in usize::from(gap.start)..usize::from(gap.end) {
-                let x = x - bounds[2].start;
-                row[x / BLOCK] |= 1 << (x % BLOCK);
-            }
+    gaps.for_each(|z, y, _, gap| {
+        let row = &mut mask[(z * height + y) * words..][..words];
+        for x in usize::from(gap.start)..usize::from(gap.end) {
+            let x = x - bounds[2].start;
+            row[x / BLOCK] |= 1 << (x % BLOCK);
         }
-    }
+    });
     let mask = ArrayView3::from_shape([depth, height, words], &mask).expect("sized above");
     let mut edits = Vec::new();
     for word in 0..words {
         let column = mask.slice(s![.., .., word]);
         let slices = BLOCK.min(width - word * BLOCK);
-        let turned = (0..slices).flat_map(|bit| {
-            column.outer_iter().map(move |row| {
-                let mut runs: Vec<Run> = Vec::new();
-                for (y, bits) in row.iter().enumerate().filter(|(_, bits)| *bits >> bit & 1 == 1) {
-                    debug_assert!(*bits != 0);
-                    match runs.last_mut() {
-                        Some(last) if usize::from(last.end) == y => last.end += 1,
-                        _ => runs.push(Run { start: y as u16, end: y as u16 + 1, label: 1 }),
-                    }
+        let gaps = Runs::build([slices, depth, height], |bit, z, list| {
+            let row = list.len();
+            for (y, bits) in column.row(z).iter().enumerate() {
+                if bits >> bit & 1 == 0 {
+                    continue;
                 }
-                runs
-            })
+                match list[row..].last_mut() {
+                    Some(last) if usize::from(last.end) == y => last.end += 1,
+                    _ => list.push(Run { start: y as u16, end: y as u16 + 1, label: 1 }),
+                }
+            }
         });
-        let gaps = Runs::from_rows([slices, depth, height], turned);
         let outside = |_: usize, z: usize, run: &Run| {
             z == 0 || z + 1 == depth || run.start == 0 || usize::from(run.end) == height
         };

@@ -121,13 +121,13 @@ impl<'a, T: Voxel> Map<'a, T> {
         let mut changed = 0;
         for row in 0..nz * ny {
             for i in runs.row_range(row / ny, row % ny) {
-                let run = runs.runs[i];
+                let run = runs.list[i];
                 let label = relabel(i, &run);
                 if label != run.label {
                     let at = row * nx;
                     let (start, end) = (at + usize::from(run.start), at + usize::from(run.end));
                     data[start..end].fill(voxel(label));
-                    runs.runs[i].label = label;
+                    runs.list[i].label = label;
                     changed += run.voxels();
                 }
             }

@@ -48,8 +48,8 @@ pub fn fill_from_nearest<T: Voxel>(
     reassign(map, &edits, within_mm)
 }
 
-/// Edge of the blocks of voxels that are treated together.
-const EDGE: u32 = 32;
+/// Edge of the blocks of voxels that are treated together: small, since crumbs lie far apart.
+const EDGE: u32 = 8;
 
 /// Cuts the removed runs into pieces per block.
 fn blocks(removed: &[Edit]) -> BTreeMap<[u32; 3], Vec<Edit>> {
@@ -88,7 +88,7 @@ impl Block {
         let mut tight = None;
         for p in pieces {
             let run = super::Run { start: p.start, end: p.end, label: 0 };
-            super::runs::extend(&mut tight, p.z as usize, p.y as usize, &run);
+            super::runs::extend(&mut tight, p.z as usize, p.y as usize, run);
         }
         let reach = spacing.map(|s| (limit / s) as usize);
         let bounds = super::bits::grown(&tight.expect("blocks are not empty"), reach, shape);

@@ -27,7 +27,9 @@ pub enum Instances {
 pub enum Position {
     /// The height of its centroid.
     Centroid,
-    /// The mean height of what lies within 20 mm of its most posterior voxel: ribs slope.
+    /// The mean height of what lies within 20 mm of its most posterior voxel: ribs slope. What
+    /// the first or last slice cuts has lost that end or its front, so such instances are neither
+    /// judged nor renumbered.
     Posterior,
 }
 
@@ -72,6 +74,12 @@ pub fn renumber<T: Voxel>(
     };
     let components = Components::new(runs, &classes, options.connectivity);
     let heights = heights(runs, &classes, &components, axes, options.position);
+    let mut cut = vec![false; components.voxels.len()];
+    if options.position == Position::Posterior {
+        each_voxel(runs, &classes, |i, voxel| {
+            cut[components.of_run[i] as usize] |= axes.at_end(voxel);
+        });
+    }
     let mut largest = vec![0; 1 << 16];
     for (&voxels, &class) in components.voxels.iter().zip(&components.class) {
         let most: &mut u64 = &mut largest[usize::from(class)];
@@ -87,9 +95,15 @@ pub fn renumber<T: Voxel>(
     if let Instances::Labels { gap_mm } = options.instances {
         instances = joined(instances, gap_mm);
     }
+    let is_cut = |instance: &Instance| instance.parts.iter().any(|&part| cut[part as usize]);
+    let mut free = vec![true; chain.len()];
+    for instance in instances.iter().filter(|instance| is_cut(instance)) {
+        free[instance.main()] = false;
+    }
+    instances.retain(|instance| !is_cut(instance));
     // Top first; of equal heights, the one that begins first in memory.
     instances.sort_by(|a, b| b.position.total_cmp(&a.position).then(a.parts.cmp(&b.parts)));
-    let Some(numbers) = numbers(&instances, chain.len()) else { return 0 };
+    let Some(numbers) = numbers(&instances, &free) else { return 0 };
 
     let mut labels: Vec<Option<u16>> = vec![None; components.voxels.len()];
     for (instance, &number) in instances.iter().zip(&numbers) {
@@ -181,10 +195,10 @@ fn instances(
     }
     for (i, run) in runs.all().iter().enumerate() {
         let of_run = index.get(components.of_run[i] as usize);
-        if let Some(instance) = of_run.and_then(|&at| found.get_mut(at)) {
-            if let Some(number) = chain.iter().position(|&label| label == run.label) {
-                instance.votes[number] += run.voxels();
-            }
+        if let Some(instance) = of_run.and_then(|&at| found.get_mut(at))
+            && let Some(number) = chain.iter().position(|&label| label == run.label)
+        {
+            instance.votes[number] += run.voxels();
         }
     }
     found
@@ -220,21 +234,26 @@ fn joined(mut parts: Vec<Instance>, gap_mm: f64) -> Vec<Instance> {
     groups.into_iter().map(join).collect()
 }
 
+/// The best score of the instances so far, voxels kept and numbers skipped, if the last of them
+/// has a certain number, and the number before it; `None` if it cannot have that number.
+type Cell = Option<((u64, i64), usize)>;
+
 /// A strictly rising number per instance that keeps the most voxels and, among equals, skips
-/// the fewest numbers; `None` if there are more instances than numbers.
-fn numbers(instances: &[Instance], count: usize) -> Option<Vec<usize>> {
-    if instances.is_empty() || instances.len() > count {
+/// the fewest numbers; `None` if there are more instances than `free` numbers.
+fn numbers(instances: &[Instance], free: &[bool]) -> Option<Vec<usize>> {
+    if instances.is_empty() {
         return None;
     }
     let main: Vec<_> = instances.iter().map(Instance::main).collect();
     if main.windows(2).all(|pair| pair[0] < pair[1]) {
         return Some(main);
     }
-    // Best score of the instances so far if the last has number `j`, and the number before it.
-    type Cell = Option<((u64, i64), usize)>;
     let mut table: Vec<Vec<Cell>> = Vec::new();
     for instance in instances {
-        let row = (0..count).map(|j| {
+        let row = free.iter().enumerate().map(|(j, &free)| {
+            if !free {
+                return None;
+            }
             let Some(above) = table.last() else { return Some(((instance.votes[j], 0), 0)) };
             let mut best: Cell = None;
             for (before, cell) in above[..j].iter().enumerate() {

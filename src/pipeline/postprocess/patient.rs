@@ -28,6 +28,13 @@ impl PatientAxes {
         self.axes.map(|(axis, _)| axis)
     }
 
+    /// Whether a voxel `[z, y, x]` lies in the first or last slice along the body.
+    #[must_use]
+    pub fn at_end(&self, voxel: [usize; 3]) -> bool {
+        let (axis, _) = self.axes[0];
+        voxel[axis] == 0 || voxel[axis] + 1 == self.shape[axis]
+    }
+
     /// Millimetres towards `[superior, anterior, right]` from the volume's far corner, of a
     /// voxel `[z, y, x]`.
     #[must_use]

@@ -80,6 +80,10 @@ impl Recipe {
     }
 
     /// The recipe that comes with a mode, by the mode's name; `None` for other names.
+    ///
+    /// # Panics
+    ///
+    /// If that recipe is invalid, which the tests rule out.
     #[must_use]
     pub fn for_mode(mode: &str) -> Option<Self> {
         let (_, text) = MODES.iter().find(|(name, _)| *name == mode)?;
@@ -134,19 +138,19 @@ impl Recipe {
             LabelMap::U8(labels) => labels.dim().into(),
             LabelMap::U16(labels) => labels.dim().into(),
         };
-        if shape != grid.shape || shape[2] > usize::from(u16::MAX) {
+        if shape != grid.shape || u16::try_from(shape[2]).is_err() {
             return Err(Error::Volume {
                 found: format!("{shape:?} labels"),
                 expected: format!("{:?} as the grid says, at most 65535 in a row", grid.shape),
             });
         }
-        if let (LabelMap::U8(_), Some(id)) = (&*labels, self.largest_label(names)) {
-            if id > u16::from(u8::MAX) {
-                return Err(Error::Volume {
-                    found: format!("a map of 8-bit labels for a model with label {id}"),
-                    expected: "16-bit labels".into(),
-                });
-            }
+        if let (LabelMap::U8(_), Some(id)) = (&*labels, self.largest_label(names))
+            && id > u16::from(u8::MAX)
+        {
+            return Err(Error::Volume {
+                found: format!("a map of 8-bit labels for a model with label {id}"),
+                expected: "16-bit labels".into(),
+            });
         }
         match labels {
             LabelMap::U8(labels) => self.run(labels, grid, names),

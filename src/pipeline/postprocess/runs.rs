@@ -34,7 +34,7 @@ pub struct Runs {
     shape: [usize; 3],
     /// First run of each row, and the number of runs at the end.
     rows: Vec<usize>,
-    pub(super) runs: Vec<Run>,
+    pub(super) list: Vec<Run>,
 }
 
 impl Runs {
@@ -47,9 +47,9 @@ impl Runs {
     pub fn new<T: Voxel>(labels: ArrayView3<'_, T>) -> Self {
         let [nz, ny, nx] = labels.dim().into();
         let data = labels.to_slice().expect("label maps are in standard layout");
-        assert!(nx <= usize::from(u16::MAX), "rows have at most 65535 voxels");
+        assert!(u16::try_from(nx).is_ok(), "rows have at most 65535 voxels");
         if data.is_empty() {
-            return Self::from_rows([nz, ny, nx], std::iter::empty());
+            return Self::build([nz, ny, nx], |_, _, _| ());
         }
         let parts: Vec<_> = data
             .par_chunks(SLAB_PLANES * ny * nx)
@@ -72,18 +72,23 @@ impl Runs {
                 rows.push(rows[rows.len() - 1] + count);
             }
         }
-        Self { shape: [nz, ny, nx], rows, runs }
+        Self { shape: [nz, ny, nx], rows, list: runs }
     }
 
-    /// Runs given row by row; rows missing at the end are empty.
-    pub(super) fn from_rows(shape: [usize; 3], given: impl Iterator<Item = Vec<Run>>) -> Self {
-        let (mut runs, mut rows) = (Vec::new(), vec![0]);
-        for row in given {
-            runs.extend_from_slice(&row);
-            rows.push(runs.len());
+    /// Runs that `row` appends for each `z` and `y`, by `x`.
+    pub(super) fn build(
+        shape: [usize; 3],
+        mut row: impl FnMut(usize, usize, &mut Vec<Run>),
+    ) -> Self {
+        let (mut list, mut rows) = (Vec::new(), Vec::with_capacity(shape[0] * shape[1] + 1));
+        rows.push(0);
+        for z in 0..shape[0] {
+            for y in 0..shape[1] {
+                row(z, y, &mut list);
+                rows.push(list.len());
+            }
         }
-        rows.resize(shape[0] * shape[1] + 1, runs.len());
-        Self { shape, rows, runs }
+        Self { shape, rows, list }
     }
 
     /// Voxels per axis, `[z, y, x]`.
@@ -95,7 +100,7 @@ impl Runs {
     /// Every run, in the order of the voxels.
     #[must_use]
     pub fn all(&self) -> &[Run] {
-        &self.runs
+        &self.list
     }
 
     /// Indices into [`all`](Self::all) of one row's runs.
@@ -108,7 +113,7 @@ impl Runs {
     /// The runs of one row, by `x`.
     #[must_use]
     pub fn row(&self, z: usize, y: usize) -> &[Run] {
-        &self.runs[self.row_range(z, y)]
+        &self.list[self.row_range(z, y)]
     }
 
     /// Indices of the runs of planes `z`.
@@ -121,7 +126,7 @@ impl Runs {
         for z in 0..self.shape[0] {
             for y in 0..self.shape[1] {
                 for i in self.row_range(z, y) {
-                    f(z, y, i, &self.runs[i]);
+                    f(z, y, i, &self.list[i]);
                 }
             }
         }
@@ -139,14 +144,14 @@ impl Runs {
             if boxes.len() <= label {
                 boxes.resize(label + 1, None);
             }
-            extend(&mut boxes[label], z, y, run);
+            extend(&mut boxes[label], z, y, *run);
         });
         boxes
     }
 }
 
 /// Grows a box by a run.
-pub(super) fn extend(bounds: &mut Option<Box3>, z: usize, y: usize, run: &Run) {
+pub(super) fn extend(bounds: &mut Option<Box3>, z: usize, y: usize, run: Run) {
     let (start, end) = (usize::from(run.start), usize::from(run.end));
     match bounds {
         None => *bounds = Some([z..z + 1, y..y + 1, start..end]),

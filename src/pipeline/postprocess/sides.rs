@@ -53,8 +53,12 @@ pub fn correct<T: Voxel>(
         Unit::Components(connectivity) => {
             let components = Components::new(runs, &classes, connectivity);
             let mut sums = vec![0.0; components.voxels.len()];
-            each_voxel(runs, &classes, |i, voxel| {
-                sums[components.of_run[i] as usize] += line.right_of(axes.position(voxel));
+            // Linear along a run: its ends say the mean.
+            runs.for_each(|z, y, i, run| {
+                if let Some(sum) = sums.get_mut(components.of_run[i] as usize) {
+                    let at = |x: u16| line.right_of(axes.position([z, y, usize::from(x)]));
+                    *sum += f64::midpoint(at(run.start), at(run.end - 1)) * run.voxels() as f64;
+                }
             });
             let labels: Vec<_> = (components.class.iter().zip(&components.voxels).zip(sums))
                 .map(|((&label, &voxels), sum)| {

@@ -354,24 +354,18 @@ impl Resolved<'_> {
                 morphology::apply(map, labels, *operation, s.radius_mm, s.nearest_mm)
             }
             Self::ClipToNeighbor(labels, neighbor, s) => {
-                let clip = match s.whole_components {
-                    true => Clip::Components(s.connectivity),
-                    false => Clip::Voxels,
-                };
+                let components = Clip::Components(s.connectivity);
+                let clip = if s.whole_components { components } else { Clip::Voxels };
                 neighbor::clip(map, labels, neighbor, s.distance_mm, clip)
             }
             Self::Sides(pairs, midline, s) => {
-                let unit = match s.by_voxel {
-                    true => Unit::Voxels,
-                    false => Unit::Components(s.connectivity),
-                };
+                let components = Unit::Components(s.connectivity);
+                let unit = if s.by_voxel { Unit::Voxels } else { components };
                 return sides::correct(map, pairs, midline, &context.axes, s.margin_mm, unit);
             }
             Self::Order(chain, s) => {
-                let instances = match s.union {
-                    true => Instances::Union,
-                    false => Instances::Labels { gap_mm: s.gap_mm },
-                };
+                let labels = Instances::Labels { gap_mm: s.gap_mm };
+                let instances = if s.union { Instances::Union } else { labels };
                 let options = order::Options {
                     instances,
                     position: s.position,
