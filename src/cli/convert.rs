@@ -79,12 +79,11 @@ fn settings(args: &ConvertArgs) -> Result<()> {
         return Err(refused("--fold and --checkpoint"));
     }
     let ini = EngineIni::read(&args.source)?;
-    let name = match &args.name {
-        Some(name) => checked(name)?,
-        None => {
-            let file = ini.model_file.as_deref().map_or(args.source.as_path(), Path::new);
-            nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy())
-        }
+    let name = if let Some(name) = &args.name {
+        checked(name)?
+    } else {
+        let file = ini.model_file.as_deref().map_or(args.source.as_path(), Path::new);
+        nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy())
     };
     let path = ini.write(&args.output, &name, args.overwrite)?;
     println!("config   {}", path.display());

@@ -67,7 +67,7 @@ impl EngineIni {
         let patch = settings.axes("input", &["patch_size", "patch", "input_size"])?;
         let patch: Option<Vec<u64>> = patch
             .iter()
-            .map(|&n| (n.fract() == 0.0 && n >= 1.0 && n < 1e6).then_some(n as u64))
+            .map(|&n| (n.fract() == 0.0 && (1.0..1e6).contains(&n)).then_some(n as u64))
             .collect();
         let patch = patch.ok_or_else(|| Wrong::new("a broken patch", "counts of voxels"))?;
         config.insert("patch_size".into(), json!(patch));

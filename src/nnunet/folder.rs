@@ -8,6 +8,7 @@ use crate::Result;
 use crate::model::{ModelConfig, onnx, proto};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -140,12 +141,11 @@ impl Folder {
         // `canonicalize` lets a folder be given as `.`.
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let start = match name.rsplit_once("__") {
-            Some((start, _)) => start.to_owned(),
-            None => {
-                let plans = self.plan.plans_name.as_deref().unwrap_or("nnUNetPlans");
-                format!("{}__{plans}", self.trainer)
-            }
+        let start = if let Some((start, _)) = name.rsplit_once("__") {
+            start.to_owned()
+        } else {
+            let plans = self.plan.plans_name.as_deref().unwrap_or("nnUNetPlans");
+            format!("{}__{plans}", self.trainer)
         };
         Some(path.with_file_name(format!("{start}__{previous}")))
     }
@@ -181,7 +181,11 @@ impl Folder {
                 n => hash.update(&buffer[..n]),
             }
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut text = String::new();
+        for byte in hash.finalize() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        Ok(text)
     }
 
     /// The network of a fold as an ONNX model: opset 17, `input` to `output`, batch and spatial

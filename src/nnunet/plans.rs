@@ -88,7 +88,12 @@ pub(super) fn read(
     let mut config = Map::new();
     config.insert("configuration".into(), configuration.into());
     config.insert("patch_size".into(), json!(patch));
-    config.insert("target_spacing".into(), field(&resolved, "spacing")?.clone());
+    let spacing = field(&resolved, "spacing")?;
+    let numbers = spacing.as_array().is_some_and(|list| list.iter().all(Value::is_number));
+    if !numbers {
+        return Err(Wrong::new(format!("spacing {spacing}"), "a list of numbers"));
+    }
+    config.insert("target_spacing".into(), spacing.clone());
     normalization(plans, &resolved, image_channels, &mut config)?;
     reader(plans, &mut config)?;
     config.insert("transpose_forward".into(), transpose(plans)?);

@@ -1,5 +1,5 @@
-//! The cases where a reimplementation of nnU-Net goes wrong, one test each, named by the
-//! number under "Tricky cases" in `docs/numerics.md`.
+//! The 25 cases where a reimplementation of nnU-Net goes wrong, one test each; numbers count
+//! the cases, names state them.
 //!
 //! Values are hand-made where they are exact, else what `nnunetv2` 2.8.1 gives. Cases that
 //! need a whole results folder are in `folders`, under the same kind of name: 16 to 22, and
@@ -115,8 +115,8 @@ fn case_07_order_3_beyond_the_border_continues_the_padded_spline() {
     let expected = [
         0.0,
         3.845_248_2,
-        9.794_540_4,
-        6.415_201_2,
+        9.794_54,
+        6.415_201,
         0.0,
         0.767_972_23,
         4.674_496_7,
