@@ -40,7 +40,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] naming the file and what in it is missing, malformed or not supported:
+    /// [`Error::Model`](crate::Error::Model) naming the file and what in it is missing, malformed or not supported:
     /// a network class, a trainer's weights that are not those of the plans, a resampling
     /// function, a reader, a hostile or cut checkpoint.
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
@@ -155,7 +155,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if there is one that cannot be read.
+    /// [`Error::Model`](crate::Error::Model) if there is one that cannot be read.
     pub fn postprocessing(&self) -> Result<Option<Value>> {
         postprocessing::find(&self.path)
     }
@@ -164,7 +164,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if the file cannot be read.
+    /// [`Error::Model`](crate::Error::Model) if the file cannot be read.
     ///
     /// # Panics
     ///
@@ -193,7 +193,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] naming the weights that are missing, of another shape or left over.
+    /// [`Error::Model`](crate::Error::Model) naming the weights that are missing, of another shape or left over.
     ///
     /// # Panics
     ///

@@ -1,7 +1,7 @@
 //! nnU-Net v2's trained folders.
 //!
 //! A folder with `plans.json`, `dataset.json` and `fold_*/checkpoint_final.pth` enters; a
-//! [`ModelConfig`] and, fold by fold, the network as an ONNX graph leave. The checkpoint is
+//! [`ModelConfig`](crate::model::ModelConfig) and, fold by fold, the network as an ONNX graph leave. The checkpoint is
 //! read as data: nothing in it is executed, and only the weights of the network are read.
 //!
 //! ```no_run
