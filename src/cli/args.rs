@@ -76,7 +76,7 @@ pub(crate) struct PredictArgs {
     /// Use this configuration instead of the model's own
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
-    /// Device: auto, cpu, cuda[:N] or reference; one asked for by name and missing is an error
+    /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
     /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x

@@ -7,6 +7,8 @@ mod cli;
 mod cpu;
 mod engines;
 mod golden;
+#[cfg(feature = "reference")]
+mod gpu;
 mod io;
 mod nifti_files;
 mod resample;
