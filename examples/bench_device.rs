@@ -26,8 +26,12 @@ impl Work {
         match self {
             Self::Patch(engine) => engine.run(input.view(), output),
             Self::Image(sweep, tiling, weights) => {
-                let tiles =
-                    Tiles { image: input.view(), tiling, weights: weights.view(), passes: &[vec![]] };
+                let tiles = Tiles {
+                    image: input.view(),
+                    tiling,
+                    weights: weights.view(),
+                    passes: &[vec![]],
+                };
                 *output = sweep.run(tiles, &mut || Ok(()))?;
                 Ok(())
             }

@@ -7,12 +7,10 @@
 #[cfg(any(feature = "cuda", test))]
 mod probe;
 
-#[cfg(any(feature = "reference", test))]
 mod memory;
 #[cfg(feature = "reference")]
 mod sweep;
 
-#[cfg(feature = "reference")]
 pub use memory::{Footprint, footprint};
 #[cfg(feature = "reference")]
 pub use sweep::{Sweep, Tiles};

@@ -62,7 +62,7 @@ impl Sweep {
     ) -> Result<Self> {
         let footprint = memory::footprint(model.onnx, model.input_channels, patch)?;
         let limit = memory_limit_bytes.unwrap_or(u64::MAX);
-        memory::batch(footprint, 0, limit, 1)?;
+        footprint.batch(0, limit, 1)?;
         let (on, name, free) = match device {
             Device::Reference => (burn::tensor::Device::flex(), device.to_string(), u64::MAX),
             #[cfg(feature = "cuda")]
@@ -101,7 +101,7 @@ impl Sweep {
         let voxels = (0..3).fold(1_u64, |n, k| n.saturating_mul(shape[k].max(patch[k]) as u64));
         let maps = (self.network.input_channels() + self.channels + 1) as u64;
         let fixed = voxels.saturating_mul(maps * size_of::<f32>() as u64);
-        memory::batch(self.footprint, fixed, self.budget_bytes, MOST_TILES)
+        self.footprint.batch(fixed, self.budget_bytes, MOST_TILES)
     }
 
     /// Runs every tile and returns the weighted mean of their logits, `[c, z, y, x]`.
