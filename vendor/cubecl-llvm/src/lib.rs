@@ -79,7 +79,7 @@ impl Compiler for PlironCompiler {
     ) -> Result<PlironArtifact, CompilationError> {
         Err(CompilationError::Generic {
             reason: "this build has no LLVM backend, only NVRTC".to_owned(),
-            backtrace: cubecl_core::backtrace::BackTrace::capture(),
+            backtrace: cubecl_environment::backtrace::BackTrace::capture(),
         })
     }
 
