@@ -10,6 +10,9 @@ mod config;
 #[path = "src/model/graph.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod graph;
+#[path = "src/model/labels.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod labels;
 #[path = "src/model/manifest.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod manifest;
@@ -54,7 +57,8 @@ fn run() -> Result<(), String> {
     let out = std::env::var("OUT_DIR").map_err(|e| e.to_string())?;
     let (root, out) = (Path::new(&root), Path::new(&out));
     let models = manifest::load(root)?;
-    write(&out.join("registry.rs"), registry(root, &models).as_bytes())?;
+    let tables = manifest::label_tables(root)?;
+    write(&out.join("registry.rs"), registry(root, &models, &tables).as_bytes())?;
     #[cfg(feature = "reference")]
     write(&out.join("networks.rs"), reference::networks(out, &models)?.as_bytes())?;
     Ok(())
@@ -64,26 +68,29 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
-/// The source of `registry.rs`: the table `src/model/registry.rs` includes.
-fn registry(root: &Path, models: &[Checked]) -> String {
-    let mut code = String::from("static MODELS: &[EmbeddedModel] = &[\n");
-    for Checked { entry, configuration, summary, .. } in models {
+/// The source of `registry.rs`: the tables `src/model/registry.rs` includes.
+fn registry(root: &Path, models: &[Checked], tables: &[(String, String)]) -> String {
+    let mut code = String::from("static MODELS: &[Model] = &[\n");
+    for Checked { entry, configuration, summary, onnx, .. } in models {
         let manifest::Entry { name, file, sha256, origin, licence, grade, .. } = entry;
         let graph::Summary { opset, input_channels, output_channels } = summary;
+        let bytes = onnx.len();
         let _ = write!(
             code,
-            "    EmbeddedModel {{
-        name: {name:?},
+            "    Model {{
+        name: Cow::Borrowed({name:?}),
         configuration: {configuration:?},
-        config_json: include_str!({}),
-        onnx: include_bytes!({}),
-        sha256: {sha256:?},
-        opset: {opset},
-        origin: {origin:?},
-        licence: {licence:?},
+        config_json: Cow::Borrowed(include_str!({})),
+        origin: Cow::Borrowed({origin:?}),
+        licence: Cow::Borrowed({licence:?}),
         grade: Grade::{grade:?},
-        input_channels: {input_channels},
-        output_channels: {output_channels},
+        weights: Weights::Embedded(include_bytes!({}), Facts {{
+            bytes: {bytes},
+            sha256: Cow::Borrowed({sha256:?}),
+            opset: {opset},
+            input_channels: {input_channels},
+            output_channels: {output_channels},
+        }}),
     }},
 ",
             in_package(&format!("config/{configuration}/{name}.json")),
@@ -95,7 +102,13 @@ fn registry(root: &Path, models: &[Checked]) -> String {
     } else {
         r##"r#"{"modes": []}"#"##.to_owned()
     };
-    let _ = write!(code, "];\n\nstatic MODES_JSON: &str = {modes};\n");
+    let _ = write!(code, "];\n\nstatic MODES_JSON: &str = {modes};\n\n");
+    code.push_str("static LABEL_TABLES: &[(&str, &str)] = &[\n");
+    for (name, _) in tables {
+        let file = in_package(&format!("config/labels/{name}.json"));
+        let _ = writeln!(code, "    ({name:?}, include_str!({file})),");
+    }
+    code.push_str("];\n");
     code
 }
 

@@ -7,7 +7,7 @@
 
 use fastnnunet::Error as Failure;
 use fastnnunet::infer::gpu::{Sweep, Tiles};
-use fastnnunet::infer::{Device, Engine, open};
+use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, open};
 use fastnnunet::model::registry;
 use fastnnunet::pipeline::tile::{Tiling, gaussian};
 use ndarray::{Array3, Array4};
@@ -49,6 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = registry::find(model).ok_or("no such model in this build")?;
     let device: Device = device.parse()?;
     let patch = [z.parse()?, y.parse()?, x.parse()?];
+    let options = EngineOptions { device, arithmetic: Arithmetic::F32, isa: None };
+    let facts = model.facts()?;
     let runs: usize = after("--runs").map_or(Ok(5), |n| n.parse())?;
 
     let opened = Instant::now();
@@ -59,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let sweep = Box::new(Sweep::open(model, patch, device, None)?);
             (Work::Image(sweep, Tiling::new(image, patch, 0.5), gaussian(patch)), image)
         }
-        None => (Work::Patch(open(model, patch, device)?), patch),
+        None => (Work::Patch(open(model, patch, &options)?), patch),
     };
     let open_seconds = opened.elapsed().as_secs_f64();
     let size = |channels: usize| (channels, shape[0], shape[1], shape[2]);
@@ -67,13 +69,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(path) => {
             let bytes = std::fs::read(path)?;
             let values = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
-            Array4::from_shape_vec(size(model.input_channels), values)?
+            Array4::from_shape_vec(size(facts.input_channels), values)?
         }
-        None => Array4::from_shape_fn(size(model.input_channels), |(c, z, y, x)| {
+        None => Array4::from_shape_fn(size(facts.input_channels), |(c, z, y, x)| {
             ((c * 7 + z * 31 + y * 17 + x * 5) % 97) as f32 / 48.0 - 1.0
         }),
     };
-    let mut output = Array4::zeros(size(model.output_channels));
+    let mut output = Array4::zeros(size(facts.output_channels));
     let mut once = || -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
         work.run(&input, &mut output)?;

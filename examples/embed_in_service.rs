@@ -14,10 +14,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     // A pool of the service's own bounds the threads of everything inside `install`.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
     pool.install(|| -> Result<()> {
-        let model = registry::resolve("bone", None, None)?;
+        let selection = registry::resolve("bone", None, None)?;
+        let model = selection.model();
         let config = model.config()?;
         // Weights are loaded once and serve every case.
-        let mut engine = infer::open(model, config.patch_size, infer::Device::Auto)?;
+        let mut engine = infer::open(model, config.patch_size, &infer::EngineOptions::default())?;
         for case in &cases {
             match segment(case, &config, engine.as_mut()) {
                 Ok(output) => println!("{} -> {}", case.display(), output.display()),

@@ -11,7 +11,9 @@
 pub mod infer;
 pub mod io;
 pub mod model;
+pub mod nnunet;
 pub mod pipeline;
+pub mod preview;
 pub mod volume;
 
 #[doc(hidden)]

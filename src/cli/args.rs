@@ -1,7 +1,8 @@
 //! What the user typed. Doc comments are the help text.
 
 use clap::{Args, Parser, Subcommand};
-use fastnnunet::infer::Device;
+use fastnnunet::infer::cpu::Isa;
+use fastnnunet::infer::{Arithmetic, Device};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -79,12 +80,21 @@ pub(crate) struct PredictArgs {
     /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
+    /// Arithmetic: auto (bf16 products where the CPU multiplies those), f32 or bf16
+    #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
+    pub(crate) precision: Arithmetic,
+    /// Lower the instruction set: scalar, avx2, avx512 or avx512-bf16 [default: the CPU's best]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    pub(crate) isa: Option<Isa>,
     /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x
     #[arg(long, value_name = "AXES", default_value = "auto", value_parser = parse_mirror)]
     pub(crate) mirror: Mirror,
     /// Distance between tiles as a fraction of the patch, above 0 up to 1 [default: the model's]
     #[arg(long, value_name = "FRACTION", value_parser = parse_step)]
     pub(crate) step_size: Option<f64>,
+    /// Weight all voxels of a tile alike instead of by a Gaussian
+    #[arg(long)]
+    pub(crate) no_gaussian: bool,
     /// Threads to use [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
@@ -132,6 +142,22 @@ fn parse_mirror(text: &str) -> Result<Mirror, String> {
     }
     axes.sort_unstable();
     Ok(Mirror::Axes(axes))
+}
+
+fn parse_precision(text: &str) -> Result<Arithmetic, String> {
+    match text {
+        "auto" => Ok(Arithmetic::Auto),
+        "f32" => Ok(Arithmetic::F32),
+        "bf16" => Ok(Arithmetic::Bf16),
+        _ => Err("expected auto, f32 or bf16".into()),
+    }
+}
+
+fn parse_isa(text: &str) -> Result<Isa, String> {
+    Isa::named(text).ok_or_else(|| {
+        let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+        format!("this CPU has {}", names.join(", "))
+    })
 }
 
 fn parse_step(text: &str) -> Result<f64, String> {

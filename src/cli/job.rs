@@ -2,6 +2,7 @@
 
 use super::args::{Mirror, PredictArgs};
 use super::peak;
+use fastnnunet::infer::EngineOptions;
 use fastnnunet::model::{ModelConfig, registry};
 use fastnnunet::pipeline::Options;
 use fastnnunet::{Error, Result};
@@ -16,6 +17,7 @@ pub(crate) struct Job {
     pub(crate) model: &'static registry::EmbeddedModel,
     pub(crate) config: ModelConfig,
     pub(crate) options: Options,
+    pub(crate) engine: EngineOptions,
 }
 
 impl Job {
@@ -43,9 +45,14 @@ impl Job {
                 Mirror::Axes(axes) => Some(axes.clone()),
             },
             step_size: args.step_size,
+            use_gaussian: args.no_gaussian.then_some(false),
+            isa: args.isa,
             memory_limit_bytes: args.memory_limit.or_else(peak::available_bytes),
+            ..Options::default()
         };
-        Ok(Self { input, output, mode: args.mode.clone(), model, config, options })
+        let engine =
+            EngineOptions { device: args.device, arithmetic: args.precision, isa: args.isa };
+        Ok(Self { input, output, mode: args.mode.clone(), model, config, options, engine })
     }
 }
 

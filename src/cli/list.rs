@@ -1,18 +1,19 @@
-//! `modes` and `models`: what is inside this program.
+//! `modes` and `models`: what is inside this program, and what answers what.
 
 use super::args::ListArgs;
 use super::summary::{grade_name, reversed, times_sign};
 use super::table;
 use fastnnunet::model::modes::{Choice, Mode};
-use fastnnunet::model::registry::EmbeddedModel;
-use fastnnunet::model::{ModelConfig, registry};
+use fastnnunet::model::registry::{self, Registry};
+use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 
 pub(crate) fn models(request: &ListArgs) -> Result<()> {
-    let chosen: Vec<&EmbeddedModel> = match &request.name {
-        Some(name) => vec![find(name)?],
-        None => registry::models().iter().collect(),
+    let registry = Registry::embedded();
+    let chosen: Vec<&Model> = match &request.name {
+        Some(name) => vec![find(registry, name)?],
+        None => registry.models().iter().map(|model| &**model).collect(),
     };
     if request.json {
         let list: Result<Vec<Value>> = chosen.iter().map(|model| model_json(model)).collect();
@@ -31,8 +32,8 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
     Ok(())
 }
 
-fn find(name: &str) -> Result<&'static EmbeddedModel> {
-    registry::find(name).ok_or_else(|| Error::Usage {
+fn find<'a>(registry: &'a Registry, name: &str) -> Result<&'a Model> {
+    registry.find(name).map(|model| &**model).ok_or_else(|| Error::Usage {
         what: "model".into(),
         found: name.into(),
         expected: format!("one of {}", model_names()),
@@ -41,21 +42,21 @@ fn find(name: &str) -> Result<&'static EmbeddedModel> {
 
 /// The models of this build, for messages.
 pub(crate) fn model_names() -> String {
-    registry::models().iter().map(|model| model.name).collect::<Vec<_>>().join(", ")
+    registry::models().iter().map(|model| &*model.name).collect::<Vec<_>>().join(", ")
 }
 
-fn model_row(model: &EmbeddedModel) -> Result<Vec<String>> {
-    let config = model.config()?;
+fn model_row(model: &Model) -> Result<Vec<String>> {
+    let (config, facts) = (model.config()?, model.facts()?);
     Ok(vec![
-        model.name.into(),
+        model.name.to_string(),
         model.configuration.into(),
         spacing_text(&config),
         times_sign(reversed(config.patch_size)),
-        model.output_channels.to_string(),
-        grade_name(config.grade).into(),
-        format!("{:.1} MB", model.onnx.len() as f64 / 1e6),
+        facts.output_channels.to_string(),
+        grade_name(model.grade).into(),
+        format!("{:.1} MB", facts.bytes as f64 / 1e6),
         // Enough to tell files apart at a glance; `models NAME` and `--json` give all.
-        model.sha256[..16].into(),
+        facts.sha256[..16].into(),
     ])
 }
 
@@ -64,18 +65,18 @@ fn spacing_text(config: &ModelConfig) -> String {
     times_sign(reversed(config.target_spacing).map(shown))
 }
 
-fn model_text(model: &EmbeddedModel) -> Result<String> {
-    let config = model.config()?;
+fn model_text(model: &Model) -> Result<String> {
+    let (config, facts) = (model.config()?, model.facts()?);
     let rows = [
         ("name", model.name.to_string()),
         ("configuration", model.configuration.to_string()),
         ("spacing mm", spacing_text(&config)),
         ("patch", times_sign(reversed(config.patch_size))),
-        ("classes", model.output_channels.to_string()),
-        ("grade", grade_name(config.grade).to_string()),
-        ("size", format!("{} bytes", model.onnx.len())),
-        ("sha256", model.sha256.to_string()),
-        ("opset", model.opset.to_string()),
+        ("classes", facts.output_channels.to_string()),
+        ("grade", grade_name(model.grade).to_string()),
+        ("size", format!("{} bytes", facts.bytes)),
+        ("sha256", facts.sha256.to_string()),
+        ("opset", facts.opset.to_string()),
         ("origin", model.origin.to_string()),
         ("licence", model.licence.to_string()),
     ];
@@ -88,72 +89,94 @@ fn model_text(model: &EmbeddedModel) -> Result<String> {
     Ok(table::render(&rows))
 }
 
-fn model_json(model: &EmbeddedModel) -> Result<Value> {
-    let config = model.config()?;
+fn model_json(model: &Model) -> Result<Value> {
+    let (config, facts) = (model.config()?, model.facts()?);
     Ok(json!({
         "name": model.name,
         "configuration": model.configuration,
         "spacing_zyx_mm": config.target_spacing,
         "patch_zyx": config.patch_size,
-        "classes": model.output_channels,
-        "grade": grade_name(config.grade),
-        "bytes": model.onnx.len(),
-        "sha256": model.sha256,
-        "opset": model.opset,
+        "classes": facts.output_channels,
+        "grade": grade_name(model.grade),
+        "bytes": facts.bytes,
+        "sha256": facts.sha256,
+        "opset": facts.opset,
         "origin": model.origin,
         "licence": model.licence,
+        "embedded": model.is_embedded(),
         "labels": config.labels,
     }))
 }
 
 pub(crate) fn modes(request: &ListArgs) -> Result<()> {
-    let all = registry::modes();
+    let registry = Registry::embedded();
     let chosen: Vec<&Mode> = match &request.name {
-        Some(name) => vec![all.iter().find(|mode| mode.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = all.iter().map(|mode| mode.name.as_str()).collect();
-            Error::Usage {
-                what: "mode".into(),
-                found: name.clone(),
-                expected: format!("one of {}", known.join(", ")),
-            }
-        })?],
-        None => all.iter().collect(),
+        Some(name) => vec![registry.mode(name)?],
+        None => registry.modes().iter().collect(),
     };
     if request.json {
-        let list: Vec<Value> = chosen.iter().map(|mode| mode_json(mode)).collect();
-        println!("{}", Value::from(list));
+        let in_full = request.name.is_some();
+        let list: Result<Vec<Value>> =
+            chosen.iter().map(|mode| mode_json(registry, mode, in_full)).collect();
+        println!("{}", Value::from(list?));
         return Ok(());
     }
-    let mut rows =
-        vec![["mode", "choice", "model", "installed", "what"].map(String::from).to_vec()];
+    let heading = ["mode", "choice", "structures", "answered by", "grade", "what"];
+    let mut rows = vec![heading.map(String::from).to_vec()];
     for mode in &chosen {
         for (k, choice) in mode.choices.iter().enumerate() {
-            let installed = registry::find(&choice.model)
-                .map(EmbeddedModel::config)
-                .transpose()?
-                .map_or("no", |config| grade_name(config.grade));
-            rows.push(vec![
-                if k == 0 { mode.name.clone() } else { String::new() },
-                choice_text(choice),
-                choice.model.clone(),
-                installed.into(),
-                if k == 0 { mode.summary.clone() } else { String::new() },
-            ]);
+            rows.push(mode_row(registry, mode, choice, k == 0)?);
         }
     }
     print!("{}", table::render(&rows));
     if request.name.is_some() {
         for choice in &chosen[0].choices {
-            if let Some(model) = registry::find(&choice.model) {
-                print!("\n{}", model_text(model)?);
-            }
+            print!("\n{}", choice_text(registry, chosen[0], choice)?);
         }
     }
     Ok(())
 }
 
+/// What answers a choice; `None` if nothing is installed for it.
+fn answer(registry: &Registry, mode: &Mode, choice: &Choice) -> Option<Selection> {
+    let request = Request {
+        mode: &mode.name,
+        quality: choice.quality.as_deref(),
+        variant: choice.variant.as_deref(),
+    };
+    registry.select(&request, &|_| true).ok()
+}
+
+fn names(selection: &Selection) -> String {
+    let names: Vec<&str> = selection.parts.iter().map(|part| &*part.model.name).collect();
+    names.join(" + ")
+}
+
+fn mode_row(registry: &Registry, mode: &Mode, choice: &Choice, first: bool) -> Result<Vec<String>> {
+    let total = registry.table(&choice.labels)?.labels.len();
+    let (structures, by, grade) = match answer(registry, mode, choice) {
+        Some(selection) if selection.missing.is_empty() => {
+            (total.to_string(), names(&selection), grade_name(selection.grade))
+        }
+        Some(selection) => (
+            format!("{} of {total}", selection.labels.len()),
+            names(&selection),
+            grade_name(selection.grade),
+        ),
+        None => (total.to_string(), "not installed".into(), "-"),
+    };
+    Ok(vec![
+        if first { mode.name.clone() } else { String::new() },
+        option_text(choice),
+        structures,
+        by,
+        grade.into(),
+        if first { mode.summary.clone() } else { String::new() },
+    ])
+}
+
 /// The option that selects a choice.
-fn choice_text(choice: &Choice) -> String {
+fn option_text(choice: &Choice) -> String {
     match (&choice.quality, &choice.variant) {
         (Some(quality), _) => format!("--quality {quality}"),
         (None, Some(variant)) => format!("--variant {variant}"),
@@ -161,18 +184,72 @@ fn choice_text(choice: &Choice) -> String {
     }
 }
 
-fn mode_json(mode: &Mode) -> Value {
-    let choices: Vec<Value> = mode
-        .choices
-        .iter()
-        .map(|choice| {
-            json!({
-                "quality": choice.quality,
-                "variant": choice.variant,
-                "model": choice.model,
-                "installed": registry::find(&choice.model).is_some(),
-            })
-        })
-        .collect();
-    json!({"mode": mode.name, "summary": mode.summary, "choices": choices})
+/// A choice in full: what answers it and why, and its label table.
+fn choice_text(registry: &Registry, mode: &Mode, choice: &Choice) -> Result<String> {
+    let selection = answer(registry, mode, choice);
+    let candidates: Vec<String> =
+        choice.models.iter().map(fastnnunet::model::modes::Candidate::name).collect();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.into(), value]);
+    let option = option_text(choice);
+    if !option.is_empty() {
+        row("choice", option);
+    }
+    row("models", candidates.join(", else "));
+    row("installed", selection.as_ref().map_or_else(|| "no".into(), |s| s.why.clone()));
+    row("recipe", choice.recipe.clone().unwrap_or_else(|| "none".into()));
+    row("table", choice.labels.clone());
+    let table = &registry.table(&choice.labels)?.labels;
+    let divided = match &choice.subseg {
+        Some(name) => registry.table(name)?.labels.clone(),
+        None => Vec::new(),
+    };
+    let more: Vec<&Label> =
+        divided.iter().filter(|label| table.iter().all(|known| known.id != label.id)).collect();
+    let width = table.iter().chain(more.iter().copied()).map(|l| l.name.len()).max().unwrap_or(0);
+    let line = |label: &Label, note: &str| {
+        let code = label.snomed.as_ref().map_or_else(String::new, |c| format!("SCT {c}"));
+        format!("{:>3}  {:<width$}  {code:<14}{note}", label.id, label.name)
+    };
+    for (k, label) in table.iter().enumerate() {
+        let missing = selection.as_ref().is_some_and(|s| s.missing.contains(&label.name));
+        let note = if missing { "not labeled by the installed model" } else { "" };
+        row(if k == 0 { "labels" } else { "" }, line(label, note));
+    }
+    for label in more {
+        row("", line(label, "with --enable-subseg"));
+    }
+    Ok(table::render(&rows))
+}
+
+fn mode_json(registry: &Registry, mode: &Mode, in_full: bool) -> Result<Value> {
+    let mut choices = Vec::new();
+    for choice in &mode.choices {
+        let table = registry.table(&choice.labels)?;
+        let selection = answer(registry, mode, choice);
+        let candidates: Vec<String> =
+            choice.models.iter().map(fastnnunet::model::modes::Candidate::name).collect();
+        let mut value = json!({
+            "quality": choice.quality,
+            "variant": choice.variant,
+            // The one that answers or, if none does, the one to install.
+            "model": selection.as_ref().map_or_else(|| candidates[0].clone(), names),
+            "installed": selection.is_some(),
+            "candidates": candidates,
+            "grade": selection.as_ref().map(|s| grade_name(s.grade)),
+            "why": selection.as_ref().map(|s| &s.why),
+            "missing": selection.as_ref().map(|s| &s.missing),
+            "structures": table.labels.len(),
+            "table": table.name,
+            "recipe": choice.recipe,
+        });
+        if in_full {
+            value["labels"] = json!(table.labels);
+            if let Some(name) = &choice.subseg {
+                value["subseg_labels"] = json!(registry.table(name)?.labels);
+            }
+        }
+        choices.push(value);
+    }
+    Ok(json!({"mode": mode.name, "summary": mode.summary, "choices": choices}))
 }

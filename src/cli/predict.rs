@@ -21,7 +21,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
         use_threads(threads)?;
     }
     io::check_writable(&job.output, args.overwrite)?;
-    let mut engine = infer::open(job.model, job.config.patch_size, args.device)?;
+    let mut engine = infer::open(job.model, job.config.patch_size, &job.engine)?;
 
     let mut bar = Bar::new(args.quiet);
     let result = segment(args, &job, engine.as_mut(), &mut bar);

@@ -49,7 +49,7 @@ impl Summary<'_> {
     }
 
     pub(crate) fn to_text(&self) -> String {
-        let model = self.job.model;
+        let model = &self.job.model;
         let config = &self.job.config;
         let (tiles, passes) = self.segmentation.tiles;
         let mirrored = if passes > 1 { format!(" x {passes} mirrored") } else { String::new() };
@@ -105,7 +105,7 @@ impl Summary<'_> {
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let model = self.job.model;
+        let model = &self.job.model;
         let config = &self.job.config;
         let labels: Vec<Value> = self
             .found()
@@ -135,7 +135,7 @@ impl Summary<'_> {
                 "name": model.name,
                 "configuration": model.configuration,
                 "grade": grade_name(config.grade),
-                "sha256": model.sha256,
+                "sha256": model.facts().map(|facts| &*facts.sha256).ok(),
             },
             "device": self.device,
             "precision": self.precision.to_string(),

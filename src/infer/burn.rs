@@ -5,7 +5,7 @@
 //! threads. GPUs run the same code (`gpu`).
 
 use super::{Engine, Precision};
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
 use crate::{Error, Result};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
 use ndarray::{Array4, ArrayView4};
@@ -51,26 +51,30 @@ pub(super) struct Generated {
 }
 
 /// Loads an embedded model on the CPU.
-pub(super) fn open(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+pub(super) fn open(model: &Model) -> Result<Box<dyn Engine>> {
     let generated = Generated::load(model, Device::flex(), "reference".to_owned())?;
     Ok(Box::new(generated))
 }
 
 impl Generated {
     /// Loads an embedded model; `name` is the device as the user knows it.
-    pub(super) fn load(model: &EmbeddedModel, device: Device, name: String) -> Result<Self> {
-        let Some(network) = NETWORKS.iter().find(|network| network.name == model.name) else {
+    pub(super) fn load(model: &Model, device: Device, name: String) -> Result<Self> {
+        // A user's model may have the name of one of the program's.
+        let known = model.is_embedded();
+        let network = NETWORKS.iter().find(|network| known && network.name == model.name);
+        let Some(network) = network else {
             let reason = format!("this build holds no generated code for model {}", model.name);
             return Err(Error::Device { device: name, reason });
         };
-        let forward = guard(&name, || (network.load)(network.weights(model.onnx), &device))?;
+        let (onnx, facts) = (model.onnx()?, model.facts()?);
+        let forward = guard(&name, || (network.load)(network.weights(&onnx), &device))?;
         Ok(Self {
             model: network.name,
             name,
             forward,
             device,
-            input_channels: model.input_channels,
-            output_channels: model.output_channels,
+            input_channels: facts.input_channels,
+            output_channels: facts.output_channels,
         })
     }
 

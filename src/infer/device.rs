@@ -2,7 +2,8 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
+use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -67,7 +68,31 @@ impl FromStr for Device {
     }
 }
 
-/// Loads an embedded model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
+/// Arithmetic as the user asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// bf16 products where the device multiplies those, as nnU-Net multiplies in fp16 on a GPU;
+    /// `f32` elsewhere.
+    #[default]
+    Auto,
+    /// 32-bit floats: what agreement with the reference is judged on.
+    F32,
+    /// bf16 products, or an error where the device has none.
+    Bf16,
+}
+
+/// How to open an engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Where the network runs.
+    pub device: Device,
+    /// What it multiplies in.
+    pub arithmetic: Arithmetic,
+    /// Instruction set of the CPU engine; `None` for the best there is.
+    pub isa: Option<Isa>,
+}
+
+/// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
 /// for a two-dimensional network).
 ///
 /// `Auto` takes a CUDA GPU that works, else our kernels, or the reference where a network has
@@ -77,12 +102,26 @@ impl FromStr for Device {
 ///
 /// [`Error::Device`] if the device is not part of this build, is missing or fails,
 /// [`Error::Model`] if the network does not load or does not take such patches.
-pub fn open(model: &EmbeddedModel, patch: [usize; 3], device: Device) -> Result<Box<dyn Engine>> {
+pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
+    let ours = || {
+        let graph = &mut |_| Graph::read(&model.onnx()?);
+        open_folds(&model.name, 1, graph, patch, options)
+    };
+    let device = options.device;
+    let generated = !matches!(device, Device::Auto | Device::Cpu);
+    if generated && options.arithmetic == Arithmetic::Bf16 {
+        return Err(Error::Device {
+            device: device.to_string(),
+            reason: "it multiplies in f32 only; use precision f32 or auto".to_owned(),
+        });
+    }
     match device {
+        // Who names an arithmetic or instruction set of the CPU gets the CPU.
+        Device::Auto if options.arithmetic != Arithmetic::Auto || options.isa.is_some() => ours(),
         Device::Auto => cuda(model, patch, 0)
-            .or_else(|_| cpu(model, patch))
+            .or_else(|_| ours())
             .or_else(|lacking| reference(model).map_err(|_| lacking)),
-        Device::Cpu => cpu(model, patch),
+        Device::Cpu => ours(),
         Device::Reference => reference(model),
         Device::Cuda(index) => cuda(model, patch, index),
         Device::Vulkan(index) => vulkan(model, index),
@@ -90,22 +129,22 @@ pub fn open(model: &EmbeddedModel, patch: [usize; 3], device: Device) -> Result<
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(model: &EmbeddedModel, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
+fn cuda(model: &Model, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
     super::gpu::open_cuda(model, patch, index)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(_: &EmbeddedModel, _: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
+fn cuda(_: &Model, _: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
     Err(not_built(Device::Cuda(index), "cuda"))
 }
 
 #[cfg(feature = "vulkan")]
-fn vulkan(model: &EmbeddedModel, index: usize) -> Result<Box<dyn Engine>> {
+fn vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
     super::gpu::open_vulkan(model, index)
 }
 
 #[cfg(not(feature = "vulkan"))]
-fn vulkan(_: &EmbeddedModel, index: usize) -> Result<Box<dyn Engine>> {
+fn vulkan(_: &Model, index: usize) -> Result<Box<dyn Engine>> {
     Err(not_built(Device::Vulkan(index), "vulkan"))
 }
 
@@ -117,25 +156,54 @@ fn not_built(device: Device, feature: &str) -> Error {
     }
 }
 
-fn cpu(model: &EmbeddedModel, patch: [usize; 3]) -> Result<Box<dyn Engine>> {
-    let engine = CpuEngine::open(model.onnx, patch, Precision::F32, Isa::best());
-    match engine {
-        Ok(engine) => Ok(Box::new(engine)),
-        Err(Error::Model { found, expected, .. }) => {
-            Err(Error::Model { model: model.name.to_owned(), found, expected })
+/// Loads networks that are known only at run time: those of one or several folds, whose logits
+/// are averaged. `graph` is asked for each in turn; `name` is what errors call the model.
+///
+/// # Errors
+///
+/// As [`open`]; only the CPU runs such networks.
+pub fn open_folds(
+    name: &str,
+    folds: usize,
+    graph: &mut dyn FnMut(usize) -> Result<Graph>,
+    patch: [usize; 3],
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    let reason = match options.device {
+        Device::Auto | Device::Cpu => {
+            let isa = options.isa.unwrap_or_else(Isa::best);
+            let precision = match options.arithmetic {
+                Arithmetic::Auto if isa.has_bf16() => Precision::Bf16,
+                Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
+                Arithmetic::Bf16 => Precision::Bf16,
+            };
+            let engine = CpuEngine::open_folds(folds, graph, patch, precision, isa);
+            return match engine {
+                Ok(engine) => Ok(Box::new(engine)),
+                Err(Error::Model { found, expected, .. }) => {
+                    Err(Error::Model { model: name.to_owned(), found, expected })
+                }
+                Err(error) => Err(error),
+            };
         }
-        Err(error) => Err(error),
-    }
+        Device::Reference | Device::Cuda(_) | Device::Vulkan(_) => {
+            "it runs the models inside the program only; use auto or cpu"
+        }
+    };
+    Err(Error::Device { device: options.device.to_string(), reason: reason.to_owned() })
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &EmbeddedModel) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
     super::burn::open(model)
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(_: &EmbeddedModel) -> Result<Box<dyn Engine>> {
-    Err(not_built(Device::Reference, "reference"))
+fn reference(model: &Model) -> Result<Box<dyn Engine>> {
+    Err(Error::Device {
+        device: Device::Reference.to_string(),
+        reason: format!("{} needs a build with the feature `reference`", model.name),
+    })
 }
 
 #[cfg(test)]
@@ -149,29 +217,19 @@ mod tests {
             ("cpu", Device::Cpu),
             ("cuda:0", Device::Cuda(0)),
             ("cuda:12", Device::Cuda(12)),
-            ("vulkan:1", Device::Vulkan(1)),
             ("reference", Device::Reference),
         ] {
             assert_eq!(text.parse::<Device>().expect(text), device);
             assert_eq!(device.to_string(), text);
         }
         assert_eq!("cuda".parse::<Device>().expect("cuda"), Device::Cuda(0));
-        assert_eq!("vulkan".parse::<Device>().expect("vulkan"), Device::Vulkan(0));
     }
 
     #[test]
     fn a_wrong_name_lists_the_right_ones() {
-        for text in [
-            "",
-            "gpu",
-            "CPU",
-            "cuda:",
-            "cuda:x",
-            "cuda:-1",
-            "vulkan:+1",
-            "cpu:0",
-            "cuda:99999999999999999999",
-        ] {
+        for text in
+            ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"]
+        {
             let error = text.parse::<Device>().expect_err(text);
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains("reference"), "{error}");

@@ -9,10 +9,44 @@ pub mod cpu;
 mod device;
 pub mod gpu;
 
-pub use device::{Device, open};
+pub use device::{Arithmetic, Device, EngineOptions, open, open_folds};
 
 use crate::Result;
-use ndarray::{Array4, ArrayView4};
+use ndarray::{Array2, Array4, ArrayView4, Axis};
+
+/// The last layer of a network that ends in a pointwise convolution: `weights * features +
+/// bias` for each voxel.
+///
+/// All that follows until the choice of a label is linear, so an engine may leave this layer
+/// to the very end: tiles are averaged and resampled with one number per feature instead of
+/// one per class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearHead {
+    /// `[classes, features]`.
+    pub weights: Array2<f32>,
+    /// One per class.
+    pub bias: Vec<f32>,
+}
+
+impl LinearHead {
+    /// The head whose logits are the mean of those of `heads`, in the features of all of them
+    /// one after the other; `None` without heads or if they have different classes.
+    #[must_use]
+    pub fn mean(heads: &[Self]) -> Option<Self> {
+        let count = heads.len() as f32;
+        let weights: Vec<_> = heads.iter().map(|head| head.weights.view()).collect();
+        let mut weights = ndarray::concatenate(Axis(1), &weights).ok()?;
+        let mut bias = vec![0.0; weights.nrows()];
+        for head in heads {
+            bias.iter_mut().zip(&head.bias).for_each(|(sum, b)| *sum += b);
+        }
+        if heads.len() > 1 {
+            weights /= count;
+            bias.iter_mut().for_each(|b| *b /= count);
+        }
+        Some(Self { weights: weights.as_standard_layout().into_owned(), bias })
+    }
+}
 
 /// Arithmetic an engine multiplies in; statistics and sums are always `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +77,30 @@ pub trait Engine: Send {
     /// Channels of the input patch.
     fn input_channels(&self) -> usize;
 
-    /// Channels of the output: logits per class or region.
+    /// Channels of the output: logits per class or region, or features if there is a
+    /// [`head`](Self::head).
     fn output_channels(&self) -> usize;
+
+    /// What turns the output into logits, if the output are features.
+    fn head(&self) -> Option<&LinearHead> {
+        None
+    }
+
+    /// Logits per voxel, after the head.
+    fn classes(&self) -> usize {
+        self.head().map_or_else(|| self.output_channels(), |head| head.bias.len())
+    }
+
+    /// Bytes held while running with `threads` threads; 0 where the engine cannot tell.
+    fn memory_bytes(&self, threads: usize) -> u64 {
+        let _ = threads;
+        0
+    }
 
     /// Runs the network on one patch.
     ///
     /// `input` is `[c, z, y, x]`, normalized; `output` has the same `z, y, x` and receives
-    /// raw logits. A two-dimensional network gets `z` = 1.
+    /// raw logits or features. A two-dimensional network gets `z` = 1.
     ///
     /// # Errors
     ///

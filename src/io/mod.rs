@@ -23,6 +23,7 @@ mod voxels;
 pub use header::{NiftiVersion, SourceHeader};
 pub use limits::Limits;
 pub use save::{LabelArray, check_writable, save_labels};
+pub(crate) use save::{check_place, write_whole};
 
 use crate::Result;
 use crate::volume::Volume;

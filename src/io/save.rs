@@ -103,20 +103,32 @@ pub fn save_labels(
     let shape = labels.shape();
     assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
     let compress = is_compressed(path)?;
+    write_whole(path, overwrite, |file| {
+        let head = encode(header, labels.datatype());
+        let body = labels.bytes();
+        if compress {
+            let mut out = io::BufWriter::new(file);
+            gzip::write(&mut out, &[&head, &body], Compression::new(LEVEL))?;
+            out.flush()
+        } else {
+            file.write_all(&head)?;
+            file.write_all(&body)
+        }
+    })
+}
+
+/// Makes a file that appears under its name complete or not at all: it is written beside it
+/// and renamed. Missing folders are created.
+pub(crate) fn write_whole(
+    path: &Path,
+    overwrite: bool,
+    content: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> Result<()> {
     let write = || -> io::Result<()> {
         let folder = folder_of(path);
         fs::create_dir_all(&folder)?;
         let mut file = temporary_in(&folder)?;
-        let head = encode(header, labels.datatype());
-        let body = labels.bytes();
-        if compress {
-            let mut out = io::BufWriter::new(file.as_file_mut());
-            gzip::write(&mut out, &[&head, &body], Compression::new(LEVEL))?;
-            out.flush()?;
-        } else {
-            file.write_all(&head)?;
-            file.write_all(&body)?;
-        }
+        content(file.as_file_mut())?;
         file.as_file().sync_all()?;
         let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
         renamed.map(drop).map_err(|e| e.error)
@@ -133,6 +145,11 @@ pub fn save_labels(
 /// Those of [`save_labels`], as far as they can be foreseen.
 pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
     is_compressed(path)?;
+    check_place(path, overwrite)
+}
+
+/// Checks that [`write_whole`] could make the file. Creates nothing that stays.
+pub(crate) fn check_place(path: &Path, overwrite: bool) -> Result<()> {
     let check = || -> io::Result<()> {
         match fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),

@@ -122,6 +122,8 @@ pub struct ModelConfig {
     pub channels: Vec<Channel>,
     /// Orientation the network was trained in.
     pub orientation: Orientation,
+    /// How the reference reads files for this network; `None` for this program's own way.
+    pub reader: Option<Reader>,
     /// Axis `k` of the network is axis `transpose_forward[k]` of the oriented image.
     pub transpose_forward: [usize; 3],
     /// Structures, in ascending `id`.
@@ -138,8 +140,12 @@ pub struct ModelConfig {
     pub resampling: Resampling,
     /// Crop to the box of nonzero voxels first.
     pub crop_to_nonzero: bool,
+    /// nnU-Net's name of this configuration, for instance `3d_fullres`.
+    pub configuration: Option<String>,
     /// Name of the configuration whose result this one refines.
     pub previous_stage: Option<String>,
+    /// Labels of that result, one input channel each, after those of the image.
+    pub previous_stage_labels: Vec<u16>,
     /// Postprocessing recipe by name.
     pub postprocessing: Option<String>,
     /// How much the model may be trusted.
@@ -153,6 +159,26 @@ pub struct Channel {
     pub normalization: Normalization,
     /// The training set's statistics, used by [`Normalization::Ct`].
     pub intensity: IntensityProperties,
+    /// Whether [`Normalization::ZScore`] looks at, and changes, only voxels inside the patient:
+    /// those that are nonzero in any channel, and holes among them.
+    pub use_mask: bool,
+}
+
+/// The reference's class that reads images; names are nnU-Net's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Reader {
+    /// ITK, axes as stored.
+    #[serde(rename = "SimpleITKIO")]
+    SimpleItk,
+    /// ITK, turned to RAS.
+    #[serde(rename = "SimpleITKIOWithReorient")]
+    SimpleItkReorient,
+    /// nibabel, axes as stored.
+    #[serde(rename = "NibabelIO")]
+    Nibabel,
+    /// nibabel, turned to the closest RAS.
+    #[serde(rename = "NibabelIOWithReorient")]
+    NibabelReorient,
 }
 
 /// The JSON as written.
@@ -166,8 +192,11 @@ struct Written {
     intensity_properties: Vec<IntensityProperties>,
     #[serde(default = "ct", deserialize_with = "one_or_many")]
     normalization: Vec<Normalization>,
+    #[serde(default = "no", deserialize_with = "one_or_many")]
+    use_mask_for_norm: Vec<bool>,
     #[serde(default)]
     orientation: Orientation,
+    reader: Option<Reader>,
     #[serde(default)]
     labels: Vec<Label>,
     #[serde(default)]
@@ -182,7 +211,9 @@ struct Written {
     crop_to_nonzero: bool,
     transpose_forward: Option<Vec<usize>>,
     regions_class_order: Option<Vec<u16>>,
+    configuration: Option<String>,
     previous_stage: Option<String>,
+    previous_stage_labels: Option<Vec<u16>>,
     postprocessing: Option<String>,
     #[serde(default)]
     grade: Grade,
@@ -190,6 +221,10 @@ struct Written {
 
 fn ct() -> Vec<Normalization> {
     vec![Normalization::Ct]
+}
+
+fn no() -> Vec<bool> {
+    vec![false]
 }
 
 fn half() -> f64 {
@@ -228,10 +263,11 @@ impl ModelConfig {
         written.check()
     }
 
-    /// Number of input channels.
+    /// Number of input channels: those of the image and, in a cascade, one per label of the
+    /// previous stage.
     #[must_use]
     pub fn input_channels(&self) -> usize {
-        self.channels.len()
+        self.channels.len() + self.previous_stage_labels.len()
     }
 
     /// Number of network outputs the labels imply, where they are listed.
@@ -308,6 +344,23 @@ impl Written {
             &transpose,
             "an order of the axes 0, 1 and 2",
         )?;
+        // Both stages of a cascade have the same labels unless the configuration says otherwise.
+        let own = || self.labels.iter().map(|label| label.id).collect();
+        let previous_stage_labels = match (&self.previous_stage, self.previous_stage_labels.take())
+        {
+            (_, Some(list)) => list,
+            (Some(_), None) => own(),
+            (None, None) => Vec::new(),
+        };
+        let stage = &previous_stage_labels;
+        ensure(
+            stage.iter().all(|&id| id > 0)
+                && all_differ(stage)
+                && (stage.is_empty() || self.previous_stage.is_some()),
+            "previous_stage_labels",
+            stage,
+            "different labels above 0, with previous_stage",
+        )?;
         let Resampling { order, order_z, order_logits, .. } = self.resampling;
         ensure(
             [order, order_z].iter().all(|o| [0, 1, 3].contains(o)) && order_logits <= 1,
@@ -328,6 +381,7 @@ impl Written {
             }),
             channels,
             orientation: self.orientation,
+            reader: self.reader,
             transpose_forward,
             labels: self.labels,
             regions_class_order: self.regions_class_order,
@@ -336,7 +390,9 @@ impl Written {
             use_gaussian: self.use_gaussian,
             resampling: self.resampling,
             crop_to_nonzero: self.crop_to_nonzero,
+            configuration: self.configuration,
             previous_stage: self.previous_stage,
+            previous_stage_labels,
             postprocessing: self.postprocessing,
             grade: self.grade,
             model_path: self.model_path,
@@ -357,10 +413,18 @@ impl Written {
             "one of each per input channel",
         )?;
         let count = schemes.len().max(intensities.len());
+        let masks = &self.use_mask_for_norm;
+        ensure(
+            masks.len() == 1 || masks.len() == count,
+            "use_mask_for_norm",
+            masks,
+            "one truth value, or one per input channel",
+        )?;
         let channels: Vec<Channel> = (0..count)
             .map(|c| Channel {
                 normalization: schemes[c.min(schemes.len() - 1)],
                 intensity: intensities[c.min(intensities.len() - 1)],
+                use_mask: masks[c.min(masks.len() - 1)],
             })
             .collect();
         for channel in &channels {

@@ -5,7 +5,7 @@
 
 use super::config::{Grade, ModelConfig};
 use super::graph::{self, Expected, Summary};
-use super::modes;
+use super::{labels, modes};
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -82,9 +82,13 @@ pub fn load(root: &Path) -> Result<Vec<Checked>, String> {
         }
     }
     nothing_unlisted(root, &entries)?;
+    let tables =
+        labels::parse(&label_tables(root)?, &[]).map_err(|e| format!("config/labels/{e}"))?;
     let modes_path = root.join("config/modes.json");
     if modes_path.exists() {
-        modes::parse(&read_text(&modes_path)?).map_err(|e| format!("config/modes.json: {e}"))?;
+        modes::parse(&read_text(&modes_path)?)
+            .and_then(|modes| modes::check_tables(&modes, &tables))
+            .map_err(|e| format!("config/modes.json: {e}"))?;
     }
     entries
         .into_values()
@@ -93,6 +97,20 @@ pub fn load(root: &Path) -> Result<Vec<Checked>, String> {
             check_model(root, entry).map_err(|message| format!("model {name}: {message}"))
         })
         .collect()
+}
+
+/// The label tables under `root`: names and contents, sorted by name.
+///
+/// # Errors
+///
+/// A message naming the file that cannot be read.
+pub fn label_tables(root: &Path) -> Result<Vec<(String, String)>, String> {
+    let folder = root.join("config/labels");
+    let read = |stem: String| {
+        let json = read_text(&folder.join(format!("{stem}.json")))?;
+        Ok((stem, json))
+    };
+    stems(&folder, "json")?.into_iter().map(read).collect()
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

@@ -1,13 +1,22 @@
-//! What a model is: its configuration, and the ones built into the program.
+//! What a model is: its configuration, the ones there are, and what they answer.
 
 pub mod graph;
+pub mod labels;
 pub mod modes;
 pub mod onnx;
 pub mod proto;
 pub mod registry;
 
 mod config;
+mod folder;
+mod installed;
+mod selection;
+mod subset;
 
 pub use config::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Resampling,
+    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Reader,
+    Resampling,
 };
+pub use installed::{Facts, Model};
+pub use selection::{Request, SelectedPart, Selection};
+pub use subset::{LabelSubset, merge_labels, named};

@@ -2,6 +2,7 @@
 //!
 //! `build.rs` compiles this file too, so that a mistake in the list fails the build.
 
+use super::labels::LabelTable;
 use serde::Deserialize;
 
 /// What the command line calls a mode, for instance `bone`.
@@ -12,12 +13,11 @@ pub struct Mode {
     pub name: String,
     /// One line for users: what is segmented.
     pub summary: String,
-    /// The models to choose from. Qualities go from low to high; the first variant is the
-    /// default.
+    /// What to choose from. Qualities go from low to high; the first variant is the default.
     pub choices: Vec<Choice>,
 }
 
-/// One model of a mode.
+/// One answer to a mode: what is labeled, and the models that can do it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
@@ -25,8 +25,78 @@ pub struct Choice {
     pub quality: Option<String>,
     /// Name of the variant, in a mode that has variants.
     pub variant: Option<String>,
+    /// Name of the label table: ids of the result are this table's.
+    pub labels: String,
+    /// Name of the label table once bone is divided into cortical and trabecular bone.
+    pub subseg: Option<String>,
+    /// What can answer, the best first.
+    pub models: Vec<Candidate>,
+    /// Name of the postprocessing recipe.
+    pub recipe: Option<String>,
+}
+
+impl Choice {
+    /// `quality high` or `variant 9`; empty where the mode has one choice.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match (&self.quality, &self.variant) {
+            (Some(quality), _) => format!("quality {quality}"),
+            (None, Some(variant)) => format!("variant {variant}"),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// A model, or several whose label maps are merged.
+///
+/// Written as the model's name, as one part, or as `{"parts": [...]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "serde_json::Value")]
+pub struct Candidate {
+    /// Run in this order; labels of later parts replace those of earlier ones.
+    pub parts: Vec<Part>,
+}
+
+impl Candidate {
+    /// The names of its models.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.parts.iter().map(|part| part.model.as_str()).collect::<Vec<_>>().join(" + ")
+    }
+}
+
+/// A model and the meaning of its labels.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
     /// Name of the model.
     pub model: String,
+    /// Id in the table for each label of the model, from 1; 0 drops a label.
+    ///
+    /// Absent, labels go by their names; where the model's configuration names none, its
+    /// first label is the table's first structure, and so on.
+    pub ids: Option<Vec<u16>>,
+}
+
+impl TryFrom<serde_json::Value> for Candidate {
+    type Error = String;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parts {
+            parts: Vec<serde_json::Value>,
+        }
+        let part = |value: serde_json::Value| match value {
+            serde_json::Value::String(model) => Ok(Part { model, ids: None }),
+            object => serde_json::from_value(object).map_err(|e| e.to_string()),
+        };
+        if value.get("parts").is_none() {
+            return Ok(Self { parts: vec![part(value)?] });
+        }
+        let Parts { parts } = serde_json::from_value(value).map_err(|e| e.to_string())?;
+        Ok(Self { parts: parts.into_iter().map(part).collect::<Result<_, _>>()? })
+    }
 }
 
 /// The file as written.
@@ -60,7 +130,10 @@ pub fn parse(json: &str) -> Result<Vec<Mode>, String> {
 
 fn check_choices(mode: &Mode) -> Result<(), String> {
     let choices = &mode.choices;
-    if choices.iter().any(|choice| choice.model.is_empty()) {
+    let unnamed = |candidate: &Candidate| {
+        candidate.parts.is_empty() || candidate.parts.iter().any(|part| part.model.is_empty())
+    };
+    if choices.iter().any(|choice| choice.models.is_empty() || choice.models.iter().any(unnamed)) {
         return Err("a choice without model".to_owned());
     }
     let qualities: Vec<&str> = choices.iter().filter_map(|c| c.quality.as_deref()).collect();
@@ -88,6 +161,36 @@ fn check_choices(mode: &Mode) -> Result<(), String> {
     }
 }
 
+/// Checks that the label tables the modes name exist and hold the ids they use.
+///
+/// # Errors
+///
+/// A message that names the mode and what it lacks.
+pub fn check_tables(modes: &[Mode], tables: &[LabelTable]) -> Result<(), String> {
+    for Mode { name, choices, .. } in modes {
+        for choice in choices {
+            let find = |wanted: &str| tables.iter().find(|table| table.name == wanted);
+            let unknown = |wanted: &str| format!("mode {name}: no label table {wanted:?}");
+            let table = find(&choice.labels).ok_or_else(|| unknown(&choice.labels))?;
+            if let Some(subseg) = &choice.subseg {
+                find(subseg).ok_or_else(|| unknown(subseg))?;
+            }
+            for part in choice.models.iter().flat_map(|candidate| &candidate.parts) {
+                let ids = part.ids.iter().flatten().filter(|id| **id > 0);
+                let lacking = ids.copied().find(|id| !table.labels.iter().any(|l| l.id == *id));
+                if let Some(id) = lacking {
+                    let model = &part.model;
+                    return Err(format!(
+                        "mode {name}: {model} has id {id}, which table {} lacks",
+                        table.name
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,17 +200,25 @@ mod tests {
         // (claim, choices)
         let cases = [
             ("no choice", "[]"),
-            ("unknown quality", r#"[{"quality": "best", "model": "a"}]"#),
+            ("no model", r#"[{"labels": "knee", "models": []}]"#),
+            ("no part", r#"[{"labels": "knee", "models": [{"parts": []}]}]"#),
+            ("unknown quality", r#"[{"quality": "best", "labels": "knee", "models": ["a"]}]"#),
             (
                 "qualities out of order",
-                r#"[{"quality": "high", "model": "a"}, {"quality": "low", "model": "b"}]"#,
+                r#"[{"quality": "high", "labels": "knee", "models": ["a"]}, {"quality": "low", "labels": "knee", "models": ["b"]}]"#,
             ),
             (
                 "variant repeated",
-                r#"[{"variant": "9", "model": "a"}, {"variant": "9", "model": "b"}]"#,
+                r#"[{"variant": "9", "labels": "knee", "models": ["a"]}, {"variant": "9", "labels": "knee", "models": ["b"]}]"#,
             ),
-            ("both kinds", r#"[{"variant": "9", "model": "a"}, {"quality": "low", "model": "b"}]"#),
-            ("two unnamed", r#"[{"model": "a"}, {"model": "b"}]"#),
+            (
+                "both kinds",
+                r#"[{"variant": "9", "labels": "knee", "models": ["a"]}, {"quality": "low", "labels": "knee", "models": ["b"]}]"#,
+            ),
+            (
+                "two unnamed",
+                r#"[{"labels": "knee", "models": ["a"]}, {"labels": "knee", "models": ["b"]}]"#,
+            ),
         ];
         for (claim, choices) in cases {
             let json = format!(
@@ -122,5 +233,41 @@ mod tests {
     fn unknown_field_is_named() {
         let message = parse(r#"{"modes": [], "default": 1}"#).expect_err("unknown field");
         assert!(message.contains("default"), "{message}");
+    }
+
+    const PARTS: &str = r#"{"modes": [{"name": "knee", "summary": "Knees", "choices": [
+        {"labels": "knee", "models": ["a", {"model": "b", "ids": [2]}, {"parts": ["c", {"model": "d", "ids": [0, 7]}]}]}
+    ]}]}"#;
+
+    #[test]
+    fn candidates_are_names_parts_or_several_parts() {
+        let modes = parse(PARTS).expect("good modes");
+        let models = &modes[0].choices[0].models;
+        assert_eq!(models.iter().map(Candidate::name).collect::<Vec<_>>(), ["a", "b", "c + d"]);
+        assert_eq!(models[1].parts[0].ids.as_deref(), Some([2].as_slice()));
+        assert_eq!(models[2].parts[1].ids.as_deref(), Some([0, 7].as_slice()));
+        let unknown = PARTS.replace("\"model\": \"b\"", "\"modle\": \"b\"");
+        assert!(parse(&unknown).expect_err("a misspelled field").contains("modle"));
+    }
+
+    #[test]
+    fn tables_must_exist_and_hold_the_ids() {
+        let modes = parse(PARTS).expect("good modes");
+        let table = |ids: &[u16]| LabelTable {
+            name: "knee".to_owned(),
+            labels: ids
+                .iter()
+                .map(|&id| crate::model::Label {
+                    id,
+                    name: format!("l{id}"),
+                    color: None,
+                    snomed: None,
+                })
+                .collect(),
+        };
+        assert_eq!(check_tables(&modes, &[table(&[2, 7])]), Ok(()));
+        let message = check_tables(&modes, &[table(&[2])]).expect_err("id 7 is missing");
+        assert!(message.contains("knee") && message.contains('7'), "{message}");
+        assert!(check_tables(&modes, &[]).expect_err("no table").contains("knee"));
     }
 }

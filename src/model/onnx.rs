@@ -178,6 +178,15 @@ impl Graph {
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let model = proto::Model::decode(bytes)
             .map_err(|error| invalid(format!("bytes that do not decode ({error})"), "ONNX"))?;
+        Self::from_proto(model)
+    }
+
+    /// Checks a decoded model. Its weights are freed one by one as they are converted.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn from_proto(model: proto::Model) -> Result<Self> {
         let standard = |domain: &str| matches!(domain, "" | "ai.onnx");
         let opset = model
             .opset_import

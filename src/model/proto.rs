@@ -11,6 +11,12 @@ pub struct Model {
     /// Version of the file format.
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
+    /// Program that wrote the file.
+    #[prost(string, tag = "2")]
+    pub producer_name: String,
+    /// Its version.
+    #[prost(string, tag = "3")]
+    pub producer_version: String,
     /// The network.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<Graph>,
@@ -36,6 +42,9 @@ pub struct Graph {
     /// Operations in an order in which they can run.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<Node>,
+    /// Name.
+    #[prost(string, tag = "2")]
+    pub name: String,
     /// Weights.
     #[prost(message, repeated, tag = "5")]
     pub initializer: Vec<Tensor>,
@@ -121,6 +130,9 @@ pub struct Attribute {
     /// Integers.
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
+    /// Which of the fields is filled: 1 for `f`, 2 `i`, 3 `s`, 4 `t`, 6 `floats`, 7 `ints`.
+    #[prost(int32, tag = "20")]
+    pub r#type: i32,
 }
 
 /// `TensorProto`.
@@ -199,4 +211,7 @@ pub struct Dim {
     /// Edge; absent on a dynamic axis.
     #[prost(int64, optional, tag = "1")]
     pub dim_value: Option<i64>,
+    /// Name of a dynamic axis.
+    #[prost(string, optional, tag = "2")]
+    pub dim_param: Option<String>,
 }

@@ -1,236 +1,203 @@
-//! The models built into the program, and which of them does what a user asked for.
+//! The models, modes and label tables there are: those of the program, and those of a folder.
 //!
-//! A mode with its quality or variant enters, an [`EmbeddedModel`] leaves.
+//! [`resolve`] and the other functions see the program's own; a [`Registry`] may have more.
 
-use super::modes::{self, Choice, Mode};
-use super::{Grade, ModelConfig};
+use super::installed::{Facts, Weights};
+use super::labels::{self, LabelTable};
+use super::modes::{self, Mode};
+use super::selection::{Request, Selection};
+use super::{Grade, folder};
 use crate::{Error, Result};
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+pub use super::installed::Model;
 
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));
 
-/// A model and its configuration, checked by the build.
-#[non_exhaustive]
-pub struct EmbeddedModel {
-    /// Name, as in `config/modes.json` and on the command line.
-    pub name: &'static str,
-    /// nnU-Net's configuration: `2d`, `3d_fullres`, `3d_lowres` or `3d_cascade_fullres`.
-    pub configuration: &'static str,
-    /// The configuration file; [`config`](Self::config) reads it.
-    pub config_json: &'static str,
-    /// The ONNX file: the only copy of the weights in the program.
-    pub onnx: &'static [u8],
-    /// SHA-256 of the ONNX file, lowercase hexadecimal.
-    pub sha256: &'static str,
-    /// Version of ONNX's operator set.
-    pub opset: i64,
-    /// Where the weights come from.
-    pub origin: &'static str,
-    /// SPDX expression for the weights.
-    pub licence: &'static str,
-    /// How much the model may be trusted.
-    pub grade: Grade,
-    /// Channels of the input.
-    pub input_channels: usize,
-    /// Channels of the output: classes with background, or regions.
-    pub output_channels: usize,
+/// A set of models with the modes they answer.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    pub(super) models: Vec<Arc<Model>>,
+    pub(super) modes: Vec<Mode>,
+    pub(super) tables: Vec<LabelTable>,
 }
 
-impl EmbeddedModel {
-    /// The parsed configuration.
+impl Registry {
+    /// What is inside the program.
+    #[must_use]
+    pub fn embedded() -> &'static Self {
+        static EMBEDDED: LazyLock<Registry> = LazyLock::new(|| {
+            let files: Vec<(String, String)> = LABEL_TABLES
+                .iter()
+                .map(|&(name, json)| (name.to_owned(), json.to_owned()))
+                .collect();
+            Registry {
+                models: MODELS.iter().cloned().map(Arc::new).collect(),
+                // The build refuses files that do not parse.
+                modes: modes::parse(MODES_JSON).unwrap_or_default(),
+                tables: labels::parse(&files, &[]).unwrap_or_default(),
+            }
+        });
+        &EMBEDDED
+    }
+
+    /// What is inside the program and, before it, what is in `folder`.
+    ///
+    /// A model is `NAME.onnx` with `NAME.json`, or with a JSON in a subfolder called like its
+    /// configuration, for instance `3d_fullres/NAME.json`. `modes.json` and `labels/*.json`,
+    /// if there, are written like the program's own in `config/`; a model, mode or table
+    /// replaces the program's of the same name. Weights are read when they are used.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if it is not valid, which the build has ruled out.
-    pub fn config(&self) -> Result<ModelConfig> {
-        ModelConfig::from_json(self.config_json).map_err(|e| Error::Model {
-            model: self.name.to_owned(),
-            found: format!("{} {}", e.field, e.found),
-            expected: e.expected,
+    /// [`Error::Model`] naming the file that cannot be read or used.
+    pub fn with_folder(folder: &Path) -> Result<Self> {
+        folder::read(folder, Self::embedded())
+    }
+
+    /// The models, sorted by name.
+    #[must_use]
+    pub fn models(&self) -> &[Arc<Model>] {
+        &self.models
+    }
+
+    /// The modes users choose from; listed whether or not their models are installed.
+    #[must_use]
+    pub fn modes(&self) -> &[Mode] {
+        &self.modes
+    }
+
+    /// The label tables, sorted by name.
+    #[must_use]
+    pub fn tables(&self) -> &[LabelTable] {
+        &self.tables
+    }
+
+    /// The model of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
+    /// The label table of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if there is none, which loading the modes has ruled out for theirs.
+    pub fn table(&self, name: &str) -> Result<&LabelTable> {
+        self.tables.iter().find(|table| table.name == name).ok_or_else(|| Error::Model {
+            model: format!("label table {name}"),
+            found: "no such table".to_owned(),
+            expected: format!("one of {}", join(self.tables.iter().map(|t| t.name.as_str()))),
         })
     }
-}
 
-impl std::fmt::Debug for EmbeddedModel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EmbeddedModel")
-            .field("name", &self.name)
-            .field("configuration", &self.configuration)
-            .field("bytes", &self.onnx.len())
-            .field("sha256", &self.sha256)
-            .finish_non_exhaustive()
+    /// The mode of that name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] with the modes there are.
+    pub fn mode(&self, name: &str) -> Result<&Mode> {
+        self.modes.iter().find(|mode| mode.name == name).ok_or_else(|| Error::Usage {
+            what: "mode".to_owned(),
+            found: name.to_owned(),
+            expected: format!("one of {}", join(self.modes.iter().map(|m| m.name.as_str()))),
+        })
+    }
+
+    /// Chooses the models that answer a request; `fits` says whether one may run here, for
+    /// instance within the memory allowed.
+    ///
+    /// Without quality it takes the best that is installed and fits; without variant the
+    /// first. If nothing fits, the smallest is chosen and left to fail with the numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a mode, quality or variant that does not exist, with those that
+    /// do; [`Error::Model`] if no model for it is installed, with the files to add.
+    pub fn select(
+        &self,
+        request: &Request<'_>,
+        fits: &dyn Fn(&Model) -> bool,
+    ) -> Result<Selection> {
+        super::selection::select(self, request, fits)
+    }
+
+    /// The model whose result `model` refines, for a cascade.
+    ///
+    /// `previous_stage` of its configuration names a model or, as nnU-Net has it, a
+    /// configuration; then the one model of that configuration with the same structures.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if there is not exactly one.
+    pub fn previous_stage(&self, model: &Model) -> Result<Option<&Arc<Model>>> {
+        let config = model.config()?;
+        let Some(previous) = &config.previous_stage else { return Ok(None) };
+        if let Some(found) = self.find(previous) {
+            return Ok(Some(found));
+        }
+        let mut fitting = Vec::new();
+        for other in self.models.iter().filter(|other| other.configuration == *previous) {
+            let same = other
+                .config()?
+                .labels
+                .iter()
+                .map(|label| &label.name)
+                .eq(config.labels.iter().map(|label| &label.name));
+            if same {
+                fitting.push(other);
+            }
+        }
+        match fitting[..] {
+            [found] => Ok(Some(found)),
+            _ => Err(Error::Model {
+                model: model.name.clone().into_owned(),
+                found: format!("{} models for its previous stage {previous}", fitting.len()),
+                expected: "one model of that name, or one of that configuration with the same \
+                           labels"
+                    .to_owned(),
+            }),
+        }
     }
 }
 
 /// The models in this build, sorted by name.
 #[must_use]
-pub fn models() -> &'static [EmbeddedModel] {
-    MODELS
+pub fn models() -> &'static [Arc<Model>] {
+    Registry::embedded().models()
 }
 
 /// The model of that name, if this build has it.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static EmbeddedModel> {
-    models().iter().find(|model| model.name == name)
+pub fn find(name: &str) -> Option<&'static Arc<Model>> {
+    Registry::embedded().find(name)
 }
 
-/// The modes users choose from, in the order of `config/modes.json`.
-///
-/// A mode is listed whether or not its models are installed: see [`Mode::installed`].
+/// The modes of this build, in the order of `config/modes.json`.
 #[must_use]
 pub fn modes() -> &'static [Mode] {
-    // The build refuses a file that does not parse.
-    static MODES: LazyLock<Vec<Mode>> =
-        LazyLock::new(|| modes::parse(MODES_JSON).unwrap_or_default());
-    &MODES
+    Registry::embedded().modes()
 }
 
-impl Mode {
-    /// The choices whose model is in this build.
-    pub fn installed(&self) -> impl Iterator<Item = (&Choice, &'static EmbeddedModel)> {
-        self.choices.iter().filter_map(|choice| Some((choice, find(&choice.model)?)))
-    }
-}
-
-/// The model for a mode.
-///
-/// Without `quality` the best installed one is taken; without `variant` the first.
+/// What of this build answers a mode, whatever memory it takes.
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] for a mode, quality or variant that does not exist, with those that do;
-/// [`Error::Model`] if it exists but is not in this build, with the files to add.
-pub fn resolve(
-    mode: &str,
-    quality: Option<&str>,
-    variant: Option<&str>,
-) -> Result<&'static EmbeddedModel> {
-    select(modes(), mode, quality, variant, find)
+/// As [`Registry::select`].
+pub fn resolve(mode: &str, quality: Option<&str>, variant: Option<&str>) -> Result<Selection> {
+    Registry::embedded().select(&Request { mode, quality, variant }, &|_| true)
 }
 
-fn select<T>(
-    modes: &[Mode],
-    mode: &str,
-    quality: Option<&str>,
-    variant: Option<&str>,
-    find: impl Fn(&str) -> Option<T>,
-) -> Result<T> {
-    let known = || join(modes.iter().map(|mode| mode.name.as_str()));
-    let mode = modes
-        .iter()
-        .find(|known| known.name == mode)
-        .ok_or_else(|| usage("mode".to_owned(), mode, format!("one of {}", known())))?;
-    let choices = pick(mode, "quality", quality, |choice| choice.quality.as_deref())?;
-    let choices = match pick(mode, "variant", variant, |choice| choice.variant.as_deref())? {
-        all if variant.is_none() && all.iter().any(|c| c.variant.is_some()) => &choices[..1],
-        _ if variant.is_none() => &choices[..],
-        named => return find(&named[0].model).ok_or_else(|| missing(mode, &named)),
-    };
-    // Qualities go from low to high.
-    let best = choices.iter().rev().find_map(|choice| find(&choice.model));
-    best.ok_or_else(|| missing(mode, choices))
-}
-
-/// The choices a given quality or variant leaves: all of them when none is given.
-fn pick<'a>(
-    mode: &'a Mode,
-    what: &str,
-    given: Option<&str>,
-    of: impl Fn(&'a Choice) -> Option<&'a str>,
-) -> Result<Vec<&'a Choice>> {
-    let Some(given) = given else { return Ok(mode.choices.iter().collect()) };
-    let found: Vec<&Choice> = mode.choices.iter().filter(|c| of(c) == Some(given)).collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let known = join(mode.choices.iter().filter_map(of));
-    let expected = if known.is_empty() {
-        format!("no {what} for this mode")
-    } else {
-        format!("one of {known}")
-    };
-    Err(usage(format!("{what} of mode {}", mode.name), given, expected))
-}
-
-fn usage(what: String, found: &str, expected: String) -> Error {
-    Error::Usage { what, found: found.to_owned(), expected }
-}
-
-fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
-}
-
-/// Says what to add for the first of the models that would do.
-fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
-    let name = &choices[0].model;
-    let others = join(choices[1..].iter().map(|choice| choice.model.as_str()));
-    let or = if others.is_empty() { String::new() } else { format!(" (nor {others})") };
-    Error::Model {
-        model: name.clone(),
-        found: format!("no weights for mode {} in this build{or}", mode.name),
-        expected: format!(
-            "models/{name}.onnx, config/3d_fullres/{name}.json and a line for {name} in \
-             models/MANIFEST.toml, then a rebuild"
-        ),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_request_becomes_the_right_model() {
-        // (claim, installed, mode, quality, variant, model or part of the message)
-        type Case = (
-            &'static str,
-            &'static [&'static str],
-            &'static str,
-            Option<&'static str>,
-            Option<&'static str>,
-            Result<&'static str, &'static str>,
-        );
-        let cases: [Case; 12] = [
-            ("best quality", &["bone_low", "bone_high"], "bone", None, None, Ok("bone_high")),
-            ("falls back", &["bone_low"], "bone", None, None, Ok("bone_low")),
-            ("as asked", &["bone_low", "bone_high"], "bone", Some("low"), None, Ok("bone_low")),
-            ("asked is missing", &["bone_low"], "bone", Some("high"), None, Err("bone_high.onnx")),
-            ("none installed", &[], "bone", None, None, Err("models/bone_low.onnx")),
-            ("unknown quality", &[], "bone", Some("best"), None, Err("low, medium, high")),
-            ("unknown mode", &[], "knee", None, None, Err("bone, chest, abdomen, headneck")),
-            ("no qualities", &[], "chest", Some("low"), None, Err("no quality for this mode")),
-            (
-                "first variant",
-                &["abdomen", "abdomen_extended"],
-                "abdomen",
-                None,
-                None,
-                Ok("abdomen"),
-            ),
-            (
-                "a default is not replaced",
-                &["headneck_30"],
-                "headneck",
-                None,
-                None,
-                Err("headneck_9"),
-            ),
-            ("variant as asked", &["headneck_30"], "headneck", None, Some("30"), Ok("headneck_30")),
-            ("unknown variant", &[], "headneck", None, Some("10"), Err("one of 9, 30")),
-        ];
-        for (claim, installed, mode, quality, variant, expected) in cases {
-            let find = |name: &str| installed.iter().copied().find(|known| *known == name);
-            match (select(modes(), mode, quality, variant, find), expected) {
-                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{claim}"),
-                (Err(error), Err(part)) => {
-                    assert!(error.to_string().contains(part), "{claim}: {error}");
-                    let code = if matches!(error, Error::Usage { .. }) { 2 } else { 4 };
-                    assert_eq!(error.exit_code(), code, "{claim}");
-                }
-                (found, _) => panic!("{claim}: {found:?}"),
-            }
-        }
-    }
 
     #[test]
     fn there_are_eight_modes() {
@@ -244,9 +211,12 @@ mod tests {
     #[test]
     fn embedded_configurations_parse() {
         for model in models() {
-            let config = model.config().expect(model.name);
-            assert_eq!(config.channels.len(), model.input_channels, "{}", model.name);
+            let config = model.config().expect("checked by the build");
+            let facts = model.facts().expect("known to the build");
+            assert_eq!(config.input_channels(), facts.input_channels, "{}", model.name);
             assert_eq!(config.grade, model.grade, "{}", model.name);
+            assert_eq!(facts.bytes, model.onnx().expect("embedded").len() as u64);
+            assert!(model.is_embedded());
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The reference fills holes in the nonzero mask before it takes the box. A hole is
 //! enclosed by mask voxels, so filling it never moves the box and is left out here.
 
-use ndarray::{ArrayBase, ArrayView3, Axis, Ix3, RawData, parallel::prelude::*};
+use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, parallel::prelude::*};
 use std::ops::Range;
 
 /// Half-open voxel ranges per axis, `[z, y, x]`.
@@ -64,4 +64,47 @@ fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
             rows.map(|(ys, xs)| [z..z + 1, ys, xs])
         })
         .reduce_with(|a, b| join(&a, &b))
+}
+
+/// Which voxels of the box belong to the patient: those that are nonzero in any channel, and
+/// holes among them.
+///
+/// Background reaches the box's faces through faces of voxels; what it cannot reach is a hole,
+/// as in `scipy.ndimage.binary_fill_holes`.
+///
+/// # Panics
+///
+/// If `channels` is empty or their shapes differ.
+#[must_use]
+pub fn patient_mask(channels: &[ArrayView3<'_, f32>]) -> Array3<bool> {
+    let mut mask = Array3::from_elem(channels[0].raw_dim(), true);
+    let [z, y, x]: [usize; 3] = mask.dim().into();
+    let is_zero = |at: [usize; 3]| channels.iter().all(|channel| channel[at] == 0.0);
+    let mut reached = Vec::new();
+    let mut visit = |at: [usize; 3], reached: &mut Vec<[usize; 3]>| {
+        if mask[at] && is_zero(at) {
+            mask[at] = false;
+            reached.push(at);
+        }
+    };
+    for at in (0..z).flat_map(|k| (0..y).flat_map(move |i| (0..x).map(move |j| [k, i, j]))) {
+        let [k, i, j] = at;
+        if k == 0 || i == 0 || j == 0 || k + 1 == z || i + 1 == y || j + 1 == x {
+            visit(at, &mut reached);
+        }
+    }
+    while let Some(at) = reached.pop() {
+        for axis in 0..3 {
+            let mut neighbor = at;
+            if at[axis] > 0 {
+                neighbor[axis] = at[axis] - 1;
+                visit(neighbor, &mut reached);
+            }
+            if at[axis] + 1 < [z, y, x][axis] {
+                neighbor[axis] = at[axis] + 1;
+                visit(neighbor, &mut reached);
+            }
+        }
+    }
+    mask
 }

@@ -1,51 +1,97 @@
-//! Stages 6 to 8 together: every tile through the network, mirrored if asked, and stitched.
+//! Stages 6 to 8 together: every tile through the network, mirrored if asked, and stitched;
+//! finished planes are handed on while later tiles run.
 
-use super::Options;
-use super::progress::{Clock, Stage};
+use super::progress::Clock;
 use super::stitch::Stitcher;
-use super::tile::{self, Tiling};
+use super::tile::Tiling;
 use crate::Result;
 use crate::infer::Engine;
-use crate::model::ModelConfig;
-use ndarray::{Array4, ArrayViewMut4, Axis};
+use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut4, Axis};
 
-/// Logits `[c, z, y, x]` on the network's grid, and the number of tiles and of passes per
-/// tile.
+/// The order in which the network's axes are walked: `order[0]` outermost. Planes across that
+/// axis are finished one after the other.
+pub(super) type Walk = [usize; 3];
+
+/// The walk that holds least: along `z` or along `y`, whichever leaves the smaller window.
+/// Rows along `x` stay whole.
+pub(super) fn cheapest_walk(image: [usize; 3], patch: [usize; 3]) -> Walk {
+    let floats = |walk: Walk| Stitcher::floats(walk.map(|k| image[k]), walk.map(|k| patch[k]), 1);
+    let (along_z, along_y) = ([0, 1, 2], [1, 0, 2]);
+    if floats(along_y) < floats(along_z) { along_y } else { along_z }
+}
+
+/// `array` (`[c, z, y, x]`) with its spatial axes in the order of the walk.
+pub(super) fn walked<T>(array: ArrayView4<'_, T>, walk: Walk) -> ArrayView4<'_, T> {
+    array.permuted_axes([0, walk[0] + 1, walk[1] + 1, walk[2] + 1])
+}
+
+/// As [`walked`], for writing.
+pub(super) fn walked_mut<T>(array: ArrayViewMut4<'_, T>, walk: Walk) -> ArrayViewMut4<'_, T> {
+    array.permuted_axes([0, walk[0] + 1, walk[1] + 1, walk[2] + 1])
+}
+
+/// What runs over the tiles.
+pub(super) struct Pass<'a> {
+    /// In the walk's order of axes.
+    pub(super) tiling: &'a Tiling,
+    /// Weight per voxel of a tile, `[z, y, x]`.
+    pub(super) weights: Array3<f32>,
+    pub(super) walk: Walk,
+    /// Axes flipped in each pass, see [`mirror_passes`].
+    pub(super) mirrors: &'a [Vec<usize>],
+}
+
+/// Runs `engine` over all tiles of `image` (`[c, z, y, x]`).
+///
+/// `take` gets the finished planes held (`[c, ...]` in the walk's order of axes), the first
+/// one's number and the clock; it returns the number of the first plane it still needs.
 pub(super) fn infer(
-    image: Array4<f32>,
-    config: &ModelConfig,
+    image: &Array4<f32>,
     engine: &mut dyn Engine,
-    options: &Options,
+    pass: Pass<'_>,
     clock: &mut Clock<'_>,
-) -> Result<(Array4<f32>, (usize, usize))> {
-    let (inputs, z, y, x) = image.dim();
-    let patch @ [pz, py, px] = config.patch_size;
-    let tiling = Tiling::new([z, y, x], patch, options.step_size.unwrap_or(config.step_size));
-    let weights = if config.use_gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
-    let passes = mirror_passes(options.mirror_axes.as_ref().unwrap_or(&config.mirror_axes));
-    let origins = tiling.origins.clone();
-    clock.start(Stage::Infer, origins.len() * passes.len())?;
+    take: &mut dyn FnMut(ArrayView4<'_, f32>, usize, &mut Clock<'_>) -> Result<usize>,
+) -> Result<()> {
+    let Pass { tiling, weights, walk, mirrors } = pass;
+    let mut patch = [0; 3];
+    walk.iter().zip(tiling.patch).for_each(|(&axis, n)| patch[axis] = n);
+    let [pz, py, px] = patch;
+    let weights = weights.permuted_axes(walk).as_standard_layout().into_owned();
+    let image = walked(image.view(), walk);
 
     let mut stitcher = Stitcher::new(tiling.clone(), weights, engine.output_channels());
-    let mut input = Array4::zeros([inputs, pz, py, px]);
+    let mut input = Array4::zeros([engine.input_channels(), pz, py, px]);
     let mut output = Array4::zeros([engine.output_channels(), pz, py, px]);
-    let mut mirrored = (passes.len() > 1).then(|| (input.clone(), output.clone()));
-    for &origin in &origins {
-        tiling.cut(image.view(), origin, &mut input);
-        engine.run(input.view(), &mut output)?;
-        clock.advance()?;
-        if let Some((flipped, answer)) = &mut mirrored {
-            for axes in &passes[1..] {
-                flip(flipped.view_mut(), axes).assign(&input);
-                engine.run(flipped.view(), answer)?;
-                output += &flip(answer.view_mut(), axes);
-                clock.advance()?;
-            }
-            output /= passes.len() as f32;
+    let mut mirrored = (mirrors.len() > 1).then(|| (input.clone(), output.clone()));
+    let mut hand_on = |stitcher: &mut Stitcher, plane: usize, clock: &mut Clock<'_>| {
+        stitcher.finish_below(plane);
+        let (planes, first) = stitcher.means();
+        let needed = take(planes, first, clock)?;
+        stitcher.forget_below(needed);
+        Ok(())
+    };
+    for layer in tiling.origins.chunk_by(|a, b| a[0] == b[0]) {
+        let plane = layer[0][0].max(0) as usize;
+        if stitcher.is_due(plane) {
+            hand_on(&mut stitcher, plane, clock)?;
         }
-        stitcher.add(origin, &output);
+        for &origin in layer {
+            tiling.cut(image, origin, walked_mut(input.view_mut(), walk));
+            engine.run(input.view(), &mut output)?;
+            clock.advance()?;
+            if let Some((flipped, answer)) = &mut mirrored {
+                for axes in &mirrors[1..] {
+                    flip(flipped.view_mut(), axes).assign(&input);
+                    engine.run(flipped.view(), answer)?;
+                    output += &flip(answer.view_mut(), axes);
+                    clock.advance()?;
+                }
+                output /= mirrors.len() as f32;
+            }
+            stitcher.add(origin, walked(output.view(), walk));
+        }
     }
-    Ok((stitcher.finish(), (origins.len(), passes.len())))
+    hand_on(&mut stitcher, tiling.image[0], clock)
 }
 
 /// The axes flipped in each pass: none, then every subset by size and in order.
@@ -72,7 +118,7 @@ fn flip<'a>(mut array: ArrayViewMut4<'a, f32>, axes: &[usize]) -> ArrayViewMut4<
 
 #[cfg(test)]
 mod tests {
-    use super::mirror_passes;
+    use super::{cheapest_walk, mirror_passes};
 
     #[test]
     fn passes_follow_the_reference_order() {
@@ -81,5 +127,12 @@ mod tests {
         assert_eq!(mirror_passes(&[0, 1, 2]), all);
         let two: [&[usize]; 4] = [&[], &[0], &[2], &[0, 2]];
         assert_eq!(mirror_passes(&[0, 2]), two);
+    }
+
+    #[test]
+    fn the_walk_goes_where_the_patch_is_shortest() {
+        assert_eq!(cheapest_walk([166, 367, 367], [160, 96, 96]), [1, 0, 2]);
+        assert_eq!(cheapest_walk([900, 300, 300], [96, 96, 96]), [0, 1, 2]);
+        assert_eq!(cheapest_walk([50, 50, 50], [96, 96, 96]), [0, 1, 2]);
     }
 }

@@ -11,19 +11,44 @@ pub mod resample;
 pub mod stitch;
 pub mod tile;
 
+mod cascade;
 mod infer_tiles;
+mod plan;
+mod probabilities;
 mod progress;
 
 pub use infer_tiles::mirror_passes;
+pub use plan::{Memory, Plan, plan};
+pub use probabilities::Evidence;
 pub use progress::{Progress, Stage, Timings};
 
+use crate::Result;
 use crate::infer::Engine;
+use crate::kernels::Isa;
 use crate::model::ModelConfig;
-use crate::volume::{AxisMap, Grid, LabelMap, Volume};
-use crate::{Error, Result};
-use label::Decision;
-use ndarray::{Array3, Array4, Axis};
+use crate::volume::{Grid, LabelMap, Volume};
+use label::{Label, Labeler, Resize};
+use ndarray::{Array3, Array4, Axis, s};
 use progress::Clock;
+use std::ops::ControlFlow;
+use tile::Tiling;
+
+/// One case: the images of one patient, all on one grid.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The images, `[z, y, x]`, in the model's channel order.
+    pub channels: Vec<Array3<f32>>,
+    /// Where they lie.
+    pub grid: Grid,
+    /// For the second stage of a cascade: the first stage's labels, on the same grid.
+    pub previous: Option<LabelMap>,
+}
+
+impl From<Volume<f32>> for Case {
+    fn from(volume: Volume<f32>) -> Self {
+        Self { channels: vec![volume.data], grid: volume.grid, previous: None }
+    }
+}
 
 /// Choices made per run; `None` leaves a choice to the model's configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,8 +57,14 @@ pub struct Options {
     pub mirror_axes: Option<Vec<usize>>,
     /// Distance between tile origins as a fraction of the patch, in `(0, 1]`.
     pub step_size: Option<f64>,
+    /// Weight overlapping tiles by a Gaussian.
+    pub use_gaussian: Option<bool>,
+    /// Keep what the network gave, for [`Evidence::save_npz`].
+    pub keep_evidence: bool,
     /// Refuse a case that would hold more than this many bytes at once.
     pub memory_limit_bytes: Option<u64>,
+    /// Instruction set of the steps around the network; `None` for the best there is.
+    pub isa: Option<Isa>,
 }
 
 /// A finished case.
@@ -41,81 +72,104 @@ pub struct Options {
 pub struct Segmentation {
     /// The labels, on the input's grid.
     pub labels: LabelMap,
+    /// What the network gave, if [`Options::keep_evidence`] asked for it.
+    pub evidence: Option<Evidence>,
     /// Grid the network ran on, `[z, y, x]` voxels in the network's axes.
     pub network_shape: [usize; 3],
     /// Tiles per pass and passes per tile (mirrored ones included).
     pub tiles: (usize, usize),
+    /// Memory expected before the run.
+    pub predicted: Memory,
     /// Wall time per stage.
     pub timings: Timings,
 }
 
 /// Segments one case: every stage between loading and postprocessing.
 ///
-/// `channels` are the input images in the model's channel order, all on `grid`; they are
-/// normalized in place and freed as soon as the network's input is made. `progress` is
-/// called from this thread; returning [`ControlFlow::Break`](std::ops::ControlFlow) stops
-/// the run.
+/// Images are normalized in place and freed as soon as the network's input is made.
+/// `progress` is called from this thread; returning
+/// [`ControlFlow::Break`](std::ops::ControlFlow) stops the run.
 ///
 /// The method is nnU-Net v2's inference (Isensee et al. 2021, `nnunetv2` 2.8).
 ///
 /// # Errors
 ///
-/// [`Error::Volume`] if the case does not fit the model, [`Error::Memory`] before any work
-/// if it would not fit `options.memory_limit_bytes`, [`Error::Interrupted`] if `progress`
-/// said so, and whatever the engine reports.
+/// Those of [`plan`], before any work; [`Error::Interrupted`](crate::Error::Interrupted) if
+/// `progress` said so, and whatever the engine reports.
 pub fn segment(
-    mut channels: Vec<Array3<f32>>,
-    grid: &Grid,
+    case: Case,
     config: &ModelConfig,
     engine: &mut dyn Engine,
     options: &Options,
-    progress: &mut dyn FnMut(Progress) -> std::ops::ControlFlow<()>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Segmentation> {
-    let decision = check_fit(&channels, grid, config, engine)?;
-    let mut clock = Clock::new(progress);
+    let plan = plan(&case, config, engine, options)?;
+    segment_as_planned(case, plan, config, engine, options, progress)
+}
 
-    clock.start(Stage::Crop, 1)?;
-    let axes = network_axes(grid, config);
-    let spacing = axes.permute(grid.spacing);
-    let bounds = {
-        let views: Vec<_> = channels.iter().map(|c| axes.view(c.view())).collect();
-        if config.crop_to_nonzero {
-            crop::nonzero_box(&views)
-        } else {
-            axes.permute(grid.shape).map(|n| 0..n)
-        }
-    };
-    let plan = Plan::new(&bounds, spacing, config)?;
-    plan.check_memory(engine, grid, options)?;
+/// As [`segment`], with a plan from [`plan`] for the same case, model and options.
+///
+/// # Errors
+///
+/// As [`segment`].
+pub fn segment_as_planned(
+    case: Case,
+    plan: Plan,
+    config: &ModelConfig,
+    engine: &mut dyn Engine,
+    options: &Options,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Segmentation> {
+    let Case { mut channels, grid, previous } = case;
+    let mut clock = Clock::new(progress, (Stage::Crop, plan.crop_time));
+    let classes = engine.classes();
 
     clock.start(Stage::Normalize, channels.len())?;
+    let masked = |c: &crate::model::Channel| c.use_mask;
+    let mask = (previous.is_some() || config.channels.iter().any(masked)).then(|| {
+        let views: Vec<_> =
+            channels.iter().map(|c| crop::crop(plan.axes.view(c.view()), &plan.bounds)).collect();
+        crop::patient_mask(&views)
+    });
     for (image, channel) in channels.iter_mut().zip(&config.channels) {
-        let part = crop::crop(axes.view_mut(image.view_mut()), &bounds);
-        normalize::normalize(part, channel)?;
+        let part = crop::crop(plan.axes.view_mut(image.view_mut()), &plan.bounds);
+        let mask = mask.as_ref().filter(|_| channel.use_mask).map(|mask| mask.view());
+        normalize::normalize(part, channel, mask)?;
         clock.advance()?;
     }
 
     clock.start(Stage::Resample, channels.len())?;
-    let [z, y, x] = plan.shape;
-    let mut image = Array4::zeros([channels.len(), z, y, x]);
-    for (c, channel) in std::mem::take(&mut channels).into_iter().enumerate() {
-        let part = crop::crop(axes.view(channel.view()), &bounds);
-        let resampled =
-            resample::resample_image(part, plan.shape, plan.separate_in, &config.resampling);
-        image.index_axis_mut(Axis(0), c).assign(&resampled);
-        clock.advance()?;
-    }
+    let image = network_input(channels, previous, mask, &plan, config, engine, &mut clock)?;
 
-    let (logits, tiles) = infer_tiles::infer(image, config, engine, options, &mut clock)?;
-
-    clock.start(Stage::Label, 1)?;
-    let largest = decision.largest_label(logits.len_of(Axis(0)));
-    let labels = if u8::try_from(largest).is_ok() {
-        LabelMap::U8(paint(&logits, &plan, &decision, config, grid, &axes, &bounds))
+    let [z, y, x] = plan.network_shape;
+    let mut kept =
+        options.keep_evidence.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
+    let mut run = Run { plan: &plan, config, engine, options, kept: kept.as_mut() };
+    let (labels, tiles) = if plan.has_small_labels(classes) {
+        let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
+        (LabelMap::U8(labels), tiles)
     } else {
-        LabelMap::U16(paint(&logits, &plan, &decision, config, grid, &axes, &bounds))
+        let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
+        (LabelMap::U16(labels), tiles)
     };
-    Ok(Segmentation { labels, network_shape: plan.shape, tiles, timings: clock.finish() })
+    let evidence = kept.map(|planes| Evidence {
+        planes,
+        head: engine.head().cloned(),
+        decision: plan.decision.clone(),
+        order: config.resampling.order_logits,
+        separate: plan.separate_back,
+        axes: plan.axes,
+        bounds: plan.bounds.clone(),
+        shape: grid.shape,
+    });
+    Ok(Segmentation {
+        labels,
+        evidence,
+        network_shape: plan.network_shape,
+        tiles: (tiles, plan.mirrors.len()),
+        predicted: plan.peak,
+        timings: clock.finish(),
+    })
 }
 
 /// As [`segment`] for a single-channel scan.
@@ -128,127 +182,114 @@ pub fn segment_volume(
     config: &ModelConfig,
     engine: &mut dyn Engine,
     options: &Options,
-    progress: &mut dyn FnMut(Progress) -> std::ops::ControlFlow<()>,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Segmentation> {
-    segment(vec![volume.data], &volume.grid, config, engine, options, progress)
+    segment(volume.into(), config, engine, options, progress)
 }
 
-/// From the array as stored to the network's axes: stage 2 and nnU-Net's transposition.
-fn network_axes(grid: &Grid, config: &ModelConfig) -> AxisMap {
-    config.orientation.axis_map(&grid.affine).then(&AxisMap::transpose(config.transpose_forward))
-}
-
-/// Grids and resampling decisions of one case.
-struct Plan {
-    /// Cropped image, before resampling.
-    cropped: [usize; 3],
-    /// What the network sees.
-    shape: [usize; 3],
-    /// Separately treated axis on the way in.
-    separate_in: Option<usize>,
-    /// Separately treated axis on the way back.
-    separate_back: Option<usize>,
-}
-
-impl Plan {
-    fn new(bounds: &crop::Box3, spacing: [f64; 3], config: &ModelConfig) -> Result<Self> {
-        let cropped = crop::box_shape(bounds);
-        let target: [f64; 3] =
-            std::array::from_fn(|k| config.target_spacing[k].unwrap_or(spacing[k]));
-        let shape = resample::resampled_shape(cropped, spacing, target);
-        if shape.contains(&0) {
-            return Err(Error::Volume {
-                found: format!("{cropped:?} voxels of {spacing:?} mm, thinner than half a voxel"),
-                expected: format!("at least half of the model's {target:?} mm voxel"),
-            });
-        }
-        let force = config.resampling.force_separate_z;
-        Ok(Self {
-            cropped,
-            shape,
-            separate_in: resample::separate_axis(force, spacing, target),
-            separate_back: resample::separate_axis(force, target, spacing),
-        })
-    }
-
-    /// Refuses the case if its largest moments would not fit the limit.
-    fn check_memory(&self, engine: &dyn Engine, grid: &Grid, options: &Options) -> Result<()> {
-        let Some(limit_bytes) = options.memory_limit_bytes else { return Ok(()) };
-        let voxels = |shape: [usize; 3]| shape.iter().map(|&n| n as u64).product::<u64>();
-        let (stored, network) = (voxels(grid.shape), voxels(self.shape));
-        let (inputs, outputs) = (engine.input_channels() as u64, engine.output_channels() as u64);
-        let float = size_of::<f32>() as u64;
-        // The scan, one resampling intermediate no larger than either grid, and the input.
-        let resampling = (stored * inputs + network.max(voxels(self.cropped))) * float
-            + network * inputs * float;
-        // Input, logits and weights; the label map is allocated when tiles are done.
-        let inferring = network.saturating_mul(inputs + outputs + 1) * float + stored;
-        let need_bytes = resampling.max(inferring);
-        if need_bytes > limit_bytes {
-            return Err(Error::Memory {
-                what: format!("a network grid of {:?} voxels", self.shape),
-                need_bytes,
-                limit_bytes,
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Checks that case, configuration and network belong together and says how the network's
-/// output becomes labels.
-fn check_fit(
-    channels: &[Array3<f32>],
-    grid: &Grid,
+/// Stage 5: what the network sees, `[c, z, y, x]` on its own grid. Images are freed one by
+/// one.
+fn network_input(
+    mut channels: Vec<Array3<f32>>,
+    previous: Option<LabelMap>,
+    mask: Option<Array3<bool>>,
+    plan: &Plan,
     config: &ModelConfig,
     engine: &dyn Engine,
-) -> Result<Decision> {
-    let expected = config.input_channels();
-    if channels.len() != expected || engine.input_channels() != expected {
-        return Err(Error::Volume {
-            found: format!(
-                "{} images for a network of {} channels",
-                channels.len(),
-                engine.input_channels()
-            ),
-            expected: format!("{expected}, one per channel of the configuration"),
-        });
+    clock: &mut Clock<'_>,
+) -> Result<Array4<f32>> {
+    let resample = |channel: Array3<f32>| {
+        let part = crop::crop(plan.axes.view(channel.view()), &plan.bounds);
+        let (shape, separate) = (plan.network_shape, plan.separate_in);
+        resample::resample_image(part, shape, separate, &config.resampling)
+    };
+    let images = channels.len();
+    if engine.input_channels() == 1
+        && let Some(only) = channels.pop()
+    {
+        let image = resample(only).insert_axis(Axis(0));
+        clock.advance()?;
+        return Ok(image);
     }
-    let fits = |c: &Array3<f32>| c.dim() == grid.shape.into() && !c.is_empty();
-    if !channels.iter().all(fits) {
-        return Err(Error::Volume {
-            found: format!("{:?} voxels", channels[0].shape()),
-            expected: format!("{:?} voxels as the grid says", grid.shape),
-        });
+    let [z, y, x] = plan.network_shape;
+    let mut image = Array4::zeros([engine.input_channels(), z, y, x]);
+    for (mut target, channel) in image.outer_iter_mut().zip(channels) {
+        target.assign(&resample(channel));
+        clock.advance()?;
     }
-    let outputs = engine.output_channels();
-    if config.output_channels().is_some_and(|n| n != outputs) {
-        return Err(Error::Model {
-            model: config.model_path.clone().unwrap_or_default(),
-            found: format!("{outputs} network outputs"),
-            expected: format!("{:?} as the labels say", config.output_channels().unwrap_or(0)),
-        });
+    if let (Some(labels), Some(mask)) = (&previous, &mask) {
+        let rest = image.slice_mut(s![images.., .., .., ..]);
+        let place = (&plan.axes, &plan.bounds);
+        cascade::fill_channels(
+            rest,
+            labels,
+            place,
+            mask.view(),
+            plan.separate_in,
+            &config.previous_stage_labels,
+        );
     }
-    Ok(match &config.regions_class_order {
-        Some(order) => Decision::Regions(order.clone()),
-        None => Decision::Argmax,
-    })
+    Ok(image)
 }
 
-/// Stages 9 to 11: resamples logits to the cropped grid, decides, and writes each label to
-/// its voxel of the file; voxels outside the crop are background.
-fn paint<T: label::Label>(
-    logits: &Array4<f32>,
-    plan: &Plan,
-    decision: &Decision,
-    config: &ModelConfig,
-    grid: &Grid,
-    axes: &AxisMap,
-    bounds: &crop::Box3,
-) -> Array3<T> {
-    let mut labels = Array3::from_elem(grid.shape, T::default());
-    let part = crop::crop(axes.view_mut(labels.view_mut()), bounds);
-    let order = config.resampling.order_logits;
-    label::label_resampled_with(logits.view(), plan.separate_back, order, decision, part, &|| true);
-    labels
+/// A case whose network input is ready.
+struct Run<'a> {
+    plan: &'a Plan,
+    config: &'a ModelConfig,
+    engine: &'a mut dyn Engine,
+    options: &'a Options,
+    /// Where everything the network gives is kept, `[c, z, y, x]`.
+    kept: Option<&'a mut Array4<f32>>,
+}
+
+impl Run<'_> {
+    /// Stages 6 to 11: runs the tiles and labels each slice of the case as soon as the tiles
+    /// it depends on are done. Voxels outside the box are background. Returns the number of
+    /// tiles.
+    fn label_tiles<T: Label>(
+        &mut self,
+        image: &Array4<f32>,
+        grid: &Grid,
+        clock: &mut Clock<'_>,
+    ) -> Result<(Array3<T>, usize)> {
+        let Self { plan, config, engine, options, kept } = self;
+        let (walk, patch) = (plan.walk, config.patch_size);
+        let walked = |shape: [usize; 3]| walk.map(|axis| shape[axis]);
+        let tiling = Tiling::new(walked(plan.network_shape), walked(patch), plan.step);
+        let tiles = tiling.origins.len();
+        let gaussian = options.use_gaussian.unwrap_or(config.use_gaussian);
+        let weights = if gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
+        clock.start(Stage::Infer, tiles * plan.mirrors.len())?;
+
+        let mut labels = Array3::from_elem(grid.shape, T::default());
+        let target = crop::crop(plan.axes.view_mut(labels.view_mut()), &plan.bounds);
+        let mut target = target.permuted_axes(walk);
+        let head = engine.head().cloned();
+        let resize = Resize {
+            source: tiling.image,
+            target: target.dim().into(),
+            order: config.resampling.order_logits,
+            separate: plan.separate_back.and_then(|axis| walk.iter().position(|&w| w == axis)),
+            head: head.as_ref(),
+        };
+        let isa = options.isa.unwrap_or_else(Isa::best);
+        let labeler = Labeler::new(engine.output_channels(), &resize, &plan.decision, isa);
+        let mut done = 0;
+        let pass = infer_tiles::Pass { tiling: &tiling, weights, walk, mirrors: &plan.mirrors };
+        infer_tiles::infer(image, *engine, pass, clock, &mut |planes, first, clock| {
+            let known = first + planes.len_of(Axis(1));
+            let slices = done..labeler.ready(known);
+            done = slices.end;
+            clock.aside(Stage::Label, || {
+                let part = target.slice_mut(s![slices.clone(), .., ..]);
+                labeler.label(planes, first, slices, part);
+                if let Some(kept) = kept {
+                    let kept = infer_tiles::walked_mut(kept.view_mut(), walk);
+                    kept.slice_move(s![.., first..known, .., ..]).assign(&planes);
+                }
+            });
+            Ok(labeler.needed(done).unwrap_or(known))
+        })?;
+        Ok((labels, tiles))
+    }
 }

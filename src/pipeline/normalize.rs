@@ -22,10 +22,18 @@ const SMALLEST_SCALE: f32 = 1e-8;
 
 /// Normalizes one channel of the cropped image in place.
 ///
+/// With a `mask` (from [`patient_mask`](super::crop::patient_mask)), `ZScoreNormalization`
+/// takes its statistics inside and leaves voxels outside as they are; the other schemes do not
+/// look at it.
+///
 /// # Errors
 ///
 /// [`Error::Volume`] if the scheme is `RGBTo01Normalization` and a value lies outside 0..=255.
-pub fn normalize(mut image: ArrayViewMut3<'_, f32>, channel: &Channel) -> Result<()> {
+pub fn normalize(
+    mut image: ArrayViewMut3<'_, f32>,
+    channel: &Channel,
+    mask: Option<ArrayView3<'_, bool>>,
+) -> Result<()> {
     let map = match channel.normalization {
         Normalization::None => return Ok(()),
         Normalization::Ct => {
@@ -38,8 +46,16 @@ pub fn normalize(mut image: ArrayViewMut3<'_, f32>, channel: &Channel) -> Result
             }
         }
         Normalization::ZScore => {
-            let (mean, std) = mean_and_std(image.view());
-            Map { shift: mean as f32, scale: (std as f32).max(SMALLEST_SCALE), ..UNBOUNDED }
+            let (mean, std) = mean_and_std(image.view(), mask);
+            let map =
+                Map { shift: mean as f32, scale: (std as f32).max(SMALLEST_SCALE), ..UNBOUNDED };
+            if let Some(mask) = mask {
+                Zip::from(&mut image).and(mask).par_for_each(|v, &inside| {
+                    *v = if inside { (*v - map.shift) / map.scale } else { *v };
+                });
+                return Ok(());
+            }
+            map
         }
         Normalization::RescaleTo01 => {
             let (low, high) = range(image.view());
@@ -62,22 +78,33 @@ pub fn normalize(mut image: ArrayViewMut3<'_, f32>, channel: &Channel) -> Result
     Ok(())
 }
 
-/// Mean and population standard deviation, summed in `f64` plane by plane so that the
-/// result does not depend on the number of threads.
-fn mean_and_std(image: ArrayView3<'_, f32>) -> (f64, f64) {
-    let count = image.len().max(1) as f64;
-    let mean = sum_planes(image, f64::from) / count;
-    let variance = sum_planes(image, |v| (f64::from(v) - mean).powi(2)) / count;
+/// Mean and population standard deviation inside the mask, summed in `f64` plane by plane so
+/// that the result does not depend on the number of threads.
+fn mean_and_std(image: ArrayView3<'_, f32>, mask: Option<ArrayView3<'_, bool>>) -> (f64, f64) {
+    let count = mask.map_or(image.len(), |mask| mask.iter().filter(|&&inside| inside).count());
+    let count = count.max(1) as f64;
+    let mean = sum_planes(image, mask, f64::from) / count;
+    let variance = sum_planes(image, mask, |v| (f64::from(v) - mean).powi(2)) / count;
     (mean, variance.sqrt())
 }
 
-fn sum_planes(image: ArrayView3<'_, f32>, term: impl Fn(f32) -> f64 + Sync) -> f64 {
+fn sum_planes(
+    image: ArrayView3<'_, f32>,
+    mask: Option<ArrayView3<'_, bool>>,
+    term: impl Fn(f32) -> f64 + Sync,
+) -> f64 {
     use ndarray::{Axis, parallel::prelude::*};
-    let planes: Vec<f64> = image
-        .axis_iter(Axis(0))
-        .into_par_iter()
-        .map(|plane| plane.iter().map(|&v| term(v)).sum())
-        .collect();
+    let plane_sum = |(z, plane): (usize, ndarray::ArrayView2<'_, f32>)| -> f64 {
+        match mask {
+            None => plane.iter().map(|&v| term(v)).sum(),
+            Some(mask) => {
+                let inside = plane.iter().zip(mask.index_axis(Axis(0), z));
+                inside.filter(|(_, inside)| **inside).map(|(&v, _)| term(v)).sum()
+            }
+        }
+    };
+    let planes: Vec<f64> =
+        image.axis_iter(Axis(0)).into_par_iter().enumerate().map(plane_sum).collect();
     planes.iter().sum()
 }
 

@@ -57,12 +57,18 @@ pub type Timings = Vec<(Stage, Duration)>;
 pub(crate) struct Clock<'a> {
     report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     now: Option<(Progress, Instant)>,
+    /// Part of the running stage's time that belongs to another stage.
+    aside: Vec<(Stage, Duration)>,
     timings: Timings,
 }
 
 impl<'a> Clock<'a> {
-    pub(crate) fn new(report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>) -> Self {
-        Self { report, now: None, timings: Vec::new() }
+    /// Starts with the stages that are `past`.
+    pub(crate) fn new(
+        report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+        past: (Stage, Duration),
+    ) -> Self {
+        Self { report, now: None, aside: Vec::new(), timings: vec![past] }
     }
 
     /// Ends the running stage and begins `stage` of `total` units.
@@ -80,6 +86,17 @@ impl<'a> Clock<'a> {
         self.tell()
     }
 
+    /// Does a piece of another stage's work while the running one waits.
+    pub(crate) fn aside<T>(&mut self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        let since = Instant::now();
+        let result = work();
+        match self.aside.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, time)) => *time += since.elapsed(),
+            None => self.aside.push((stage, since.elapsed())),
+        }
+        result
+    }
+
     pub(crate) fn finish(mut self) -> Timings {
         self.stop();
         self.timings
@@ -87,7 +104,9 @@ impl<'a> Clock<'a> {
 
     fn stop(&mut self) {
         if let Some((progress, since)) = self.now.take() {
-            self.timings.push((progress.stage, since.elapsed()));
+            let elsewhere: Duration = self.aside.iter().map(|(_, time)| *time).sum();
+            self.timings.push((progress.stage, since.elapsed().saturating_sub(elsewhere)));
+            self.timings.append(&mut self.aside);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Stage 6: where tiles lie, what is in them, and how much each of their voxels counts.
 
 use half::f16;
-use ndarray::{Array3, Array4, ArrayView4, s};
+use ndarray::{Array3, ArrayView4, ArrayViewMut4, s};
 
 /// Tiles over one image, in the order they run.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +62,12 @@ impl Tiling {
     /// # Panics
     ///
     /// If the shapes are not those of the tiling.
-    pub fn cut(&self, image: ArrayView4<'_, f32>, origin: [isize; 3], tile: &mut Array4<f32>) {
+    pub fn cut(
+        &self,
+        image: ArrayView4<'_, f32>,
+        origin: [isize; 3],
+        mut tile: ArrayViewMut4<'_, f32>,
+    ) {
         let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = self.overlap(origin);
         if [nz, ny, nx] != self.patch {
             tile.fill(0.0);

@@ -12,6 +12,15 @@ pub enum LabelMap {
 }
 
 impl LabelMap {
+    /// Voxels per axis, `(z, y, x)`.
+    #[must_use]
+    pub fn dim(&self) -> (usize, usize, usize) {
+        match self {
+            Self::U8(labels) => labels.dim(),
+            Self::U16(labels) => labels.dim(),
+        }
+    }
+
     /// Number of voxels of each label, indexed by label; background first.
     #[must_use]
     pub fn counts(&self) -> Vec<u64> {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
 
-use fastnnunet::model::{graph, modes, proto};
+use fastnnunet::model::{graph, labels, modes, proto};
 
 /// `build.rs` compiles the same files under the same names.
 mod config {
@@ -31,7 +31,8 @@ struct Package(TempDir);
 impl Package {
     fn new() -> Self {
         let package = Self(tempfile::tempdir().expect("temporary folder"));
-        package.onnx(registry::find("selftest").expect("self-test model").onnx);
+        package
+            .onnx(registry::find("selftest").expect("self-test model").onnx().expect("embedded"));
         package.write("config/3d_fullres/knee.json", CONFIG);
         package
     }
@@ -74,8 +75,8 @@ fn line(bytes: &[u8]) -> String {
 /// The self-test network after a change.
 fn changed(change: impl FnOnce(&mut proto::Model)) -> Vec<u8> {
     use prost::Message as _;
-    let onnx = registry::find("selftest").expect("self-test model").onnx;
-    let mut model = graph::parse(onnx.into()).expect("an ONNX model");
+    let onnx = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
+    let mut model = graph::parse(onnx.into_owned().into()).expect("an ONNX model");
     change(&mut model);
     model.encode_to_vec()
 }
@@ -103,7 +104,7 @@ fn a_package_without_models_is_accepted() {
 
 #[test]
 fn broken_networks_are_refused() {
-    let whole = registry::find("selftest").expect("self-test model").onnx;
+    let whole = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
     // (claim, file, part of the message)
     let cases: [(&str, Vec<u8>, &str); 18] = [
         ("empty", vec![], "empty file"),
@@ -182,7 +183,7 @@ fn broken_networks_are_refused() {
 
 #[test]
 fn files_that_do_not_belong_together_are_refused() {
-    let whole = registry::find("selftest").expect("self-test model").onnx;
+    let whole = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
     let config = "config/3d_fullres/knee.json";
     let manifest = |from: &str, to: &str| line(whole).replace(from, to);
     // (claim, file, content or none to remove it, part of the message)

@@ -19,8 +19,9 @@ fn every_case_matches_nnunet() {
     for case in golden::entries("case", "cases") {
         let json = std::fs::read_to_string(golden::path("case", &case["config"])).expect("config");
         let config = ModelConfig::from_json(&json).expect("a valid configuration");
-        let mut engine =
-            infer::open(model, config.patch_size, infer::Device::Auto).expect("engine");
+        let exact =
+            infer::EngineOptions { arithmetic: infer::Arithmetic::F32, ..Default::default() };
+        let mut engine = infer::open(model, config.patch_size, &exact).expect("engine");
         let scan = io::load(&golden::path("case", &case["input"]), io::Limits::default())
             .expect("the input loads");
         let result = pipeline::segment_volume(

@@ -17,7 +17,11 @@ fn program() -> Command {
 /// The program ready to run the self-test network from `input` to `output`.
 fn selftest(input: &Path, output: &Path) -> Command {
     let mut command = program();
-    command.args(["--model", "selftest", "-i"]).arg(input).arg("-o").arg(output);
+    command
+        .args(["--model", "selftest", "--precision", "f32", "-i"])
+        .arg(input)
+        .arg("-o")
+        .arg(output);
     command
 }
 
@@ -239,8 +243,34 @@ fn lists_are_complete_as_text_and_json() {
         let list: Value = serde_json::from_slice(&json).expect("JSON");
         assert!(!list.as_array().expect("a list").is_empty());
     }
+    let json = program().args(["models", "selftest", "--json"]).assert().success();
+    let models: Value = serde_json::from_slice(&json.get_output().stdout).expect("JSON");
+    for (key, value) in [("configuration", "3d_fullres"), ("grade", "test"), ("name", "selftest")] {
+        assert_eq!(models[0][key], value, "{key}");
+    }
+    assert_eq!(models[0]["classes"], 4);
+    assert_eq!(models[0]["embedded"], true);
+    assert_eq!(models[0]["bytes"].as_u64(), models[0]["bytes"].as_i64().map(|n| n as u64));
+    assert_eq!(models[0]["sha256"].as_str().expect("hash").len(), 64);
     program().args(["models", "selftest"]).assert().success();
-    program().args(["modes", "bone"]).assert().success();
+    let json = program().args(["modes", "abdomen", "--json"]).assert().success();
+    let modes: Value = serde_json::from_slice(&json.get_output().stdout).expect("JSON");
+    let choices = modes[0]["choices"].as_array().expect("choices");
+    assert_eq!(choices.len(), 2);
+    assert_eq!(
+        (&choices[0]["variant"], &choices[0]["quality"]),
+        (&"standard".into(), &Value::Null)
+    );
+    assert_eq!((&choices[0]["structures"], &choices[0]["recipe"]), (&13.into(), &"abdomen".into()));
+    assert!(choices[0]["model"].is_string() && choices[0]["installed"].is_boolean());
+    let liver = &choices[0]["labels"][3];
+    assert_eq!(liver["name"], "gallbladder");
+    assert_eq!((&liver["id"], &liver["snomed"]), (&4.into(), &"28231008".into()));
+    let text = program().args(["modes", "bone"]).assert().success().get_output().stdout.clone();
+    let text = String::from_utf8(text).expect("UTF-8");
+    for word in ["bone_high", "SCT 272673000", "cortical_bone", "with --enable-subseg", "recipe"] {
+        assert!(text.contains(word), "{word} is missing in\n{text}");
+    }
     program().args(["models", "nothing"]).assert().code(2);
     program().args(["modes", "knee"]).assert().code(2);
 }

@@ -127,9 +127,10 @@ fn head_times_features_is_the_output() {
     let isa = Isa::best();
     let open = CpuEngine::open(&onnx, patch(&input), Precision::F32, isa);
     let logits = run(&mut open.expect("it opens"), &input);
-    let (mut engine, head) = CpuEngine::open_features(&onnx, patch(&input), Precision::F32, isa)
+    let mut engine = CpuEngine::open_features(&onnx, patch(&input), Precision::F32, isa)
         .expect("it opens")
         .expect("a linear head");
+    let head = engine.head().expect("a linear head").clone();
     assert_eq!(engine.output_channels(), head.weights.ncols());
     let features = run(&mut engine, &input);
     for (class, logits) in logits.axis_iter(Axis(0)).enumerate() {

@@ -1,7 +1,7 @@
 //! One list of network cases, run on every engine of this build.
 
 use crate::golden;
-use fastnnunet::infer::{Device, Engine, open};
+use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, open};
 use fastnnunet::model::registry;
 use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};
 use serde_json::Value;
@@ -60,7 +60,7 @@ fn cases() -> Vec<Case> {
 
 fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engine>> {
     let model = registry::find(model).expect("an installed model");
-    match open(model, patch, device) {
+    match open(model, patch, &exactly(device)) {
         Ok(engine) => Some(engine),
         Err(error) => {
             // A device asked for by name and missing is an error of its own kind.
@@ -73,6 +73,10 @@ fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engi
     }
 }
 
+fn exactly(device: Device) -> EngineOptions {
+    EngineOptions { device, arithmetic: Arithmetic::F32, isa: None }
+}
+
 fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
     let (_, z, y, x) = input.dim();
     let mut output = Array4::from_elem((engine.output_channels(), z, y, x), f32::NAN);
@@ -82,7 +86,7 @@ fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
 
 #[test]
 fn logits_match_the_exporting_framework() {
-    for (device, tolerance) in ENGINES.iter().copied() {
+    for &(device, tolerance) in ENGINES {
         for case in cases() {
             let Some(mut engine) = engine(&case.model, case.patch(), device) else { continue };
             let largest = case.logits.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
@@ -137,11 +141,12 @@ fn engines_describe_themselves() {
     for &(device, _) in ENGINES {
         for model in registry::models() {
             let patch = model.config().expect("checked by the build").patch_size;
-            let Some(engine) = engine(model.name, patch, device) else { continue };
+            let Some(engine) = engine(&model.name, patch, device) else { continue };
             // The CPU adds its instruction set.
             assert!(engine.device().starts_with(&device.to_string()), "{}", engine.device());
-            assert_eq!(engine.input_channels(), model.input_channels);
-            assert_eq!(engine.output_channels(), model.output_channels);
+            let facts = model.facts().expect("known to the build");
+            assert_eq!(engine.input_channels(), facts.input_channels);
+            assert_eq!(engine.output_channels(), facts.output_channels);
         }
     }
 }
@@ -181,7 +186,7 @@ fn devices_of_other_builds_say_so() {
         (Device::Vulkan(1), "`vulkan`"),
     ];
     for (device, feature) in devices {
-        let error = open(model, [16, 24, 24], device).err().expect("not in this build");
+        let error = open(model, [16, 24, 24], &exactly(device)).err().expect("not in this build");
         assert_eq!(error.exit_code(), 5);
         let text = error.to_string();
         assert!(text.contains(&device.to_string()) && text.contains(feature), "{text}");

@@ -2,7 +2,7 @@
 //! there is no GPU.
 
 use fastnnunet::infer::gpu::{Sweep, Tiles, footprint};
-use fastnnunet::infer::{Device, open};
+use fastnnunet::infer::{Arithmetic, Device, EngineOptions, open};
 use fastnnunet::model::registry;
 use fastnnunet::pipeline::mirror_passes;
 use fastnnunet::pipeline::stitch::Stitcher;
@@ -60,7 +60,8 @@ impl Case {
     fn image(&self) -> Array4<f32> {
         let model = registry::find(self.model).expect("a model for tests");
         let [z, y, x] = self.image;
-        Array4::from_shape_fn((model.input_channels, z, y, x), |(c, z, y, x)| {
+        let facts = model.facts().expect("known to the build");
+        Array4::from_shape_fn((facts.input_channels, z, y, x), |(c, z, y, x)| {
             (c as f32 + 0.9 * z as f32 + 0.31 * y as f32 + 0.07 * x as f32).sin()
         })
     }
@@ -76,13 +77,16 @@ impl Case {
     /// The map as the pipeline makes it: every tile through the reference engine.
     fn expected(&self) -> Array4<f32> {
         let model = registry::find(self.model).expect("a model for tests");
-        let mut engine = open(model, self.patch, Device::Reference).expect("reference engine");
+        let options =
+            EngineOptions { device: Device::Reference, arithmetic: Arithmetic::F32, isa: None };
+        let facts = model.facts().expect("known to the build");
+        let mut engine = open(model, self.patch, &options).expect("reference engine");
         let (image, tiling) = (self.image(), self.tiling());
         let passes = mirror_passes(self.mirrored);
         let [z, y, x] = self.patch;
-        let mut stitcher = Stitcher::new(tiling.clone(), self.weights(), model.output_channels);
-        let mut tile = Array4::zeros((model.input_channels, z, y, x));
-        let mut answer = Array4::zeros((model.output_channels, z, y, x));
+        let mut stitcher = Stitcher::new(tiling.clone(), self.weights(), facts.output_channels);
+        let mut tile = Array4::zeros((facts.input_channels, z, y, x));
+        let mut answer = Array4::zeros((facts.output_channels, z, y, x));
         for &origin in &tiling.origins {
             tiling.cut(image.view(), origin, &mut tile);
             let mut sum = Array4::zeros(answer.dim());
@@ -148,7 +152,7 @@ fn whole_images_match_the_pipeline() {
 fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
     let case = &CASES[0];
     let model = registry::find(case.model).expect("self-test model");
-    let need = footprint(model.onnx, model.input_channels, case.patch).expect("a footprint");
+    let need = footprint(&model.onnx().expect("ONNX"), 1, case.patch).expect("a footprint");
     let one = need.weights + need.patch;
     let error = Sweep::open(model, case.patch, Device::Reference, Some(one - 1)).err();
     assert_eq!(error.expect("one tile does not fit").exit_code(), 6);

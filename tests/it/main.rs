@@ -10,6 +10,10 @@ mod golden;
 #[cfg(feature = "reference")]
 mod gpu;
 mod io;
+mod labels;
+mod models;
 mod nifti_files;
+mod preview;
 mod resample;
 mod stages;
+mod streaming;

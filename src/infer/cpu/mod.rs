@@ -12,35 +12,30 @@ mod run;
 
 pub use crate::kernels::Isa;
 
-use super::{Engine, Precision};
+use super::{Engine, LinearHead, Precision};
 use crate::kernels::buffer::{Buffer, ScratchPool};
 use crate::kernels::row::Moments;
-use crate::model::onnx::Graph;
+use crate::model::onnx::{Graph, invalid};
 use crate::{Error, Result};
 use ndarray::{Array4, ArrayView4};
 use plan::Plan;
 
-/// A network on the CPU.
+/// A network on the CPU, or the networks of several folds whose logits are averaged.
 #[derive(Debug)]
 pub struct CpuEngine {
-    plan: Plan,
+    /// One per fold; all share the buffers.
+    plans: Vec<Plan>,
+    head: Option<LinearHead>,
     precision: Precision,
     device: String,
     patch: [usize; 3],
+    /// Of the input, and of the output of all folds together.
     channels: (usize, usize),
     buffers: Vec<Buffer>,
     scratch: ScratchPool,
     moments: Vec<Moments>,
-}
-
-/// The last layer of a network that ends in a pointwise convolution: `weights * features +
-/// bias` for each voxel.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LinearHead {
-    /// `[classes, features]`.
-    pub weights: ndarray::Array2<f32>,
-    /// One per class.
-    pub bias: Vec<f32>,
+    /// Logits of one fold, where several are averaged.
+    answer: Vec<f32>,
 }
 
 /// Time spent in one step of the network.
@@ -63,13 +58,27 @@ impl CpuEngine {
     /// [`Error::Model`] naming node and operator if the graph cannot be run;
     /// [`Error::Device`] if `isa` has no arithmetic of this `precision`.
     pub fn open(onnx: &[u8], patch: [usize; 3], precision: Precision, isa: Isa) -> Result<Self> {
-        let graph = Graph::read(onnx)?;
-        Self::with_plan(lower::lower(&graph, patch, precision, isa, false)?.0, patch, precision)
+        Self::from_graph(&Graph::read(onnx)?, patch, precision, isa)
     }
 
-    /// As [`open`](Self::open), but stops before the head: the output are the features the
-    /// returned head is linear in, and [`output_channels`](Engine::output_channels) counts
-    /// them. `None` if the network does not end in a pointwise convolution.
+    /// As [`open`](Self::open), from a graph in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn from_graph(
+        graph: &Graph,
+        patch: [usize; 3],
+        precision: Precision,
+        isa: Isa,
+    ) -> Result<Self> {
+        let plan = lower::lower(graph, patch, precision, isa, false)?.0;
+        Self::new(vec![plan], None, patch, precision)
+    }
+
+    /// As [`open`](Self::open), but stops before the head: the output are the features
+    /// [`head`](Engine::head) is linear in, and [`output_channels`](Engine::output_channels)
+    /// counts them. `None` if the network does not end in a pointwise convolution.
     ///
     /// # Errors
     ///
@@ -79,44 +88,94 @@ impl CpuEngine {
         patch: [usize; 3],
         precision: Precision,
         isa: Isa,
-    ) -> Result<Option<(Self, LinearHead)>> {
+    ) -> Result<Option<Self>> {
         let graph = Graph::read(onnx)?;
         match lower::lower(&graph, patch, precision, isa, true)? {
-            (plan, Some(head)) => Ok(Some((Self::with_plan(plan, patch, precision)?, head))),
+            (plan, Some(head)) => Self::new(vec![plan], Some(head), patch, precision).map(Some),
             (_, None) => Ok(None),
         }
     }
 
-    fn with_plan(plan: Plan, patch: [usize; 3], precision: Precision) -> Result<Self> {
-        if precision == Precision::Bf16 && !plan.isa.has_bf16() {
+    /// Lowers the networks of one or several folds, whose logits are averaged as nnU-Net does.
+    /// Stops before the heads where all features together are fewer than the classes.
+    ///
+    /// `graph` is asked for the network of each of `folds` folds in turn, so that only one is
+    /// held beside the plans.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`Error::Model`] if there is no network or they differ in
+    /// their channels.
+    pub fn open_folds(
+        folds: usize,
+        graph: &mut dyn FnMut(usize) -> Result<Graph>,
+        patch: [usize; 3],
+        precision: Precision,
+        isa: Isa,
+    ) -> Result<Self> {
+        let (mut plans, mut heads) = (Vec::new(), Vec::new());
+        for fold in 0..folds {
+            let graph = graph(fold)?;
+            let features = lower::head_shape(&graph).is_some_and(|(c, f)| f * folds < c);
+            let (plan, head) = lower::lower(&graph, patch, precision, isa, features)?;
+            plans.push(plan);
+            heads.extend(head);
+        }
+        if !(heads.is_empty() || heads.len() == folds) {
+            return Err(invalid("folds with different last layers", "one architecture"));
+        }
+        let head = LinearHead::mean(&heads);
+        Self::new(plans, head, patch, precision)
+    }
+
+    fn new(
+        plans: Vec<Plan>,
+        head: Option<LinearHead>,
+        patch: [usize; 3],
+        precision: Precision,
+    ) -> Result<Self> {
+        let Some(first) = plans.first() else {
+            return Err(invalid("no network", "one or several"));
+        };
+        if precision == Precision::Bf16 && !first.isa.has_bf16() {
             return Err(Error::Device {
-                device: format!("cpu ({})", plan.isa),
+                device: format!("cpu ({})", first.isa),
                 reason: "it does not multiply bf16 numbers; use precision f32".into(),
             });
         }
-        let channels = |tensor: usize| plan.tensors[tensor].layout.channels;
+        let channels = |plan: &Plan| {
+            let of = |tensor: usize| plan.tensors[tensor].layout.channels;
+            (of(plan.input), of(plan.output))
+        };
+        let (inputs, outputs) = channels(first);
+        if plans.iter().any(|plan| channels(plan) != (inputs, outputs)) {
+            return Err(invalid("folds with different channels", "one architecture"));
+        }
+        let most = |of: &dyn Fn(&Plan) -> usize| plans.iter().map(of).max().unwrap_or(0);
+        let buffers = (0..most(&|plan| plan.buffers.len()))
+            .map(|k| most(&|plan| plan.buffers.get(k).copied().unwrap_or(0)))
+            .map(Buffer::zeros)
+            .collect();
+        let averaged = head.is_none() && plans.len() > 1;
+        let voxels: usize = patch.iter().product();
         Ok(Self {
             precision,
-            device: format!("cpu ({})", plan.isa),
+            device: format!("cpu ({})", first.isa),
             patch,
-            channels: (channels(plan.input), channels(plan.output)),
-            buffers: plan.buffers.iter().map(|&len| Buffer::zeros(len)).collect(),
-            scratch: ScratchPool::new(plan.scratch),
-            moments: vec![Moments::default(); plan.moments],
-            plan,
+            channels: (inputs, if head.is_some() { outputs * plans.len() } else { outputs }),
+            buffers,
+            scratch: ScratchPool::new(most(&|plan| plan.scratch)),
+            moments: vec![Moments::default(); most(&|plan| plan.moments)],
+            answer: if averaged { vec![0.0; outputs * voxels] } else { Vec::new() },
+            head,
+            plans,
         })
     }
 
     /// The instruction set in use.
     #[must_use]
     pub fn isa(&self) -> Isa {
-        self.plan.isa
-    }
-
-    /// Bytes held while running with `threads` threads: buffers, weights and scratch.
-    #[must_use]
-    pub fn memory_bytes(&self, threads: usize) -> u64 {
-        self.plan.memory_bytes(threads)
+        self.plans[0].isa
     }
 
     /// Runs one patch and returns what each step took.
@@ -131,7 +190,7 @@ impl CpuEngine {
         output: &mut Array4<f32>,
     ) -> Result<Vec<StepTime>> {
         let mut times = Vec::new();
-        self.run_steps(&input, output, &mut |time| times.push(time))?;
+        self.run_folds(&input, output, &mut |time| times.push(time))?;
         Ok(times)
     }
 }
@@ -153,7 +212,19 @@ impl Engine for CpuEngine {
         self.channels.1
     }
 
+    fn head(&self) -> Option<&LinearHead> {
+        self.head.as_ref()
+    }
+
+    fn memory_bytes(&self, threads: usize) -> u64 {
+        let floats = self.buffers.iter().map(|buffer| buffer.len()).sum::<usize>()
+            + self.plans.iter().map(Plan::weights).sum::<usize>()
+            + self.answer.len()
+            + self.scratch.piece_len() * threads;
+        (floats * size_of::<f32>()) as u64
+    }
+
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
-        self.run_steps(&input, output, &mut |_| ())
+        self.run_folds(&input, output, &mut |_| ())
     }
 }

@@ -104,19 +104,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Bytes the plan's buffers, weights and scratch take with `threads` threads.
-    pub(super) fn memory_bytes(&self, threads: usize) -> u64 {
-        let weights: usize = self
-            .steps
-            .iter()
-            .map(|step| match &step.operation {
-                Operation::Conv(conv) => conv.shape().weights(),
-                Operation::Upsample(up) => up.weights(),
-                _ => 0,
-            })
-            .sum();
-        let floats = self.buffers.iter().sum::<usize>() + weights + self.scratch * threads;
-        (floats * size_of::<f32>()) as u64
+    /// Floats the packed weights take.
+    pub(super) fn weights(&self) -> usize {
+        let of = |step: &Step| match &step.operation {
+            Operation::Conv(conv) => conv.shape().weights(),
+            Operation::Upsample(up) => up.weights(),
+            _ => 0,
+        };
+        self.steps.iter().map(of).sum()
     }
 
     /// Gives every tensor a buffer; buffers are reused once nothing reads what is in them.

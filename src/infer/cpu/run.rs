@@ -9,10 +9,11 @@ use crate::kernels::conv::Source;
 use crate::kernels::row::Moments;
 use crate::model::onnx::invalid;
 use ndarray::{Array4, ArrayView4, s};
+use rayon::prelude::*;
 use std::time::Instant;
 
 impl CpuEngine {
-    pub(super) fn run_steps(
+    pub(super) fn run_folds(
         &mut self,
         input: &ArrayView4<'_, f32>,
         output: &mut Array4<f32>,
@@ -30,7 +31,36 @@ impl CpuEngine {
         let Some(output) = output.as_slice_mut() else {
             return Err(invalid("an output with gaps", "one without"));
         };
-        let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plan;
+        let folds = self.plans.len();
+        if folds == 1 {
+            self.run_steps(0, input, output, observe);
+        } else if self.head.is_some() {
+            // The head reads the features of all folds.
+            let features = output.len() / folds;
+            for (fold, output) in output.chunks_exact_mut(features).enumerate() {
+                self.run_steps(fold, input, output, observe);
+            }
+        } else {
+            self.run_steps(0, input, output, observe);
+            let mut answer = std::mem::take(&mut self.answer);
+            for fold in 1..folds {
+                self.run_steps(fold, input, &mut answer, observe);
+                output.par_iter_mut().zip(&answer).for_each(|(sum, v)| *sum += v);
+            }
+            output.par_iter_mut().for_each(|sum| *sum /= folds as f32);
+            self.answer = answer;
+        }
+        Ok(())
+    }
+
+    fn run_steps(
+        &mut self,
+        fold: usize,
+        input: &ArrayView4<'_, f32>,
+        output: &mut [f32],
+        observe: &mut dyn FnMut(StepTime),
+    ) {
+        let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plans[fold];
         let first = &tensors[*first];
         if let Place::Buffer(buffer) = first.place {
             copy_in(input, &mut self.buffers[buffer], first.layout);
@@ -77,7 +107,6 @@ impl CpuEngine {
             }
             observe(step.time(start));
         }
-        Ok(())
     }
 }
 

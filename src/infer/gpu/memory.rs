@@ -164,33 +164,35 @@ mod tests {
 
     fn selftest() -> Footprint {
         let model = registry::find("selftest").expect("self-test model");
-        footprint(model.onnx, model.input_channels, [16, 24, 24]).expect("a footprint")
+        footprint(&model.onnx().expect("ONNX"), 1, [16, 24, 24]).expect("a footprint")
     }
 
     #[test]
     fn weights_are_those_of_the_file() {
         let model = registry::find("selftest").expect("self-test model");
         let Footprint { weights, .. } = selftest();
-        let file = model.onnx.len() as u64;
+        let file = model.onnx().expect("ONNX").len() as u64;
         assert!(weights < file && weights > file * 8 / 10, "{weights} of {file}");
     }
 
     #[test]
     fn activations_grow_with_the_patch() {
         let model = registry::find("selftest").expect("self-test model");
-        let large = footprint(model.onnx, 1, [32, 48, 48]).expect("a footprint");
+        let onnx = model.onnx().expect("ONNX");
+        let large = footprint(&onnx, 1, [32, 48, 48]).expect("a footprint");
         assert_eq!(large.patch, 8 * selftest().patch);
-        let huge = footprint(model.onnx, 1, [1 << 20; 3]).expect("a footprint");
+        let huge = footprint(&onnx, 1, [1 << 20; 3]).expect("a footprint");
         assert_eq!(huge.patch, u64::MAX, "saturates");
-        assert!(footprint(model.onnx, 1, [usize::MAX; 3]).is_err(), "no extent comes out");
+        assert!(footprint(&onnx, 1, [usize::MAX; 3]).is_err(), "no extent comes out");
     }
 
     #[test]
     fn every_embedded_model_has_a_footprint_that_fits_a_small_card() {
         for model in registry::models() {
             let config = model.config().expect("checked by the build");
-            let found = footprint(model.onnx, model.input_channels, config.patch_size);
-            let found = found.expect(model.name);
+            let onnx = model.onnx().expect("ONNX");
+            let found = footprint(&onnx, config.channels.len(), config.patch_size);
+            let found = found.expect(&model.name);
             assert!(found.weights + found.patch < 3 << 30, "{}: {found:?}", model.name);
         }
     }

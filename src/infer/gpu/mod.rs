@@ -20,7 +20,7 @@ use super::burn::{Generated, guard};
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 use super::{Device, Engine};
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
-use crate::{Error, Result, model::registry::EmbeddedModel};
+use crate::{Error, Result, model::Model};
 
 /// Bytes of the device left to the driver's context and to kernels.
 #[cfg(feature = "cuda")]
@@ -28,12 +28,8 @@ const RESERVED_BYTES: u64 = 300 << 20;
 
 /// Loads a model onto a CUDA device, one patch at a time.
 #[cfg(feature = "cuda")]
-pub(super) fn open_cuda(
-    model: &EmbeddedModel,
-    patch: [usize; 3],
-    index: usize,
-) -> Result<Box<dyn Engine>> {
-    let footprint = memory::footprint(model.onnx, model.input_channels, patch)?;
+pub(super) fn open_cuda(model: &Model, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
+    let footprint = memory::footprint(&model.onnx()?, model.facts()?.input_channels, patch)?;
     let (device, name) = cuda(index, footprint.weights + footprint.patch)?;
     Ok(Box::new(Generated::load(model, device, name)?))
 }
@@ -50,7 +46,7 @@ fn cuda(index: usize, need_bytes: u64) -> Result<(burn::tensor::Device, String)>
 
 /// Loads a model onto a Vulkan device.
 #[cfg(feature = "vulkan")]
-pub(super) fn open_vulkan(model: &EmbeddedModel, index: usize) -> Result<Box<dyn Engine>> {
+pub(super) fn open_vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
     let (device, name) = vulkan(index)?;
     Ok(Box::new(Generated::load(model, device, name)?))
 }

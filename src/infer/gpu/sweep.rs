@@ -7,7 +7,7 @@
 use super::memory::{self, Footprint};
 use crate::infer::Device;
 use crate::infer::burn::{Generated, failed, guard};
-use crate::model::registry::EmbeddedModel;
+use crate::model::Model;
 use crate::pipeline::tile::Tiling;
 use crate::{Error, Result};
 use burn::tensor::{Tensor, TensorData};
@@ -55,12 +55,13 @@ impl Sweep {
     /// [`Device::Auto`] and [`Device::Cpu`], which have engines of their own;
     /// [`Error::Memory`] if one tile does not fit the limit.
     pub fn open(
-        model: &EmbeddedModel,
+        model: &Model,
         patch: [usize; 3],
         device: Device,
         memory_limit_bytes: Option<u64>,
     ) -> Result<Self> {
-        let footprint = memory::footprint(model.onnx, model.input_channels, patch)?;
+        let facts = model.facts()?;
+        let footprint = memory::footprint(&model.onnx()?, facts.input_channels, patch)?;
         let limit = memory_limit_bytes.unwrap_or(u64::MAX);
         footprint.batch(0, limit, 1)?;
         let (on, name, free) = match device {
@@ -86,7 +87,7 @@ impl Sweep {
         Ok(Self {
             network: Generated::load(model, on, name.clone())?,
             name,
-            channels: model.output_channels,
+            channels: facts.output_channels,
             footprint,
             budget_bytes: limit.min(free),
         })

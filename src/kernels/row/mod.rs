@@ -10,6 +10,7 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+mod head;
 mod scalar;
 mod winograd;
 
@@ -169,6 +170,49 @@ pub fn tile_out(
 ) {
     assert!(tile == 2 || tile == 4);
     dispatch!(isa, tile_out(tile, target, source, width, bias));
+}
+
+/// For each voxel of a row the class with the largest logit, the first of equals.
+///
+/// `features` holds a row of `choice.len()` voxels per feature; `weights` (`[class, feature]`)
+/// and `bias` (`[class]`) are the network's last layer. Logits that are not numbers never win.
+///
+/// # Panics
+///
+/// If the row is not a multiple of [`HEAD_ALIGNMENT`] voxels, there is no class, or the slices
+/// do not fit together.
+pub fn best_class(
+    isa: Isa,
+    choice: &mut [u32],
+    features: &[f32],
+    (weights, bias): (&[f32], &[f32]),
+) {
+    check_head(choice, features, weights, bias);
+    dispatch!(isa, best_class(choice, features, (weights, bias)));
+}
+
+/// For each voxel of a row one more than the last class whose logit exceeds `threshold`, or 0.
+///
+/// # Panics
+///
+/// As [`best_class`].
+pub fn last_above(
+    isa: Isa,
+    choice: &mut [u32],
+    features: &[f32],
+    (weights, bias): (&[f32], &[f32]),
+    threshold: f32,
+) {
+    check_head(choice, features, weights, bias);
+    dispatch!(isa, last_above(choice, features, (weights, bias), threshold));
+}
+
+/// Rows given to [`best_class`] and [`last_above`] are multiples of this many voxels.
+pub const HEAD_ALIGNMENT: usize = 16;
+
+fn check_head(choice: &[u32], features: &[f32], weights: &[f32], bias: &[f32]) {
+    assert!(choice.len().is_multiple_of(HEAD_ALIGNMENT) && !bias.is_empty());
+    assert_eq!(features.len() * bias.len(), weights.len() * choice.len());
 }
 
 /// Count, mean and sum of squared deviations of some values.

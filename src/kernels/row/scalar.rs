@@ -62,6 +62,21 @@ macro_rules! compile {
         ) {
             super::winograd::output_body(tile, target, source, width, bias);
         }
+
+        $(#[$attribute])*
+        pub(super) fn best_class(choice: &mut [u32], features: &[f32], head: (&[f32], &[f32])) {
+            super::head::best_class_body(choice, features, head);
+        }
+
+        $(#[$attribute])*
+        pub(super) fn last_above(
+            choice: &mut [u32],
+            features: &[f32],
+            head: (&[f32], &[f32]),
+            threshold: f32,
+        ) {
+            super::head::last_above_body(choice, features, head, threshold);
+        }
     };
 }
 

@@ -95,3 +95,42 @@ fn moments_hold_far_from_zero_on_every_isa() {
         }
     }
 }
+
+#[test]
+fn heads_decide_as_f64_does_on_every_isa() {
+    for isa in Isa::available() {
+        for (features, classes, width) in [(1, 1, 16), (8, 61, 128), (3, 4, 32), (32, 7, 48)] {
+            let values = noise(features * width, 4);
+            let (weights, bias) = (noise(classes * features, 5), noise(classes, 6));
+            let logit = |class: usize, i: usize| -> f64 {
+                let terms = (0..features).map(|f| {
+                    f64::from(weights[class * features + f]) * f64::from(values[f * width + i])
+                });
+                f64::from(bias[class]) + terms.sum::<f64>()
+            };
+            let mut choice = vec![9; width];
+            best_class(isa, &mut choice, &values, (&weights, &bias));
+            for (i, &chosen) in choice.iter().enumerate() {
+                let best = (0..classes).map(|c| logit(c, i)).fold(f64::MIN, f64::max);
+                // Rounding of up to 33 sums below 33.
+                assert!(best - logit(chosen as usize, i) < 1e-4, "{isa} {features} {classes}");
+            }
+            last_above(isa, &mut choice, &values, (&weights, &bias), 0.1);
+            for (i, &chosen) in choice.iter().enumerate() {
+                let above = |c: usize, by: f64| logit(c, i) > 0.1 + by;
+                let chosen = chosen as usize;
+                assert!((chosen..classes).all(|c| !above(c, 1e-4)), "{isa} {features} {classes}");
+                assert!(chosen == 0 || above(chosen - 1, -1e-4), "{isa} {features} {classes}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_equal_classes_wins() {
+    for isa in Isa::available() {
+        let mut choice = vec![9; 16];
+        best_class(isa, &mut choice, &[1.0; 16], (&[0.5, 1.0, 1.0, 1.0, 1.0, 1.0], &[0.0; 6]));
+        assert_eq!(choice, [1; 16]);
+    }
+}

@@ -102,6 +102,35 @@ pub fn resample_image(
     target
 }
 
+/// Voxels of the largest intermediate that [`resample_image`] holds beside source and target,
+/// for a source whose slices do not interleave in memory.
+#[must_use]
+pub fn intermediate_voxels(
+    source: [usize; 3],
+    target: [usize; 3],
+    separate: Option<usize>,
+    resampling: &Resampling,
+) -> u64 {
+    if source == target {
+        return 0;
+    }
+    let axes = slices_first(separate.unwrap_or(0));
+    let [[depth, rows, columns], [new_depth, new_rows, new_columns]] =
+        [source, target].map(|shape| axes.map(|axis| shape[axis]));
+    let plane = Plane::new(Order::Nearest, [rows, columns], [new_rows, new_columns]);
+    let voxels = if separate.is_some() {
+        let nearest = Order::new(resampling.order_z) == Order::Nearest;
+        if nearest || depth == new_depth { 0 } else { depth * new_rows * new_columns }
+    } else if depth == new_depth || plane.is_identity() {
+        0
+    } else if plane.prefers_depth_first(new_depth as f64 / depth as f64) {
+        new_depth * rows * columns
+    } else {
+        depth * new_rows * new_columns
+    };
+    voxels as u64
+}
+
 /// The order of axes with `axis` in front.
 fn slices_first(axis: usize) -> [usize; 3] {
     [[0, 1, 2], [1, 0, 2], [2, 0, 1]][axis]

@@ -2,7 +2,7 @@
 
 use super::{Lowering, View, bad};
 use crate::Result;
-use crate::infer::cpu::LinearHead;
+use crate::infer::LinearHead;
 use crate::infer::cpu::ops::TransposedConv;
 use crate::infer::cpu::plan::Operation;
 use crate::kernels::conv::{Arithmetic, Conv, Shape, Upsample};

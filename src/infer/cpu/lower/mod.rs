@@ -9,10 +9,9 @@ mod convs;
 mod pointwise;
 mod spatial;
 
-use super::LinearHead;
 use super::plan::{Norm, Operation, Place, Plan, PlannedTensor, Read, Step, TensorId};
 use crate::Result;
-use crate::infer::Precision;
+use crate::infer::{LinearHead, Precision};
 use crate::kernels::conv::Arithmetic;
 use crate::kernels::row::Affine;
 use crate::kernels::{Isa, Layout};
@@ -60,6 +59,13 @@ struct Lowering<'a> {
     arithmetic: Arithmetic,
     /// Spatial axes of the graph: 2 or 3.
     rank: usize,
+}
+
+/// Classes and features of the last layer, if that is a pointwise convolution.
+pub(super) fn head_shape(graph: &Graph) -> Option<(usize, usize)> {
+    let [output] = &graph.outputs[..] else { return None };
+    let last = graph.nodes.iter().find(|node| node.outputs.contains(&output.name))?;
+    convs::linear_head(graph, last).map(|head| head.weights.dim())
 }
 
 /// Lowers `graph`; with `features`, up to the input of its last layer if that is a pointwise

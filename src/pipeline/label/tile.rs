@@ -1,121 +1,11 @@
-//! Stages 9 and 10: logits on the network's grid become labels on the image's.
-//!
-//! Linear interpolation and the choice of a label are local, so both happen tile by tile:
-//! no logit is ever held at the image's size. Per tile and class, the two source planes are
-//! mixed along `z`, their rows along `x`, and pairs of rows along `y`, where the running
-//! best is kept in the innermost cache.
+//! A tile of the target: the two source planes are mixed along `z`, their rows along `x`, and
+//! pairs of rows along `y`, where the running best is kept in the innermost cache.
 
-use super::resample::{Pair, nearest_pairs, pairs};
-use ndarray::parallel::prelude::*;
-use ndarray::{ArrayView3, ArrayView4, ArrayViewMut2, ArrayViewMut3, Axis, s};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// How the logits of a voxel become its label.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// The channel with the largest logit is the label; the first of equals, and a NaN
-    /// before any number, as `numpy.argmax` has it.
-    Argmax,
-    /// Every channel is a region whose label is painted where its probability exceeds one
-    /// half; later channels paint over earlier ones. One label per channel.
-    Regions(Vec<u16>),
-}
-
-impl Decision {
-    /// The largest label that can come out of `channels` logits per voxel.
-    #[must_use]
-    pub fn largest_label(&self, channels: usize) -> u16 {
-        match self {
-            Self::Argmax => u16::try_from(channels.saturating_sub(1)).unwrap_or(u16::MAX),
-            Self::Regions(order) => order.iter().copied().max().unwrap_or(0),
-        }
-    }
-
-    /// Label of each value the running choice can have.
-    fn table<T: Label>(&self, channels: usize) -> Vec<T> {
-        let label = |id: u16| T::try_from(id).ok().expect("labels fit the label map's type");
-        match self {
-            Self::Argmax => {
-                let channels = u16::try_from(channels).expect("labels are 16-bit");
-                (0..channels).map(label).collect()
-            }
-            Self::Regions(order) => {
-                assert_eq!(order.len(), channels, "one label per region");
-                std::iter::once(T::default()).chain(order.iter().copied().map(label)).collect()
-            }
-        }
-    }
-}
-
-/// A voxel of a label map.
-pub trait Label: Copy + Default + Send + Sync + TryFrom<u16> {}
-impl Label for u8 {}
-impl Label for u16 {}
-
-/// The largest `f32` whose sigmoid in `f32` is still one half, not more: 1.5 * 2^-24.
-const FAINT: f32 = 1.5 / (1 << 24) as f32;
-
-/// Resamples logits, `[c, z, y, x]`, linearly to the shape of `target`, `[z, y, x]`, and
-/// writes the label of each voxel.
-///
-/// `target` may be flipped, permuted or a window of a larger map. `separate`, from
-/// [`separate_axis`](super::resample::separate_axis) with the network's spacing as the
-/// current one, is the axis along which the nearest plane is taken. The result does not
-/// depend on the number of threads.
-///
-/// # Panics
-///
-/// If there are no channels, if `decision` lists another number of regions than there are
-/// channels, or if a label does not fit `T`.
-pub fn label_resampled<T: Label>(
-    logits: ArrayView4<'_, f32>,
-    separate: Option<usize>,
-    decision: &Decision,
-    target: ArrayViewMut3<'_, T>,
-) {
-    label_resampled_with(logits, separate, 1, decision, target, &|| true);
-}
-
-/// As [`label_resampled`], with the interpolation's `order` (0 or 1) and a callback.
-///
-/// `keep_going` is called once per finished `z` slice of the target, from any thread. Once
-/// it returns false the remaining slices are left as they are; the result says whether all
-/// were written.
-///
-/// # Panics
-///
-/// As [`label_resampled`], or if `order` is above 1.
-pub fn label_resampled_with<T: Label>(
-    logits: ArrayView4<'_, f32>,
-    separate: Option<usize>,
-    order: u8,
-    decision: &Decision,
-    mut target: ArrayViewMut3<'_, T>,
-    keep_going: &(dyn Fn() -> bool + Sync),
-) -> bool {
-    let table = decision.table::<T>(logits.len_of(Axis(0)));
-    assert!(!logits.is_empty() || target.is_empty(), "no logits to interpolate");
-    assert!(order <= 1, "spline order {order} for logits, expected 0 or 1");
-    let [z, y, x] = [0, 1, 2].map(|axis| {
-        let (n, m) = (logits.len_of(Axis(axis + 1)), target.len_of(Axis(axis)));
-        if order == 0 || separate == Some(axis) { nearest_pairs(n, m) } else { pairs(n, m) }
-    });
-    let x = columns(&x);
-    let tiles = Tiles { logits, y, x, argmax: *decision == Decision::Argmax, table };
-    let stopped = AtomicBool::new(false);
-    target.axis_iter_mut(Axis(0)).into_par_iter().zip(z).for_each_init(
-        Scratch::default,
-        |scratch, (slice, z)| {
-            if !stopped.load(Ordering::Relaxed) {
-                tiles.label_slice(z, slice, scratch);
-                if !keep_going() {
-                    stopped.store(true, Ordering::Relaxed);
-                }
-            }
-        },
-    );
-    !stopped.into_inner()
-}
+use super::{FAINT, Label};
+use crate::infer::LinearHead;
+use crate::kernels::{Isa, row};
+use crate::pipeline::resample::Pair;
+use ndarray::{ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
 
 /// Edges of a tile: its best logits and choices stay in the first-level cache.
 const TILE_ROWS: usize = 32;
@@ -167,13 +57,15 @@ fn columns(mut x: &[Pair]) -> Vec<Columns> {
 }
 
 /// Buffers for one tile.
-struct Scratch {
+pub(super) struct Scratch {
     /// A source row between two planes.
     mixed: [f32; WINDOW],
     /// Source rows of the tile at the target's width.
     rows: Vec<Row<f32>>,
     best: Vec<Row<f32>>,
     choice: Vec<Row<u32>>,
+    /// One row of the target per channel.
+    features: Vec<Row<f32>>,
 }
 
 impl Default for Scratch {
@@ -183,21 +75,60 @@ impl Default for Scratch {
             rows: Vec::new(),
             best: vec![[0.0; TILE_COLUMNS]; TILE_ROWS],
             choice: vec![[0; TILE_COLUMNS]; TILE_ROWS],
+            features: Vec::new(),
         }
     }
 }
 
 /// What all tiles share.
-struct Tiles<'a, T> {
-    logits: ArrayView4<'a, f32>,
+pub(super) struct Tiles<'a, T> {
     y: Vec<Pair>,
     x: Vec<Columns>,
     argmax: bool,
     table: Vec<T>,
+    head: Option<Head<'a>>,
+    isa: Isa,
 }
 
-impl<T: Label> Tiles<'_, T> {
-    fn label_slice(&self, z: Pair, mut slice: ArrayViewMut2<'_, T>, scratch: &mut Scratch) {
+/// The network's last layer as slices.
+struct Head<'a> {
+    weights: std::borrow::Cow<'a, [f32]>,
+    bias: &'a [f32],
+    /// Whether logits of tame features are numbers.
+    tame: bool,
+}
+
+impl<'a> Head<'a> {
+    fn new(head: &'a LinearHead) -> Self {
+        let weights: std::borrow::Cow<'a, [f32]> = match head.weights.as_slice() {
+            Some(weights) => weights.into(),
+            None => head.weights.iter().copied().collect::<Vec<f32>>().into(),
+        };
+        let tame = weights.iter().chain(&head.bias).all(|w| w.abs() < TAME_FEATURE);
+        Self { weights, bias: &head.bias, tame }
+    }
+}
+
+impl<'a, T: Label> Tiles<'a, T> {
+    pub(super) fn new(
+        y: &[Pair],
+        x: &[Pair],
+        argmax: bool,
+        table: Vec<T>,
+        head: Option<&'a LinearHead>,
+        isa: Isa,
+    ) -> Self {
+        Self { y: y.to_vec(), x: columns(x), argmax, table, head: head.map(Head::new), isa }
+    }
+
+    /// Labels one slice of the target, which lies between two `planes`.
+    pub(super) fn label_slice(
+        &self,
+        planes: ArrayView4<'_, f32>,
+        z: Pair,
+        mut slice: ArrayViewMut2<'_, T>,
+        scratch: &mut Scratch,
+    ) {
         for (y, mut rows) in
             self.y.chunks(TILE_ROWS).zip(slice.axis_chunks_iter_mut(Axis(0), TILE_ROWS))
         {
@@ -205,7 +136,10 @@ impl<T: Label> Tiles<'_, T> {
             for x in &self.x {
                 let (mut tile, after) = rest.split_at(Axis(1), x.count);
                 rest = after;
-                self.choose(z, y, x, scratch);
+                match &self.head {
+                    None => self.choose(planes, z, y, x, scratch),
+                    Some(head) => self.choose_linear(head, planes, z, y, x, scratch),
+                }
                 for (mut row, choice) in tile.rows_mut().into_iter().zip(&scratch.choice) {
                     for (label, &choice) in row.iter_mut().zip(choice) {
                         *label = self.table[choice as usize];
@@ -216,22 +150,22 @@ impl<T: Label> Tiles<'_, T> {
     }
 
     /// Fills `scratch.choice` with the index into the label table of each voxel of a tile.
-    fn choose(&self, z: Pair, y: &[Pair], x: &Columns, scratch: &mut Scratch) {
+    fn choose(
+        &self,
+        planes: ArrayView4<'_, f32>,
+        z: Pair,
+        y: &[Pair],
+        x: &Columns,
+        scratch: &mut Scratch,
+    ) {
         let (first, last) = (y[0].low, y[y.len() - 1].high);
         scratch.rows.resize(last + 1 - first, [0.0; TILE_COLUMNS]);
-        let Scratch { mixed, rows, best, choice } = scratch;
+        let Scratch { mixed, rows, best, choice, .. } = scratch;
         if !self.argmax {
             choice.fill([0; TILE_COLUMNS]);
         }
-        for (c, channel) in self.logits.outer_iter().enumerate() {
-            let (below, above) = (plane(channel, z.low), plane(channel, z.high));
-            let mut tame = true;
-            for (i, row) in (first..=last).zip(rows.iter_mut()) {
-                let (window, needed) = (s![i, x.first..x.end], &mut mixed[..x.end - x.first]);
-                mix_planes(below.slice(window), above.slice(window), z.t as f32, needed);
-                tame &= needed.iter().fold(true, |tame, v| tame & (v.abs() < TAME));
-                widen(mixed, x, row);
-            }
+        for (c, channel) in planes.outer_iter().enumerate() {
+            let tame = widen_channel(channel, z, x, first, (mixed, rows), TAME);
             let c = c as u32;
             for ((pair, best), choice) in y.iter().zip(best.iter_mut()).zip(choice.iter_mut()) {
                 let (low, high) = (&rows[pair.low - first], &rows[pair.high - first]);
@@ -241,6 +175,84 @@ impl<T: Label> Tiles<'_, T> {
                     (true, _) => improve_wild(low, high, pair.t as f32, c, best, choice),
                     (false, _) => cover(low, high, pair.t as f32, c + 1, choice),
                 }
+            }
+        }
+    }
+
+    /// As [`choose`](Self::choose), applying the network's last layer to each voxel.
+    fn choose_linear(
+        &self,
+        head: &Head<'_>,
+        planes: ArrayView4<'_, f32>,
+        z: Pair,
+        y: &[Pair],
+        x: &Columns,
+        scratch: &mut Scratch,
+    ) {
+        let (first, last) = (y[0].low, y[y.len() - 1].high);
+        let (count, channels) = (last + 1 - first, planes.len_of(Axis(0)));
+        let Scratch { mixed, rows, choice, features, .. } = scratch;
+        rows.resize(count * channels, [0.0; TILE_COLUMNS]);
+        features.resize(channels, [0.0; TILE_COLUMNS]);
+        let mut tame = head.tame;
+        for (channel, rows) in planes.outer_iter().zip(rows.chunks_exact_mut(count)) {
+            tame &= widen_channel(channel, z, x, first, (mixed, rows), TAME_FEATURE);
+        }
+        let layer = (&head.weights[..], head.bias);
+        for (pair, choice) in y.iter().zip(choice.iter_mut()) {
+            for (feature, rows) in features.iter_mut().zip(rows.chunks_exact(count)) {
+                let (low, high) = (&rows[pair.low - first], &rows[pair.high - first]);
+                for ((value, &a), &b) in feature.iter_mut().zip(low).zip(high) {
+                    *value = mix(a, b, pair.t as f32);
+                }
+            }
+            match (self.argmax, tame) {
+                (true, true) => row::best_class(self.isa, choice, features.as_flattened(), layer),
+                (true, false) => best_wild(choice, features, layer),
+                // A NaN exceeds nothing.
+                (false, _) => {
+                    row::last_above(self.isa, choice, features.as_flattened(), layer, FAINT);
+                }
+            }
+        }
+    }
+}
+
+/// Interpolates the rows of a channel along `z` and `x`; says whether all that was read are
+/// numbers smaller than `limit`.
+fn widen_channel(
+    channel: ArrayView3<'_, f32>,
+    z: Pair,
+    x: &Columns,
+    first: usize,
+    (mixed, rows): (&mut [f32; WINDOW], &mut [Row<f32>]),
+    limit: f32,
+) -> bool {
+    let (below, above) = (plane(channel, z.low), plane(channel, z.high));
+    let mut tame = true;
+    for (i, row) in rows.iter_mut().enumerate() {
+        let (window, needed) = (s![first + i, x.first..x.end], &mut mixed[..x.end - x.first]);
+        mix_planes(below.slice(window), above.slice(window), z.t as f32, needed);
+        tame &= needed.iter().fold(true, |tame, v| tame & (v.abs() < limit));
+        widen(mixed, x, row);
+    }
+    tame
+}
+
+/// As [`row::best_class`] where logits may be NaN, the first of which wins.
+#[cold]
+fn best_wild(choice: &mut Row<u32>, features: &[Row<f32>], (weights, bias): (&[f32], &[f32])) {
+    for (i, chosen) in choice.iter_mut().enumerate() {
+        let logit = |class: usize| {
+            let weights = &weights[class * features.len()..];
+            features.iter().zip(weights).fold(bias[class], |sum, (f, w)| sum + w * f[i])
+        };
+        let mut best = logit(0);
+        *chosen = 0;
+        for class in 1..bias.len() {
+            let value = logit(class);
+            if value > best || (value.is_nan() && !best.is_nan()) {
+                (best, *chosen) = (value, class as u32);
             }
         }
     }
@@ -282,6 +294,9 @@ fn mix(a: f32, b: f32, t: f32) -> f32 {
 
 /// Numbers below this stay finite through the interpolation.
 const TAME: f32 = 1e37;
+
+/// Weights and features below this give finite logits, thousands of them.
+const TAME_FEATURE: f32 = 1e16;
 
 /// The first channel is the best so far.
 fn begin(low: &Row<f32>, high: &Row<f32>, t: f32, best: &mut Row<f32>, choice: &mut Row<u32>) {

@@ -1,0 +1,107 @@
+//! A user's folder of models, read at run time.
+
+use super::installed::{Model, read_json, unusable};
+use super::registry::Registry;
+use super::{labels, modes};
+use crate::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// nnU-Net's configurations, as their folders are called.
+const CONFIGURATIONS: [&str; 4] = ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
+
+/// Most files of one kind looked at: a folder of models, not a disk.
+const MAX_FILES: usize = 1000;
+
+/// See [`Registry::with_folder`].
+pub(super) fn read(folder: &Path, base: &Registry) -> Result<Registry> {
+    let mut registry = base.clone();
+    for onnx in files(folder, "onnx")? {
+        let model = Model::listed_in(folder, &onnx)?;
+        registry.models.retain(|known| known.name != model.name);
+        registry.models.push(Arc::new(model));
+    }
+    registry.models.sort_by(|a, b| a.name.cmp(&b.name));
+
+    let tables = folder.join("labels");
+    if tables.is_dir() {
+        let mut written = Vec::new();
+        for path in files(&tables, "json")? {
+            written.push((stem(&path), read_json(&path)?));
+        }
+        let own = labels::parse(&written, &registry.tables)
+            .map_err(|e| unusable(&tables, e, "label tables as in config/labels".to_owned()))?;
+        registry.tables.retain(|known| own.iter().all(|table| table.name != known.name));
+        registry.tables.extend(own);
+        registry.tables.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    let path = folder.join("modes.json");
+    if path.exists() {
+        for mode in modes::parse(&read_json(&path)?).map_err(|e| bad_modes(&path, e))? {
+            match registry.modes.iter_mut().find(|known| known.name == mode.name) {
+                Some(known) => *known = mode,
+                None => registry.modes.push(mode),
+            }
+        }
+    }
+    // A table that was replaced may lack what a mode of the program needs.
+    modes::check_tables(&registry.modes, &registry.tables).map_err(|e| bad_modes(&path, e))?;
+    Ok(registry)
+}
+
+fn bad_modes(path: &Path, message: String) -> crate::Error {
+    unusable(path, message, "modes as in config/modes.json".to_owned())
+}
+
+impl Model {
+    /// The model of `folder` whose network is `onnx`, with the one JSON that belongs to it.
+    fn listed_in(folder: &Path, onnx: &Path) -> Result<Self> {
+        let json = format!("{}.json", stem(onnx));
+        let flat = (folder.join(&json), None);
+        let below = CONFIGURATIONS.map(|name| (folder.join(name).join(&json), Some(name)));
+        let found: Vec<(PathBuf, Option<&'static str>)> =
+            std::iter::once(flat).chain(below).filter(|(path, _)| path.is_file()).collect();
+        match &found[..] {
+            [(path, configuration)] => Self::listed(onnx, path, *configuration),
+            [] => Err(unusable(
+                onnx,
+                "no configuration".to_owned(),
+                format!("{json} beside it or in one of {}", CONFIGURATIONS.join(", ")),
+            )),
+            [(first, _), (second, _), ..] => Err(unusable(
+                onnx,
+                format!("configurations {} and {}", first.display(), second.display()),
+                "one".to_owned(),
+            )),
+        }
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The files of one kind in a folder, sorted by name.
+fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let fail = |e: std::io::Error| {
+        unusable(folder, e.to_string(), "a folder of models that can be listed".to_owned())
+    };
+    let mut found = Vec::new();
+    for item in fs::read_dir(folder).map_err(fail)? {
+        let path = item.map_err(fail)?.path();
+        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) && path.is_file() {
+            found.push(path);
+        }
+        if found.len() > MAX_FILES {
+            return Err(unusable(
+                folder,
+                format!("more than {MAX_FILES} .{extension} files"),
+                "a folder of models".to_owned(),
+            ));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,296 @@
+//! A model that can run: its configuration and weights, from the program or from files.
+
+use super::{Grade, ModelConfig, graph, onnx};
+use crate::{Error, Result};
+use prost::bytes::Bytes;
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Largest ONNX file read: what protobuf allows.
+const MAX_ONNX_BYTES: u64 = 1 << 31;
+
+/// Largest JSON file read; label tables of hundreds of structures take a hundredth of it.
+const MAX_JSON_BYTES: u64 = 4 << 20;
+
+/// A model: one network with its configuration.
+///
+/// Weights of the program stay where they are; those of files are read when they are asked
+/// for and not kept.
+#[non_exhaustive]
+#[derive(Clone)]
+pub struct Model {
+    /// Name, as in `config/modes.json` and on the command line.
+    pub name: Cow<'static, str>,
+    /// nnU-Net's configuration: `2d`, `3d_fullres`, `3d_lowres` or `3d_cascade_fullres`.
+    pub configuration: &'static str,
+    /// The configuration file; [`config`](Self::config) reads it.
+    pub config_json: Cow<'static, str>,
+    /// Where the weights come from.
+    pub origin: Cow<'static, str>,
+    /// SPDX expression for the weights; empty where nothing says.
+    pub licence: Cow<'static, str>,
+    /// How much the model may be trusted.
+    pub grade: Grade,
+    pub(super) weights: Weights,
+}
+
+/// Where the ONNX file is.
+#[derive(Clone)]
+pub(super) enum Weights {
+    /// In the program, checked by the build.
+    #[allow(dead_code, reason = "constructed where a model is installed")]
+    Embedded(&'static [u8], Facts),
+    /// A file, and what was found in it once it was read.
+    File(PathBuf, OnceLock<Facts>),
+}
+
+/// What the ONNX file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Size of the file.
+    pub bytes: u64,
+    /// SHA-256 of the file, lowercase hexadecimal.
+    pub sha256: Cow<'static, str>,
+    /// Version of ONNX's operator set.
+    pub opset: i64,
+    /// Channels of the input.
+    pub input_channels: usize,
+    /// Channels of the output: classes with background, or regions.
+    pub output_channels: usize,
+}
+
+impl Model {
+    /// A model from an ONNX file and its configuration, which is `FastnnUNet`'s JSON as it is
+    /// or with the fields of `docs/models.md`. It is called as the ONNX file without `.onnx`.
+    ///
+    /// Both files are read and checked; the network may have fixed or dynamic axes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] naming the file and field, or the part of the graph that does not fit.
+    pub fn from_files(onnx: &Path, json: &Path) -> Result<Self> {
+        let model = Self::listed(onnx, json, None)?;
+        model.facts()?;
+        Ok(model)
+    }
+
+    /// As [`from_files`](Self::from_files), without reading the ONNX file yet.
+    ///
+    /// `configuration` comes from the configuration's content where it is not given.
+    pub(super) fn listed(
+        onnx: &Path,
+        json: &Path,
+        configuration: Option<&'static str>,
+    ) -> Result<Self> {
+        let config_json = read_json(json)?;
+        let config = ModelConfig::from_json(&config_json).map_err(|e| bad_config(json, e))?;
+        let configuration = match (configuration, config.two_d) {
+            (Some("2d"), false)
+            | (Some("3d_cascade_fullres" | "3d_fullres" | "3d_lowres"), true) => {
+                return Err(unusable(
+                    json,
+                    format!("a patch_size of {} axes", if config.two_d { 2 } else { 3 }),
+                    format!("that of a {} model", configuration.unwrap_or_default()),
+                ));
+            }
+            (Some(given), _) => given,
+            (None, true) => "2d",
+            (None, false) if config.previous_stage.is_some() => "3d_cascade_fullres",
+            (None, false) => "3d_fullres",
+        };
+        let name = onnx.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self {
+            name: name.into(),
+            configuration,
+            config_json: config_json.into(),
+            origin: onnx.display().to_string().into(),
+            licence: Cow::Borrowed(""),
+            grade: config.grade,
+            weights: Weights::File(onnx.to_path_buf(), OnceLock::new()),
+        })
+    }
+
+    /// Whether the weights are part of the program.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.weights, Weights::Embedded(..))
+    }
+
+    /// The parsed configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if it is not valid, which loading the model has ruled out.
+    pub fn config(&self) -> Result<ModelConfig> {
+        ModelConfig::from_json(&self.config_json).map_err(|e| Error::Model {
+            model: self.name.clone().into_owned(),
+            found: format!("{} {}", e.field, e.found),
+            expected: e.expected,
+        })
+    }
+
+    /// The ONNX file: borrowed from the program, or read and checked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the file cannot be read or does not fit the configuration.
+    pub fn onnx(&self) -> Result<Cow<'static, [u8]>> {
+        match &self.weights {
+            Weights::Embedded(bytes, _) => Ok(Cow::Borrowed(bytes)),
+            Weights::File(path, known) => {
+                let bytes = read_bounded(path, MAX_ONNX_BYTES)?;
+                let digest = sha256(&bytes);
+                if let Some(facts) = known.get() {
+                    if facts.sha256 != digest {
+                        return Err(unusable(
+                            path,
+                            "a file that changed since it was listed".to_owned(),
+                            format!("SHA-256 {}", facts.sha256),
+                        ));
+                    }
+                } else {
+                    let found = inspect(&bytes, &self.config()?, digest)
+                        .map_err(|(found, expected)| unusable(path, found, expected))?;
+                    // Another thread may have been first, with the same result.
+                    let _ = known.set(found);
+                }
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// What the ONNX file says; reads it once where it is not part of the program.
+    ///
+    /// # Errors
+    ///
+    /// As [`onnx`](Self::onnx).
+    pub fn facts(&self) -> Result<&Facts> {
+        match &self.weights {
+            Weights::Embedded(_, facts) => Ok(facts),
+            Weights::File(path, known) => {
+                if known.get().is_none() {
+                    self.onnx()?;
+                }
+                known
+                    .get()
+                    .ok_or_else(|| unusable(path, "nothing".to_owned(), "an ONNX model".to_owned()))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let facts = match &self.weights {
+            Weights::Embedded(_, facts) => Some(facts),
+            Weights::File(_, known) => known.get(),
+        };
+        f.debug_struct("Model")
+            .field("name", &self.name)
+            .field("configuration", &self.configuration)
+            .field("grade", &self.grade)
+            .field("origin", &self.origin)
+            .field("facts", &facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks a network that the build has not seen: one input and one output with the axes and
+/// channels of the configuration. What its operators need, the engine says.
+fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, (String, String)> {
+    let other = |error: Error| match error {
+        Error::Model { found, expected, .. } => (found, expected),
+        error => (error.to_string(), "an ONNX model".to_owned()),
+    };
+    let network = onnx::Graph::read(bytes).map_err(other)?;
+    let model = graph::parse(Bytes::copy_from_slice(bytes)).map_err(|e| (e.found, e.expected))?;
+    let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+    let opset = model.opset_import.iter().find(|set| default(&set.domain)).map(|set| set.version);
+    let opset =
+        opset.ok_or_else(|| ("no version of the operator set".to_owned(), "one".to_owned()))?;
+    let [input] = &network.inputs[..] else {
+        return Err((format!("{} inputs", network.inputs.len()), "one".to_owned()));
+    };
+    let [output] = &network.outputs[..] else {
+        return Err((format!("{} outputs", network.outputs.len()), "one".to_owned()));
+    };
+    let patch = &config.patch_size[usize::from(config.two_d)..];
+    for (name, port) in [("input", input), ("output", output)] {
+        let fits = port.dims.len() == patch.len() + 2
+            && port.dims[0].is_none_or(|n| n == 1)
+            && port.dims[2..].iter().zip(patch).all(|(n, edge)| n.is_none_or(|n| n == *edge));
+        if !fits {
+            let dims: Vec<String> =
+                port.dims.iter().map(|n| n.map_or("any".to_owned(), |n| n.to_string())).collect();
+            return Err((
+                format!("{name} of shape [{}]", dims.join(", ")),
+                format!("a batch of 1, channels and the patch {patch:?}, or dynamic axes"),
+            ));
+        }
+    }
+    let wanted = config.input_channels();
+    let input_channels = input.dims[1].unwrap_or(wanted);
+    if input_channels != wanted {
+        return Err((
+            format!("{input_channels} input channels"),
+            format!("{wanted}, as the configuration says"),
+        ));
+    }
+    let output_channels = match (output.dims[1], config.output_channels()) {
+        (Some(found), Some(wanted)) if found != wanted => {
+            return Err((
+                format!("{found} output channels"),
+                format!("{wanted}, for the labels of the configuration"),
+            ));
+        }
+        (found, wanted) => found.or(wanted).ok_or_else(|| {
+            ("no number of output channels".to_owned(), "one, or labels".to_owned())
+        })?,
+    };
+    let bytes = bytes.len() as u64;
+    Ok(Facts { bytes, sha256: sha256.into(), opset, input_channels, output_channels })
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The text of a JSON file of at most 4 MiB.
+pub(super) fn read_json(path: &Path) -> Result<String> {
+    String::from_utf8(read_bounded(path, MAX_JSON_BYTES)?)
+        .map_err(|_| unusable(path, "bytes that are not UTF-8".to_owned(), "JSON".to_owned()))
+}
+
+fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // One byte more tells a file that is too long; a pipe has no size to ask for.
+        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) if bytes.len() as u64 > limit => Err(unusable(
+            path,
+            format!("more than {} MiB", limit >> 20),
+            "a model's file".to_owned(),
+        )),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(unusable(path, error.to_string(), "a readable file".to_owned())),
+    }
+}
+
+pub(super) fn unusable(path: &Path, found: String, expected: String) -> Error {
+    Error::Model { model: path.display().to_string(), found, expected }
+}
+
+fn bad_config(path: &Path, error: super::ConfigError) -> Error {
+    unusable(path, format!("{} {}", error.field, error.found), error.expected)
+}

@@ -1,0 +1,274 @@
+//! From what a user asks for to the models that run, the labels that come out, and the reason.
+
+use super::labels::LabelTable;
+use super::modes::{Candidate, Choice, Mode, Part};
+use super::registry::{Model, Registry, join};
+use super::subset::{self, LabelSubset};
+use super::{Grade, Label};
+use crate::{Error, Result};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What a user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// Name of the mode.
+    pub mode: &'a str,
+    /// `low`, `medium` or `high`; absent for the best that fits.
+    pub quality: Option<&'a str>,
+    /// Name of the variant; absent for the first.
+    pub variant: Option<&'a str>,
+}
+
+/// What answers a request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Selection {
+    /// Name of the mode.
+    pub mode: String,
+    /// The quality chosen, in a mode that has qualities.
+    pub quality: Option<String>,
+    /// The variant chosen, in a mode that has variants.
+    pub variant: Option<String>,
+    /// The models to run, never none. Each one's label map goes through its subset; then
+    /// later ones are [merged](super::merge_labels) onto earlier ones.
+    pub parts: Vec<SelectedPart>,
+    /// The structures that can come out, with the ids they have in the result.
+    pub labels: Vec<Label>,
+    /// Structures of the mode that these models do not label.
+    pub missing: Vec<String>,
+    /// The structures once bone is divided, where the mode can do that.
+    pub subseg: Option<LabelTable>,
+    /// Name of the postprocessing recipe.
+    pub recipe: Option<String>,
+    /// How much the least trusted of the models may be trusted.
+    pub grade: Grade,
+    /// One sentence for users: which models, and why these.
+    pub why: String,
+}
+
+/// A model of a [`Selection`].
+#[derive(Clone, Debug)]
+pub struct SelectedPart {
+    /// The model.
+    pub model: Arc<Model>,
+    /// From its labels to the mode's.
+    pub subset: LabelSubset,
+}
+
+impl Selection {
+    /// The first model, which is the only one unless the mode merges several.
+    #[must_use]
+    pub fn model(&self) -> &Arc<Model> {
+        &self.parts[0].model
+    }
+
+    /// Restricts the answer to the structures called `names`; models that label none of them
+    /// do not run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for names the mode does not have, with near ones, and
+    /// [`Error::Model`] for structures of the mode that its installed models do not label.
+    pub fn keep_only(&mut self, names: &[impl AsRef<str>]) -> Result<()> {
+        let lacking = |name: &&str| self.missing.iter().any(|missing| missing == name);
+        let absent: Vec<&str> = names.iter().map(AsRef::as_ref).filter(lacking).collect();
+        if !absent.is_empty() {
+            return Err(Error::Model {
+                model: join(self.parts.iter().map(|part| &*part.model.name)),
+                found: format!("no labels {}", absent.join(", ")),
+                expected: format!("other weights for mode {}", self.mode),
+            });
+        }
+        let kept = subset::named(&self.labels, names)?;
+        for part in &mut self.parts {
+            part.subset = part.subset.clone().keeping(&kept);
+        }
+        self.parts.retain(|part| !part.subset.ids().is_empty());
+        self.labels = kept;
+        self.missing.clear();
+        Ok(())
+    }
+}
+
+/// See [`Registry::select`].
+pub(super) fn select(
+    registry: &Registry,
+    request: &Request<'_>,
+    fits: &dyn Fn(&Model) -> bool,
+) -> Result<Selection> {
+    let mode = registry.mode(request.mode)?;
+    let choices = choices(mode, request)?;
+    let mut passed_over = Vec::new();
+    let mut smallest = None;
+    for choice in &choices {
+        for candidate in &choice.models {
+            let Some(parts) = installed(registry, candidate) else {
+                passed_over.push(format!("{} is not installed", candidate.name()));
+                continue;
+            };
+            if parts.iter().all(|(_, model)| fits(model)) {
+                let why =
+                    if passed_over.is_empty() { String::new() } else { join_reasons(&passed_over) };
+                return selection(registry, mode, choice, &parts, &why);
+            }
+            passed_over.push(format!("{} does not fit", candidate.name()));
+            smallest = Some((*choice, parts));
+        }
+    }
+    match smallest {
+        Some((choice, parts)) => {
+            let why = format!("{}, so the smallest is tried", join_reasons(&passed_over));
+            selection(registry, mode, choice, &parts, &why)
+        }
+        None => Err(missing(mode, &choices)),
+    }
+}
+
+/// The choices that answer a request, the best first.
+fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>> {
+    let by_quality = pick(mode, "quality", request.quality, |c| c.quality.as_deref())?;
+    let by_variant = pick(mode, "variant", request.variant, |c| c.variant.as_deref())?;
+    Ok(match (request.quality, request.variant) {
+        (Some(_), _) => by_quality,
+        (None, Some(_)) => by_variant,
+        // A default variant is not replaced by another: variants differ in what they label.
+        (None, None) if by_variant.iter().any(|c| c.variant.is_some()) => vec![by_variant[0]],
+        // Qualities go from low to high.
+        (None, None) => by_quality.into_iter().rev().collect(),
+    })
+}
+
+/// The choices a given quality or variant leaves: all of them when none is given.
+fn pick<'a>(
+    mode: &'a Mode,
+    what: &str,
+    given: Option<&str>,
+    of: impl Fn(&'a Choice) -> Option<&'a str>,
+) -> Result<Vec<&'a Choice>> {
+    let Some(given) = given else { return Ok(mode.choices.iter().collect()) };
+    let found: Vec<&Choice> = mode.choices.iter().filter(|c| of(c) == Some(given)).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let known = join(mode.choices.iter().filter_map(of));
+    Err(Error::Usage {
+        what: format!("{what} of mode {}", mode.name),
+        found: given.to_owned(),
+        expected: if known.is_empty() {
+            format!("no {what} for this mode")
+        } else {
+            format!("one of {known}")
+        },
+    })
+}
+
+/// The models of a candidate if all are there.
+fn installed<'a>(
+    registry: &Registry,
+    candidate: &'a Candidate,
+) -> Option<Vec<(&'a Part, Arc<Model>)>> {
+    candidate.parts.iter().map(|part| Some((part, registry.find(&part.model)?.clone()))).collect()
+}
+
+fn join_reasons(reasons: &[String]) -> String {
+    reasons.join(", ")
+}
+
+fn selection(
+    registry: &Registry,
+    mode: &Mode,
+    choice: &Choice,
+    parts: &[(&Part, Arc<Model>)],
+    reason: &str,
+) -> Result<Selection> {
+    let table = registry.table(&choice.labels)?;
+    let mut selected = Vec::with_capacity(parts.len());
+    for (part, model) in parts {
+        let subset = subset_of(part, model, table)?;
+        selected.push(SelectedPart { model: model.clone(), subset });
+    }
+    let ids: Vec<u16> = selected.iter().flat_map(|part| part.subset.ids()).collect();
+    let (labels, rest): (Vec<Label>, Vec<Label>) =
+        table.labels.iter().cloned().partition(|label| ids.contains(&label.id));
+    let grade = selected.iter().map(|part| part.model.grade).min().unwrap_or_default();
+    let names = parts.iter().map(|(_, model)| &*model.name).collect::<Vec<_>>().join(" + ");
+    let asked = [mode.name.clone(), choice.title()].join(" ");
+    let grade_name = format!("{grade:?}").to_lowercase();
+    let mut why = format!("{names} (grade {grade_name}) answers mode {}", asked.trim_end());
+    if reason.is_empty() {
+        why += ": the best there is for it";
+    } else {
+        let _ = write!(why, " because {reason}");
+    }
+    if !rest.is_empty() {
+        let total = table.labels.len();
+        let _ = write!(why, "; it labels {} of the mode's {total} structures", labels.len());
+    }
+    Ok(Selection {
+        mode: mode.name.clone(),
+        quality: choice.quality.clone(),
+        variant: choice.variant.clone(),
+        parts: selected,
+        labels,
+        missing: rest.into_iter().map(|label| label.name).collect(),
+        subseg: choice.subseg.as_deref().map(|name| registry.table(name)).transpose()?.cloned(),
+        recipe: choice.recipe.clone(),
+        grade,
+        why,
+    })
+}
+
+/// How a model's labels become those of the table.
+///
+/// # Errors
+///
+/// [`Error::Model`] if the model shares no structure with the table.
+fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubset> {
+    let own = model.config()?.labels;
+    let subset = match &part.ids {
+        Some(ids) => LabelSubset::by_ids(ids.iter().copied()),
+        None if own.is_empty() => LabelSubset::by_ids(table.labels.iter().map(|label| label.id)),
+        None => LabelSubset::by_name(&own, &table.labels),
+    };
+    if subset.ids().is_empty() {
+        return Err(Error::Model {
+            model: model.name.clone().into_owned(),
+            found: format!("labels {}", join(own.iter().take(8).map(|l| l.name.as_str()))),
+            expected: format!("names of label table {}, for instance {}", table.name, {
+                join(table.labels.iter().take(8).map(|l| l.name.as_str()))
+            }),
+        });
+    }
+    Ok(subset)
+}
+
+/// Says which files the first of the models that would do needs, and where they go.
+fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
+    let candidates: Vec<&Candidate> = choices.iter().flat_map(|choice| &choice.models).collect();
+    // The cheapest answer to add: one model, of the lowest quality.
+    let single = |candidate: &&&Candidate| candidate.parts.len() == 1;
+    let own: Vec<&Candidate> =
+        choices.iter().filter_map(|choice| choice.models.iter().find(|c| single(&c))).collect();
+    let first = own.last().or(candidates.last()).map(|c| c.name()).unwrap_or_default();
+    let others = join(
+        candidates
+            .iter()
+            .map(|c| c.name())
+            .filter(|n| *n != first)
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str),
+    );
+    let or = if others.is_empty() { String::new() } else { format!(" (nor {others})") };
+    Error::Model {
+        model: first.clone(),
+        found: format!("no weights for mode {} in this build{or}", mode.name),
+        expected: format!(
+            "{first}.onnx and {first}.json in a folder given by --models-dir, or \
+             models/{first}.onnx, config/3d_fullres/{first}.json and a line for {first} in \
+             models/MANIFEST.toml, then a rebuild; docs/models.md says how to convert a \
+             checkpoint of nnU-Net"
+        ),
+    }
+}

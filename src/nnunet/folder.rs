@@ -1,0 +1,291 @@
+//! A trained folder, opened.
+
+use super::checkpoint::Checkpoint;
+use super::network::{self, Architecture};
+use super::plans::{self, Plan};
+use super::{Fold, Folds, Wrong, folds, postprocessing};
+use crate::model::{ModelConfig, onnx, proto};
+use crate::{Error, Result};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// A trained folder of nnU-Net v2: `plans.json`, `dataset.json` and at least one checkpoint.
+///
+/// Opening reads everything but the weights; [`graph`](Self::graph) and
+/// [`model`](Self::model) read those of one fold, so that folds can be run one after another.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    path: PathBuf,
+    checkpoints: Vec<(Fold, PathBuf)>,
+    configuration: String,
+    trainer: String,
+    plan: Plan,
+    config: ModelConfig,
+    student: bool,
+}
+
+/// Largest `plans.json` or `dataset.json` read; both list a few numbers per training case.
+const MAX_JSON: u64 = 1 << 28;
+
+impl Folder {
+    /// Opens a trained folder.
+    ///
+    /// Configuration, trainer and mirror axes come from the first fold's checkpoint, as in the
+    /// reference. Without `checkpoint`, `checkpoint_final.pth` is taken, or
+    /// `checkpoint_best.pth` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] naming the file and what in it is missing, malformed or not supported:
+    /// a network class, a trainer's weights that are not those of the plans, a resampling
+    /// function, a reader, a hostile or cut checkpoint.
+    pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
+        let plans = json(&path.join("plans.json"))?;
+        let dataset = json(&path.join("dataset.json"))?;
+        let checkpoints = folds::find(path, folds, checkpoint).map_err(|wrong| wrong.of(path))?;
+        let (_, first) = &checkpoints[0];
+        let opened = Checkpoint::open(first).map_err(|wrong| wrong.of(first))?;
+        let training = Training::read(&opened).map_err(|wrong| wrong.of(first))?;
+        let Training { configuration, trainer, mirror_axes, student } = training;
+        let plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
+            .map_err(|wrong| wrong.of(path))?;
+        let config = ModelConfig::from_json(&Value::Object(plan.config.clone()).to_string())
+            .map_err(|error| {
+                Wrong::new(format!("{} {}", error.field, error.found), error.expected).of(path)
+            })?;
+        let path = path.to_owned();
+        let folder = Self { path, checkpoints, configuration, trainer, plan, config, student };
+        // A network that cannot be built is found before a case is loaded.
+        folder.architecture(&opened).map_err(|wrong| folder.trained(wrong).of(&folder.path))?;
+        Ok(folder)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The configuration, in this program's terms.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The configuration as the JSON that [`ModelConfig::from_json`] reads, naming
+    /// `model_path` as the ONNX file.
+    #[must_use]
+    pub fn config_json(&self, model_path: &str) -> String {
+        let mut config = self.plan.config.clone();
+        config.insert("model_path".into(), model_path.into());
+        let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// nnU-Net's configuration, for instance `3d_fullres`.
+    #[must_use]
+    pub fn configuration(&self) -> &str {
+        &self.configuration
+    }
+
+    /// Name of the trainer's class.
+    #[must_use]
+    pub fn trainer(&self) -> &str {
+        &self.trainer
+    }
+
+    /// The folds to average, in this order.
+    #[must_use]
+    pub fn folds(&self) -> Vec<Fold> {
+        self.checkpoints.iter().map(|(fold, _)| *fold).collect()
+    }
+
+    /// The checkpoint of a fold, by its place in [`folds`](Self::folds).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such fold.
+    #[must_use]
+    pub fn checkpoint(&self, fold: usize) -> &Path {
+        &self.checkpoints[fold].1
+    }
+
+    /// Channels of the input: image channels and, in a cascade, one per label of the previous
+    /// stage.
+    #[must_use]
+    pub fn input_channels(&self) -> usize {
+        self.plan.input_channels
+    }
+
+    /// Channels of the output: classes with background, or regions.
+    #[must_use]
+    pub fn output_channels(&self) -> usize {
+        self.plan.output_channels
+    }
+
+    /// Where the reference keeps the training this one refines: beside this folder, with the
+    /// same trainer and plans. `None` if it refines none; the folder need not exist.
+    #[must_use]
+    pub fn previous_stage(&self) -> Option<PathBuf> {
+        let previous = self.plan.previous_stage.as_deref()?;
+        // `canonicalize` lets a folder be given as `.`.
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let start = match name.rsplit_once("__") {
+            Some((start, _)) => start.to_owned(),
+            None => {
+                let plans = self.plan.plans_name.as_deref().unwrap_or("nnUNetPlans");
+                format!("{}__{plans}", self.trainer)
+            }
+        };
+        Some(path.with_file_name(format!("{start}__{previous}")))
+    }
+
+    /// The postprocessing found in the folder, as nnU-Net's `postprocessing.json` spells it:
+    /// lists `postprocessing_fns` of names and `postprocessing_kwargs` of arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if there is one that cannot be read.
+    pub fn postprocessing(&self) -> Result<Option<Value>> {
+        postprocessing::find(&self.path)
+    }
+
+    /// SHA-256 of a fold's checkpoint, lowercase hexadecimal; reads the whole file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such fold.
+    pub fn sha256(&self, fold: usize) -> Result<String> {
+        let path = self.checkpoint(fold);
+        let failed =
+            |error: std::io::Error| Wrong::new(error.to_string(), "a readable file").of(path);
+        let mut file = File::open(path).map_err(failed)?;
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+        loop {
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
+                n => hash.update(&buffer[..n]),
+            }
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The network of a fold as an ONNX model: opset 17, `input` to `output`, batch and spatial
+    /// axes dynamic.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] naming the weights that are missing, of another shape or left over.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such fold.
+    pub fn model(&self, fold: usize) -> Result<proto::Model> {
+        let path = self.checkpoint(fold);
+        let build = || {
+            let mut checkpoint = Checkpoint::open(path)?;
+            let architecture = self.architecture(&checkpoint)?;
+            network::build(&architecture, &mut checkpoint)
+        };
+        build().map_err(|wrong| self.trained(wrong).of(path))
+    }
+
+    /// The network of a fold, ready to be lowered.
+    ///
+    /// # Errors
+    ///
+    /// As [`model`](Self::model).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such fold.
+    pub fn graph(&self, fold: usize) -> Result<onnx::Graph> {
+        onnx::Graph::from_proto(self.model(fold)?)
+    }
+
+    /// The network of the plans, changed as the trainer changed it.
+    fn architecture(&self, checkpoint: &Checkpoint) -> Result<Architecture, Wrong> {
+        let Plan { class, arguments, rank, input_channels, output_channels, .. } = &self.plan;
+        let channels = (*input_channels, *output_channels);
+        let mut architecture = Architecture::read(class, arguments, *rank, channels)?;
+        let weights = network::names(checkpoint)?;
+        architecture.follow_norm(&weights);
+        if self.student || class.starts_with("Lite") {
+            architecture.follow_student(&weights)?;
+        }
+        Ok(architecture)
+    }
+
+    /// Adds class and trainer to what is wrong with a network.
+    fn trained(&self, wrong: Wrong) -> Wrong {
+        wrong.at(&format!("a {} of {}", self.plan.class, self.trainer))
+    }
+}
+
+/// What a checkpoint says about its training.
+struct Training {
+    configuration: String,
+    trainer: String,
+    mirror_axes: Vec<i64>,
+    /// Whether FastnnUNet distilled it: then the network is narrower than the plans say.
+    student: bool,
+}
+
+impl Training {
+    fn read(checkpoint: &Checkpoint) -> Result<Self, Wrong> {
+        let pickle = checkpoint.pickle();
+        let text = |id: Option<_>, name: &str| {
+            let text = id.and_then(|id| pickle.text(id)).map(str::to_owned);
+            text.ok_or_else(|| Wrong::new(format!("no {name}"), "a checkpoint nnU-Net v2 wrote"))
+        };
+        let arguments = checkpoint.get("init_args");
+        let argument = |name: &str| pickle.lookup(arguments?, name);
+        let trainer = text(checkpoint.get("trainer_name"), "trainer_name")?;
+        let configuration = text(argument("configuration"), "configuration in init_args")?;
+        let axes = checkpoint.get("inference_allowed_mirroring_axes");
+        let axes = axes.filter(|&id| !pickle.is_none(id));
+        let mirror_axes = match axes {
+            None => Vec::new(),
+            Some(id) => {
+                let list = pickle.items(id).map(|list| list.iter().map(|&n| pickle.int(n)));
+                list.and_then(Iterator::collect).ok_or_else(|| {
+                    Wrong::new(
+                        format!("inference_allowed_mirroring_axes {}", pickle.describe(id)),
+                        "axes",
+                    )
+                })?
+            }
+        };
+        let wrapped = || {
+            let weights = pickle.entries(checkpoint.get("network_weights")?)?;
+            let name = pickle.text(weights.first()?.0)?;
+            Some(name.trim_start_matches("module.").starts_with("network."))
+        };
+        let student = trainer.contains("Distillation")
+            || argument("feature_reduction_factor").is_some()
+            || wrapped().unwrap_or(false);
+        Ok(Self { configuration, trainer, mirror_axes, student })
+    }
+}
+
+/// Reads a JSON file of the folder.
+pub(super) fn json(path: &Path) -> Result<Value> {
+    let failed = |error: std::io::Error| {
+        Wrong::new(error.to_string(), "a trained folder of nnU-Net v2").of(path)
+    };
+    let mut text = String::new();
+    let read = File::open(path).map_err(failed)?.take(MAX_JSON).read_to_string(&mut text);
+    if read.map_err(failed)? as u64 == MAX_JSON {
+        return Err(Wrong::new("a huge file", format!("less than {MAX_JSON} bytes")).of(path));
+    }
+    plans::parse_json(&text).map_err(|wrong| wrong.of(path))
+}

@@ -1,0 +1,68 @@
+//! nnU-Net v2's trained folders.
+//!
+//! A folder with `plans.json`, `dataset.json` and `fold_*/checkpoint_final.pth` enters; a
+//! [`ModelConfig`] and, fold by fold, the network as an ONNX graph leave. The checkpoint is
+//! read as data: nothing in it is executed, and only the weights of the network are read.
+//!
+//! ```no_run
+//! use fastnnunet::nnunet::{Folder, Folds};
+//! use fastnnunet::infer::{Precision, cpu::{CpuEngine, Isa}};
+//! use std::path::Path;
+//!
+//! # fn main() -> fastnnunet::Result<()> {
+//! let folder = Folder::open(Path::new("nnUNetTrainer__nnUNetPlans__3d_fullres"), &Folds::Auto, None)?;
+//! for fold in 0..folder.folds().len() {
+//!     let graph = folder.graph(fold)?;
+//!     let patch = folder.config().patch_size;
+//!     let engine = CpuEngine::from_graph(&graph, patch, Precision::F32, Isa::best())?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod checkpoint;
+mod folder;
+mod folds;
+mod labels;
+mod network;
+pub(crate) mod pickle;
+mod plans;
+mod postprocessing;
+
+pub use folder::Folder;
+pub use folds::{Fold, Folds};
+
+use crate::Error;
+use std::fmt;
+use std::path::Path;
+
+/// What was found and what would have been right; becomes an [`Error::Model`] once the file
+/// is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    found: String,
+    expected: String,
+}
+
+impl Wrong {
+    fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { found: found.into(), expected: expected.into() }
+    }
+
+    /// Says where in the file.
+    fn at(self, place: &str) -> Self {
+        Self { found: format!("{} in {place}", self.found), ..self }
+    }
+
+    /// The error for a file or folder.
+    fn of(self, path: &Path) -> Error {
+        let Self { found, expected } = self;
+        Error::Model { model: path.display().to_string(), found, expected }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, expected {}", self.found, self.expected)
+    }
+}

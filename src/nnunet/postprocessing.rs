@@ -1,0 +1,65 @@
+//! The postprocessing rule nnU-Net found best, beside the trained folds.
+
+use super::pickle::Pickle;
+use super::{Wrong, folder};
+use crate::Result;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Largest rule read; a rule is a few names and labels.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Looks for `postprocessing.json` or `.pkl` in `folder`, then in the folder of
+/// cross-validation results inside.
+pub(super) fn find(folder: &Path) -> Result<Option<Value>> {
+    let mut places = vec![folder.to_owned()];
+    let mut inner: Vec<PathBuf> = fs::read_dir(folder)
+        .map(|list| list.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default();
+    inner.retain(|path| {
+        path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("crossval_results_folds"))
+    });
+    inner.sort();
+    places.extend(inner);
+    for place in places {
+        // The pickle is what the reference applies.
+        let (pickle, text) = (place.join("postprocessing.pkl"), place.join("postprocessing.json"));
+        if pickle.is_file() {
+            return read_pickle(&pickle).map(Some);
+        }
+        if text.is_file() {
+            return folder::json(&text).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// `postprocessing.pkl` is a pair: functions, and a dictionary of arguments for each.
+///
+/// # Errors
+///
+/// [`Error::Model`](crate::Error::Model) if it is anything else.
+pub(super) fn read_pickle(path: &Path) -> Result<Value> {
+    let read = || {
+        let failed = |error: std::io::Error| Wrong::new(error.to_string(), "a readable file");
+        let size = fs::metadata(path).map_err(failed)?.len();
+        if size > MAX_BYTES {
+            return Err(Wrong::new(format!("{size} bytes"), format!("at most {MAX_BYTES}")));
+        }
+        let pickle = Pickle::parse(fs::read(path).map_err(failed)?)?;
+        let whole = pickle.json(pickle.root());
+        match whole.as_ref().and_then(Value::as_array).map(Vec::as_slice) {
+            Some([Value::Array(functions), Value::Array(arguments)])
+                if functions.len() == arguments.len() =>
+            {
+                Ok(json!({
+                    "postprocessing_fns": functions,
+                    "postprocessing_kwargs": arguments,
+                }))
+            }
+            _ => Err(Wrong::new("another pickle", "a list of functions and one of arguments")),
+        }
+    };
+    read().map_err(|wrong| wrong.of(path))
+}

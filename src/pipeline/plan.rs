@@ -1,0 +1,220 @@
+//! What will happen to one case, and what it will cost, before anything heavy starts.
+
+use super::infer_tiles::{Walk, cheapest_walk, mirror_passes};
+use super::label::Decision;
+use super::stitch::Stitcher;
+use super::{Case, Options, crop, resample};
+use crate::infer::Engine;
+use crate::model::ModelConfig;
+use crate::volume::AxisMap;
+use crate::{Error, Result};
+use std::time::{Duration, Instant};
+
+/// Grids and choices of one case, from [`plan`].
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Grid the network runs on, `[z, y, x]` voxels in the network's axes.
+    pub network_shape: [usize; 3],
+    /// Bytes the run is expected to hold at its largest moment, the case itself included.
+    pub peak: Memory,
+    /// From the array as stored to the network's axes.
+    pub(super) axes: AxisMap,
+    /// The part of the case, in the network's axes, that is worked on.
+    pub(super) bounds: crop::Box3,
+    /// Separately treated axis on the way in.
+    pub(super) separate_in: Option<usize>,
+    /// Separately treated axis on the way back.
+    pub(super) separate_back: Option<usize>,
+    pub(super) decision: Decision,
+    pub(super) walk: Walk,
+    pub(super) mirrors: Vec<Vec<usize>>,
+    pub(super) step: f64,
+    pub(super) crop_time: Duration,
+}
+
+/// Memory a run needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes at the largest moment.
+    pub bytes: u64,
+    /// What is going on then.
+    pub during: &'static str,
+}
+
+/// What the program itself, its threads and the allocator take, beside the arrays counted:
+/// measured on small cases.
+const BASE_BYTES: u64 = 48 << 20;
+
+/// Decides how a case will be segmented.
+///
+/// # Errors
+///
+/// [`Error::Volume`] if the case does not fit the model, [`Error::Model`] if the network does
+/// not fit its configuration, and [`Error::Memory`] if the run would hold more than
+/// `options.memory_limit_bytes`.
+pub fn plan(
+    case: &Case,
+    config: &ModelConfig,
+    engine: &dyn Engine,
+    options: &Options,
+) -> Result<Plan> {
+    let started = Instant::now();
+    let decision = check_fit(case, config, engine)?;
+    let grid = &case.grid;
+    // Stage 2 and nnU-Net's transposition.
+    let orient = config.orientation.axis_map(&grid.affine);
+    let axes = orient.then(&AxisMap::transpose(config.transpose_forward));
+    let bounds = {
+        let views: Vec<_> = case.channels.iter().map(|c| axes.view(c.view())).collect();
+        if config.crop_to_nonzero {
+            crop::nonzero_box(&views)
+        } else {
+            axes.permute(grid.shape).map(|n| 0..n)
+        }
+    };
+    let spacing = axes.permute(grid.spacing);
+    let target: [f64; 3] = std::array::from_fn(|k| config.target_spacing[k].unwrap_or(spacing[k]));
+    let cropped = crop::box_shape(&bounds);
+    let network_shape = resample::resampled_shape(cropped, spacing, target);
+    if network_shape.contains(&0) {
+        return Err(Error::Volume {
+            found: format!("{cropped:?} voxels of {spacing:?} mm, thinner than half a voxel"),
+            expected: format!("at least half of the model's {target:?} mm voxel"),
+        });
+    }
+    let force = config.resampling.force_separate_z;
+    let mirrors = mirror_passes(options.mirror_axes.as_ref().unwrap_or(&config.mirror_axes));
+    let mut plan = Plan {
+        network_shape,
+        peak: Memory { bytes: 0, during: "" },
+        axes,
+        separate_in: resample::separate_axis(force, spacing, target),
+        separate_back: resample::separate_axis(force, target, spacing),
+        walk: cheapest_walk(network_shape, config.patch_size),
+        step: options.step_size.unwrap_or(config.step_size),
+        decision,
+        mirrors,
+        bounds,
+        crop_time: Duration::ZERO,
+    };
+    plan.peak = plan.predict(case, config, engine, options);
+    if let Some(limit_bytes) = options.memory_limit_bytes
+        && plan.peak.bytes > limit_bytes
+    {
+        return Err(Error::Memory {
+            what: format!("a network grid of {network_shape:?} voxels ({})", plan.peak.during),
+            need_bytes: plan.peak.bytes,
+            limit_bytes,
+        });
+    }
+    plan.crop_time = started.elapsed();
+    Ok(plan)
+}
+
+impl Plan {
+    /// Whether labels fit one byte.
+    pub(super) fn has_small_labels(&self, classes: usize) -> bool {
+        u8::try_from(self.decision.largest_label(classes)).is_ok()
+    }
+
+    /// Bytes held at the largest moment.
+    fn predict(
+        &self,
+        case: &Case,
+        config: &ModelConfig,
+        engine: &dyn Engine,
+        options: &Options,
+    ) -> Memory {
+        let voxels = |shape: [usize; 3]| shape.iter().map(|&n| n as u64).product::<u64>();
+        let float = size_of::<f32>() as u64;
+        let (stored, network) = (voxels(case.grid.shape), voxels(self.network_shape));
+        let scans = stored * case.channels.len() as u64 * float;
+        let previous = case.previous.as_ref().map_or(0, |_| stored * 2);
+        let image = network * engine.input_channels() as u64 * float;
+        let threads = rayon::current_num_threads();
+        let engine_bytes = engine.memory_bytes(threads);
+
+        let cropped = crop::box_shape(&self.bounds);
+        let middle = resample::intermediate_voxels(
+            cropped,
+            self.network_shape,
+            self.separate_in,
+            &config.resampling,
+        );
+        // One image is resampled at a time, and copied first where the file's slices lie across.
+        let across = self.axes.source[0] != 0;
+        let copy = if across { voxels(cropped) } else { 0 };
+        // The first channel's image moves; further ones are copied into place.
+        let extra = if engine.input_channels() > 1 { network } else { 0 };
+        let preparing = scans + previous + image + (middle + copy + extra) * float;
+
+        let walked = |shape: [usize; 3]| self.walk.map(|axis| shape[axis]);
+        let outputs = engine.output_channels();
+        let sums = Stitcher::floats(walked(self.network_shape), walked(config.patch_size), outputs)
+            * float;
+        let tile = voxels(config.patch_size)
+            * (engine.input_channels() + outputs) as u64
+            * if self.mirrors.len() > 1 { 2 } else { 1 }
+            * float;
+        let weights = voxels(config.patch_size) * float;
+        let label = if self.has_small_labels(engine.classes()) { 1 } else { 2 };
+        let kept = if options.keep_evidence { network * outputs as u64 * float } else { 0 };
+        let inferring = image + sums + tile + weights + stored * label + kept;
+        // While probabilities are written: largest logit, sum, and two of one class.
+        let writing = if options.keep_evidence { kept + stored * (label + 4 * float) } else { 0 };
+
+        let moments =
+            [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
+        let (bytes, during) = moments.into_iter().max().unwrap_or_default();
+        Memory { bytes: bytes + engine_bytes + BASE_BYTES, during }
+    }
+}
+
+/// Checks that case, configuration and network belong together and says how the network's
+/// output becomes labels.
+fn check_fit(case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Result<Decision> {
+    let (images, grid) = (&case.channels, &case.grid);
+    let expected = config.channels.len();
+    if images.len() != expected {
+        return Err(Error::Volume {
+            found: format!("{} images", images.len()),
+            expected: format!("{expected}, one per channel of the model"),
+        });
+    }
+    let model = || config.model_path.clone().unwrap_or_else(|| "network".to_owned());
+    if engine.input_channels() != config.input_channels() {
+        return Err(Error::Model {
+            model: model(),
+            found: format!("{} input channels of the network", engine.input_channels()),
+            expected: format!("{} as the configuration says", config.input_channels()),
+        });
+    }
+    let whole = |shape: (usize, usize, usize)| shape == grid.shape.into() && !images[0].is_empty();
+    let previous = case.previous.as_ref().map(crate::volume::LabelMap::dim);
+    let wrong = images.iter().map(|c| c.dim()).chain(previous).find(|&shape| !whole(shape));
+    if let Some(shape) = wrong {
+        return Err(Error::Volume {
+            found: format!("{shape:?} voxels"),
+            expected: format!("{:?} voxels as the first image", grid.shape),
+        });
+    }
+    if config.previous_stage.is_some() != case.previous.is_some() {
+        return Err(Error::Volume {
+            found: if case.previous.is_some() { "labels" } else { "no labels" }.to_owned()
+                + " of a previous stage",
+            expected: if config.previous_stage.is_some() { "them" } else { "none" }.to_owned(),
+        });
+    }
+    let classes = engine.classes();
+    if config.output_channels().is_some_and(|n| n != classes) {
+        return Err(Error::Model {
+            model: model(),
+            found: format!("{classes} network outputs"),
+            expected: format!("{:?} as the labels say", config.output_channels().unwrap_or(0)),
+        });
+    }
+    Ok(match &config.regions_class_order {
+        Some(order) => Decision::Regions(order.clone()),
+        None => Decision::Argmax,
+    })
+}

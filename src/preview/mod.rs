@@ -1,0 +1,403 @@
+//! One picture of a result: what people look at first.
+//!
+//! Projections of the brightest values from the front and from the patient's left with the
+//! structures as translucent surfaces, axial slices with outlines, and a legend with volumes.
+//! The patient is upright; as radiologists look, the patient's right is on the left.
+
+mod canvas;
+mod project;
+
+pub use canvas::Picture;
+
+use crate::io::{LabelArray, check_place, write_whole};
+use crate::model::Label;
+use crate::volume::{Grid, Orientation};
+use crate::{Error, Result};
+use canvas::{Rgb, text_width};
+use embedded_graphics::mono_font::MonoFont;
+use embedded_graphics::mono_font::ascii::{FONT_7X13, FONT_8X13_BOLD, FONT_10X20};
+use ndarray::{ArrayView2, ArrayView3, Axis};
+use std::io::{self, Write};
+use std::path::Path;
+
+const BACKGROUND: Rgb = [16, 18, 22];
+const BRIGHT: Rgb = [235, 238, 242];
+const DIM: Rgb = [150, 156, 166];
+
+/// Columns of everything but the legend.
+const IMAGES_WIDTH: usize = 1000;
+/// Most rows of the projections.
+const PROJECTION_HEIGHT: usize = 620;
+/// Most rows of a slice.
+const SLICE_HEIGHT: usize = 330;
+const SLICES_PER_ROW: usize = 3;
+const SLICE_ROWS: usize = 2;
+const GAP: usize = 12;
+const LEGEND_ROW: usize = 18;
+const LEGEND_WIDTH: usize = 330;
+
+/// Values shown as black and as white, in Hounsfield units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Window {
+    name: &'static str,
+    black: f32,
+    white: f32,
+}
+
+impl Window {
+    const BONE: Self = Self { name: "bone window", black: -500.0, white: 1300.0 };
+    const SOFT_TISSUE: Self = Self { name: "soft tissue window", black: -160.0, white: 240.0 };
+    const PROJECTION: Self = Self { name: "", black: -100.0, white: 1100.0 };
+
+    /// Brightness from 0 to 255; what is not a number is black.
+    fn gray(self, value: f32) -> f32 {
+        255.0 * ((value - self.black) / (self.white - self.black)).clamp(0.0, 1.0).max(0.0)
+    }
+}
+
+/// Rounds a color.
+fn blend(color: [f32; 3]) -> Rgb {
+    color.map(|part| part.round().clamp(0.0, 255.0) as u8)
+}
+
+/// Draws a case and its labels.
+///
+/// `ct` and `labels` are `[z, y, x]` as stored, on `grid`; `ct` is in Hounsfield units.
+/// `names` gives names and colors; labels it does not list are called by their number.
+/// Besides the picture it takes memory for two projections and one slice.
+///
+/// # Panics
+///
+/// If `ct`, `labels` and `grid` differ in shape or are empty.
+#[must_use]
+pub fn draw(
+    ct: ArrayView3<'_, f32>,
+    labels: LabelArray<'_>,
+    grid: &Grid,
+    names: &[Label],
+    title: &str,
+) -> Picture {
+    match labels {
+        LabelArray::U8(labels) => draw_labels(ct, labels, grid, names, title),
+        LabelArray::U16(labels) => draw_labels(ct, labels, grid, names, title),
+    }
+}
+
+fn draw_labels<T: Copy + Into<u16> + Sync>(
+    ct: ArrayView3<'_, f32>,
+    labels: ArrayView3<'_, T>,
+    grid: &Grid,
+    names: &[Label],
+    title: &str,
+) -> Picture {
+    assert!(!ct.is_empty() && ct.dim() == labels.dim() && ct.dim() == grid.shape.into());
+    let axes = Orientation::Lps.axis_map(&grid.affine);
+    let (ct, labels, spacing) = (axes.view(ct), axes.view(labels), axes.permute(grid.spacing));
+    let survey = Survey::new(ct, labels);
+    let colors = colors(names, survey.counts.len());
+    let (nz, ny, nx) = ct.dim();
+    let [depth, height, width] =
+        [nz as f64 * spacing[0], ny as f64 * spacing[1], nx as f64 * spacing[2]];
+
+    let pixels =
+        ((IMAGES_WIDTH - GAP) as f64 / (width + height)).min(PROJECTION_HEIGHT as f64 / depth);
+    let edge = |mm: f64| ((mm * pixels).round() as usize).max(1);
+    let projections = project::project(ct, labels, spacing, &colors);
+    let coronal = projections.coronal(edge(width), edge(depth), Window::PROJECTION);
+    let sagittal = projections.sagittal(edge(height), edge(depth), Window::PROJECTION);
+    drop(projections);
+
+    let cell = (IMAGES_WIDTH - (SLICES_PER_ROW - 1) * GAP) / SLICES_PER_ROW;
+    let pixels = (cell as f64 / width).min(SLICE_HEIGHT as f64 / height);
+    let slice_size = [width, height].map(|mm| ((mm * pixels).round() as usize).max(1));
+    let shown = survey.slices(SLICES_PER_ROW * SLICE_ROWS);
+    let slice_rows = shown.len().div_ceil(SLICES_PER_ROW);
+
+    let legend = legend(&survey.counts, names, &colors, grid.voxel_ml());
+    let top = GAP + 28;
+    let images_end = top + coronal.height() + slice_rows * (slice_size[1] + 18 + GAP) + GAP;
+    let rows = (images_end.max(640) - top - GAP) / LEGEND_ROW;
+    let legend_columns = legend.len().div_ceil(rows.max(1)).clamp(1, 3);
+    let mut picture = Picture::new(
+        IMAGES_WIDTH + 3 * GAP + legend_columns * LEGEND_WIDTH,
+        images_end.max(if legend.is_empty() {
+            0
+        } else {
+            top + GAP + LEGEND_ROW * legend.len().min(rows)
+        }),
+        BACKGROUND,
+    );
+    picture.text(GAP, GAP, title, &FONT_10X20, BRIGHT);
+    let facts = format!(
+        "{}x{}x{} voxels, {:.2}x{:.2}x{:.2} mm",
+        grid.shape[2],
+        grid.shape[1],
+        grid.shape[0],
+        grid.spacing[2],
+        grid.spacing[1],
+        grid.spacing[0],
+    );
+    let right = picture.width().saturating_sub(GAP + text_width(&facts, &FONT_7X13));
+    if right > GAP + text_width(title, &FONT_10X20) {
+        picture.text(right, GAP + 4, &facts, &FONT_7X13, DIM);
+    }
+
+    let margin = IMAGES_WIDTH.saturating_sub(GAP + coronal.width() + sagittal.width()) / 2;
+    let coronal_x = GAP + margin;
+    let sagittal_x = coronal_x + coronal.width() + GAP;
+    picture.paste(coronal_x, top, &coronal);
+    picture.paste(sagittal_x, top, &sagittal);
+    sides(&mut picture, (coronal_x, top), (coronal.width(), coronal.height()), ["R", "L"]);
+    sides(&mut picture, (sagittal_x, top), (sagittal.width(), sagittal.height()), ["A", "P"]);
+
+    for (k, &z) in shown.iter().enumerate() {
+        // A tick beside both projections says where the slice is.
+        let row =
+            top + (((nz - 1 - z) as f64 + 0.5) / nz as f64 * coronal.height() as f64) as usize;
+        for (x, width) in [(coronal_x, coronal.width()), (sagittal_x, sagittal.width())] {
+            picture.fill(x, row, 6.min(width), 1, BRIGHT);
+            picture.fill(x + width - 6.min(width), row, 6.min(width), 1, BRIGHT);
+        }
+        let (column, line) = (k % SLICES_PER_ROW, k / SLICES_PER_ROW);
+        let x = GAP + column * (cell + GAP) + (cell - slice_size[0]) / 2;
+        let y = top + coronal.height() + GAP + line * (slice_size[1] + 18 + GAP);
+        let slice = slice(
+            ct.index_axis(Axis(0), z),
+            labels.index_axis(Axis(0), z),
+            slice_size,
+            survey.window(),
+            &colors,
+        );
+        picture.paste(x, y, &slice);
+        sides(&mut picture, (x, y), (slice_size[0], slice_size[1]), ["R", "L"]);
+        let mm = (nz - 1 - z) as f64 * spacing[0];
+        let caption = format!("{mm:.0} mm from the top, {}", survey.window().name);
+        picture.text(x, y + slice_size[1] + 3, &caption, &FONT_7X13, DIM);
+    }
+    write_legend(&mut picture, &legend, (IMAGES_WIDTH + 2 * GAP, top), rows, legend_columns);
+    picture
+}
+
+/// What has to be known before drawing.
+struct Survey {
+    /// Voxels of each label.
+    counts: Vec<u64>,
+    /// First and last slice with a label.
+    labeled: Option<(usize, usize)>,
+    /// Part of the labeled voxels that is as dense as bone.
+    dense: f64,
+    slices: usize,
+}
+
+impl Survey {
+    fn new<T: Copy + Into<u16>>(ct: ArrayView3<'_, f32>, labels: ArrayView3<'_, T>) -> Self {
+        let mut counts: Vec<u64> = vec![0; 256];
+        let (mut labeled, mut dense) = (None, 0_u64);
+        for (z, (ct, labels)) in ct.outer_iter().zip(labels.outer_iter()).enumerate() {
+            let before = counts[0];
+            for (&value, &label) in ct.iter().zip(labels) {
+                let label = usize::from(label.into());
+                if label >= counts.len() {
+                    counts.resize(label + 1, 0);
+                }
+                counts[label] += 1;
+                dense += u64::from(label > 0 && value > 150.0);
+            }
+            if counts[0] - before < labels.len() as u64 {
+                labeled = Some((labeled.map_or(z, |(first, _)| first), z));
+            }
+        }
+        let all: u64 = counts[1..].iter().sum();
+        let dense = if all > 0 { dense as f64 / all as f64 } else { 0.0 };
+        Self { counts, labeled, dense, slices: ct.len_of(Axis(0)) }
+    }
+
+    /// Up to `count` slices, evenly from superior to inferior through what is labeled.
+    fn slices(&self, count: usize) -> Vec<usize> {
+        let (first, last) = self.labeled.unwrap_or((0, self.slices - 1));
+        let extent = last + 1 - first;
+        let count = count.min(extent);
+        (0..count).rev().map(|k| first + (2 * k + 1) * extent / (2 * count)).collect()
+    }
+
+    /// The window in which what is labeled shows best.
+    fn window(&self) -> Window {
+        if self.dense > 0.3 { Window::BONE } else { Window::SOFT_TISSUE }
+    }
+}
+
+/// An axial slice, `[y, x]` with posterior down and the patient's left to the right.
+fn slice<T: Copy + Into<u16>>(
+    ct: ArrayView2<'_, f32>,
+    labels: ArrayView2<'_, T>,
+    [width, height]: [usize; 2],
+    window: Window,
+    colors: &[Rgb],
+) -> Picture {
+    let (ny, nx) = ct.dim();
+    let gray = canvas::Plane { width: nx, values: ct.iter().map(|&v| [window.gray(v)]).collect() }
+        .resized(width, height);
+    let nearest = |k: usize, pixels: usize, voxels: usize| (2 * k + 1) * voxels / (2 * pixels);
+    let label = |x: usize, y: usize| -> u16 {
+        labels[[nearest(y, height, ny), nearest(x, width, nx)]].into()
+    };
+    let mut picture = Picture::new(width, height, [0; 3]);
+    for y in 0..height {
+        for x in 0..width {
+            let [gray] = gray.values[y * width + x];
+            let here = label(x, y);
+            let mut color = [gray; 3];
+            if here > 0 {
+                let edge = (x > 0 && label(x - 1, y) != here)
+                    || (y > 0 && label(x, y - 1) != here)
+                    || (x + 1 < width && label(x + 1, y) != here)
+                    || (y + 1 < height && label(x, y + 1) != here);
+                let share = if edge { 0.95 } else { 0.38 };
+                let paint = colors.get(usize::from(here)).copied().unwrap_or([255; 3]);
+                for (color, paint) in color.iter_mut().zip(paint) {
+                    *color += share * (f32::from(paint) - *color);
+                }
+            }
+            picture.set(x, y, blend(color));
+        }
+    }
+    picture
+}
+
+/// Writes which side of the patient is left and right in an image.
+fn sides(picture: &mut Picture, at: (usize, usize), size: (usize, usize), names: [&str; 2]) {
+    let font: &MonoFont<'_> = &FONT_8X13_BOLD;
+    if size.0 < 40 || size.1 < 20 {
+        return;
+    }
+    let y = at.1 + 4;
+    for (name, x) in names.into_iter().zip([at.0 + 5, at.0 + size.0 - 13]) {
+        picture.text(x + 1, y + 1, name, font, [0; 3]);
+        picture.text(x, y, name, font, BRIGHT);
+    }
+}
+
+/// Color of each label; those without one get hues far from their neighbors'.
+fn colors(names: &[Label], labels: usize) -> Vec<Rgb> {
+    let mut colors: Vec<Rgb> = (0..labels).map(spread_color).collect();
+    for label in names {
+        if let (Some(color), Some(slot)) =
+            (label.color.as_deref().and_then(parse_color), colors.get_mut(usize::from(label.id)))
+        {
+            *slot = color;
+        }
+    }
+    colors
+}
+
+/// `#rrggbb`.
+fn parse_color(text: &str) -> Option<Rgb> {
+    let hex = text.strip_prefix('#').filter(|hex| hex.len() == 6)?;
+    let number = u32::from_str_radix(hex, 16).ok()?;
+    Some([(number >> 16) as u8, (number >> 8) as u8, number as u8])
+}
+
+/// Hues that advance by the golden ratio never come close to one another soon.
+fn spread_color(k: usize) -> Rgb {
+    let hue = (k as f64 * 0.618_034).fract();
+    let level = |shift: f64| {
+        let distance = (((hue + shift).fract() - 0.5).abs() * 6.0 - 1.0).clamp(0.0, 1.0);
+        (70.0 + 175.0 * distance) as u8
+    };
+    [level(0.0), level(2.0 / 3.0), level(1.0 / 3.0)]
+}
+
+/// A line of the legend.
+struct Line {
+    color: Rgb,
+    name: String,
+    volume: String,
+}
+
+fn legend(counts: &[u64], names: &[Label], colors: &[Rgb], voxel_ml: f64) -> Vec<Line> {
+    let found = counts.iter().enumerate().skip(1).filter(|(_, voxels)| **voxels > 0);
+    found
+        .map(|(id, &voxels)| Line {
+            color: colors[id],
+            name: names
+                .iter()
+                .find(|label| usize::from(label.id) == id)
+                .map_or_else(|| format!("label_{id}"), |label| label.name.clone()),
+            volume: format!("{:.1} ml", voxels as f64 * voxel_ml),
+        })
+        .collect()
+}
+
+fn write_legend(
+    picture: &mut Picture,
+    legend: &[Line],
+    (left, top): (usize, usize),
+    rows: usize,
+    columns: usize,
+) {
+    if legend.is_empty() {
+        picture.text(left, top, "no structure found", &FONT_7X13, DIM);
+    }
+    let space = rows.max(1) * columns;
+    // The last place says how many had none.
+    let shown = if legend.len() > space { space - 1 } else { legend.len() };
+    let place =
+        |k: usize| (left + k / rows.max(1) * LEGEND_WIDTH, top + k % rows.max(1) * LEGEND_ROW);
+    for (k, line) in legend[..shown].iter().enumerate() {
+        let (x, y) = place(k);
+        picture.fill(x, y, 13, 13, line.color);
+        let volume_x = x + LEGEND_WIDTH - 2 * GAP - text_width(&line.volume, &FONT_7X13);
+        let most = (volume_x - x - 22) / 7;
+        let name: String = line.name.chars().take(most).collect();
+        picture.text(x + 20, y, &name, &FONT_7X13, BRIGHT);
+        picture.text(volume_x, y, &line.volume, &FONT_7X13, DIM);
+    }
+    if shown < legend.len() {
+        let (x, y) = place(shown);
+        let rest = format!("and {} more", legend.len() - shown);
+        picture.text(x + 20, y, &rest, &FONT_7X13, DIM);
+    }
+}
+
+/// Writes a picture as PNG. The file appears complete or not at all; missing folders are
+/// created.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if the name does not end in `.png`, and [`Error::Write`] if the file
+/// exists and `overwrite` is off or if writing fails.
+pub fn save(path: &Path, picture: &Picture, overwrite: bool) -> Result<()> {
+    check_name(path)?;
+    write_whole(path, overwrite, |file| {
+        let mut out = io::BufWriter::new(file);
+        let mut encoder =
+            png::Encoder::new(&mut out, picture.width() as u32, picture.height() as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        let mut writer = encoder.write_header()?;
+        writer.write_image_data(picture.as_bytes())?;
+        writer.finish()?;
+        out.flush()
+    })
+}
+
+/// Checks that [`save`] could write to `path`; creates nothing that stays.
+///
+/// # Errors
+///
+/// Those of [`save`], as far as they can be foreseen.
+pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
+    check_name(path)?;
+    check_place(path, overwrite)
+}
+
+fn check_name(path: &Path) -> Result<()> {
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
+        return Ok(());
+    }
+    Err(Error::Usage {
+        what: "preview".to_owned(),
+        found: path.display().to_string(),
+        expected: "a name that ends in .png".to_owned(),
+    })
+}

@@ -1,0 +1,341 @@
+//! Which models answer a mode, with models put into a folder at run time.
+
+use fastnnunet::model::registry::{self, Registry};
+use fastnnunet::model::{LabelSubset, Model, Request, Selection};
+use fastnnunet::volume::LabelMap;
+use fastnnunet::{Error, infer};
+use ndarray::Array3;
+use std::borrow::Cow;
+use std::fs;
+use std::path::PathBuf;
+use tempfile::TempDir;
+
+/// The self-test network: one input channel, four outputs.
+fn network() -> Cow<'static, [u8]> {
+    registry::find("selftest").expect("self-test model").onnx().expect("embedded")
+}
+
+/// `FastnnUNet`'s own fields, and `extra`.
+fn json(extra: &str) -> String {
+    format!(
+        r#"{{"patch_size": [16, 24, 24], "target_spacing": [3, 2, 2], "intensity_properties":
+        {{"mean": 60, "std": 180, "percentile_00_5": -500, "percentile_99_5": 700}}{extra}}}"#
+    )
+}
+
+fn labels(names: [&str; 3]) -> String {
+    let [a, b, c] = names;
+    json(&format!(
+        r#", "labels": [{{"id": 1, "name": "{a}"}}, {{"id": 2, "name": "{b}"}}, {{"id": 3, "name": "{c}"}}]"#
+    ))
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().expect("temporary folder"))
+    }
+
+    fn write(&self, file: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folder");
+        fs::write(&path, content).expect("file");
+        path
+    }
+
+    fn model(&self, name: &str, json: impl AsRef<[u8]>) {
+        self.write(&format!("{name}.onnx"), network());
+        self.write(&format!("{name}.json"), json);
+    }
+
+    fn registry(&self) -> Registry {
+        Registry::with_folder(self.0.path()).expect("a good folder")
+    }
+
+    fn refused(&self) -> String {
+        let error = Registry::with_folder(self.0.path()).expect_err("a bad folder");
+        assert_eq!(error.exit_code(), 4, "{error}");
+        error.to_string()
+    }
+}
+
+fn select(
+    registry: &Registry,
+    mode: &str,
+    fits: &dyn Fn(&Model) -> bool,
+) -> Result<Selection, Error> {
+    registry.select(&Request { mode, quality: None, variant: None }, fits)
+}
+
+fn names(selection: &Selection) -> Vec<&str> {
+    selection.parts.iter().map(|part| &*part.model.name).collect()
+}
+
+#[test]
+fn a_folder_adds_models_and_they_run() {
+    let folder = Folder::new();
+    folder.model("limb", labels(["femur_left", "tibia_left", "something_else"]));
+    folder.write("flat.onnx", network());
+    folder.write("3d_lowres/flat.json", json(""));
+    let registry = folder.registry();
+    let model = registry.find("limb").expect("from the folder");
+    assert_eq!((model.configuration, model.is_embedded()), ("3d_fullres", false));
+    assert_eq!(registry.find("flat").expect("from the folder").configuration, "3d_lowres");
+    assert!(registry.find("selftest").is_some(), "the program's own remain");
+    let facts = model.facts().expect("a good network");
+    assert_eq!((facts.input_channels, facts.output_channels, facts.opset), (1, 4, 17));
+    assert_eq!(facts, registry::find("selftest").expect("same").facts().expect("embedded"));
+    let engine = infer::open(model, [16, 24, 24], infer::Device::Cpu).expect("it opens");
+    assert_eq!(engine.output_channels(), 4);
+
+    let selection = select(&registry, "limb", &|_| true).expect("installed");
+    assert_eq!(names(&selection), ["limb"]);
+    let ids: Vec<u16> = selection.labels.iter().map(|label| label.id).collect();
+    let table = registry.table("limb").expect("the table");
+    let id = |name: &str| table.find(name).expect(name).id;
+    assert_eq!(ids, [id("femur_left"), id("tibia_left")]);
+    assert_eq!(selection.missing.len(), table.labels.len() - 2);
+    assert!(selection.why.contains("2 of the mode's 32"), "{}", selection.why);
+    let mut map = LabelMap::U8(Array3::from_shape_vec([1, 1, 4], vec![0, 1, 2, 3]).expect("4"));
+    selection.parts[0].subset.apply(&mut map);
+    let expected = [0, id("femur_left"), id("tibia_left"), 0].map(|id| id as u8).to_vec();
+    assert_eq!(map, LabelMap::U8(Array3::from_shape_vec([1, 1, 4], expected).expect("4")));
+}
+
+#[test]
+fn modes_share_a_model_of_all_structures() {
+    let folder = Folder::new();
+    folder.model("total", labels(["liver", "vertebrae_L1", "hip_left"]));
+    let registry = folder.registry();
+    // (mode, structure that the shared model has for it, id)
+    let cases = [
+        ("abdomen", "liver", 5),
+        ("spine", "vertebrae_L1", 31),
+        ("pelvic", "hip_left", 77),
+        ("limb", "hip_left", 77),
+    ];
+    for (mode, name, id) in cases {
+        let selection = select(&registry, mode, &|_| true).expect(mode);
+        assert_eq!(names(&selection), ["total"], "{mode}");
+        let found: Vec<(&str, u16)> =
+            selection.labels.iter().map(|label| (label.name.as_str(), label.id)).collect();
+        assert_eq!(found, [(name, id)], "{mode}");
+        assert!(selection.why.contains("is not installed"), "{}", selection.why);
+    }
+    let error = select(&registry, "chest", &|_| true).expect_err("no structure in common");
+    assert_eq!(error.exit_code(), 4);
+}
+
+#[test]
+fn the_best_that_is_installed_and_fits_is_chosen() {
+    let folder = Folder::new();
+    for name in ["bone_low", "bone_medium", "bone_high"] {
+        folder.model(name, labels(["bone", "x", "y"]));
+    }
+    let registry = folder.registry();
+    let all = select(&registry, "bone", &|_| true).expect("installed");
+    assert_eq!(names(&all), ["bone_high"]);
+    assert_eq!(all.quality.as_deref(), Some("high"));
+    assert_eq!(all.why.lines().count(), 1);
+    let small = select(&registry, "bone", &|model| model.name != "bone_high").expect("two fit");
+    assert_eq!(names(&small), ["bone_medium"]);
+    assert!(small.why.contains("bone_high does not fit"), "{}", small.why);
+    let none = select(&registry, "bone", &|_| false).expect("left to fail with numbers");
+    assert_eq!(names(&none), ["bone_low"]);
+    let asked = Request { mode: "bone", quality: Some("medium"), variant: None };
+    assert_eq!(names(&registry.select(&asked, &|_| true).expect("installed")), ["bone_medium"]);
+}
+
+#[test]
+fn requests_that_cannot_be_answered_say_what_would() {
+    let registry = Folder::new().registry();
+    let only_selftest = |request: Request<'_>| {
+        registry.select(&request, &|_| true).expect_err("not installed").to_string()
+    };
+    let request = |mode, quality, variant| Request { mode, quality, variant };
+    // (request, exit code, parts of the message)
+    let cases: [(Request<'_>, u8, &[&str]); 6] = [
+        (request("knee", None, None), 2, &["knee", "bone, chest, abdomen, headneck"]),
+        (request("bone", Some("best"), None), 2, &["low, medium, high"]),
+        (request("chest", Some("low"), None), 2, &["no quality for this mode"]),
+        (request("headneck", None, Some("10")), 2, &["one of 9, 30"]),
+        (
+            request("headneck", None, Some("30")),
+            4,
+            &["headneck_30.onnx", "--models-dir", "convert"],
+        ),
+        (request("abdomen", None, Some("extended")), 4, &["models/abdomen_extended.onnx"]),
+    ];
+    for (request, code, parts) in cases {
+        let Err(error) = registry.select(&request, &|_| true) else { continue };
+        assert_eq!(error.exit_code(), code, "{error}");
+        let message = only_selftest(request);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+}
+
+#[test]
+fn parts_are_merged_by_their_ids() {
+    let folder = Folder::new();
+    for name in ["part_a", "part_b"] {
+        folder.model(name, json(""));
+    }
+    folder.model("joints", json(""));
+    folder.write(
+        "labels/joint.json",
+        r#"{"of": "total", "labels": ["hip_left", {"id": 200, "name": "knee"}, {"id": 201, "name": "ankle"}]}"#,
+    );
+    folder.write(
+        "modes.json",
+        r#"{"modes": [{"name": "joint", "summary": "Joints", "choices": [
+            {"variant": "parts", "labels": "joint", "models": [
+                {"parts": [{"model": "part_a", "ids": [200]}, {"model": "part_b", "ids": [0, 77, 201]}]}
+            ]},
+            {"variant": "whole", "labels": "joint", "models": ["joints"]}
+        ]}]}"#,
+    );
+    let registry = folder.registry();
+    let mut selection = select(&registry, "joint", &|_| true).expect("installed");
+    assert_eq!(names(&selection), ["part_a", "part_b"]);
+    assert!(selection.missing.is_empty());
+    assert_eq!(selection.parts[0].subset.ids(), [200]);
+    assert_eq!(selection.parts[1].subset.ids(), [77, 201]);
+    // Labels without names are the table's structures in turn.
+    let request = Request { mode: "joint", quality: None, variant: Some("whole") };
+    let whole = registry.select(&request, &|_| true).expect("installed");
+    assert_eq!(whole.parts[0].subset, LabelSubset::by_ids([77, 200, 201]));
+
+    let error = selection.keep_only(&["knees"]).expect_err("an unknown name");
+    assert!(error.exit_code() == 2 && error.to_string().contains("knee"), "{error}");
+    selection.keep_only(&["ankle"]).expect("a known name");
+    assert_eq!(names(&selection), ["part_b"], "the other part has nothing to do");
+    assert_eq!(selection.parts[0].subset.ids(), [201]);
+    assert_eq!(selection.labels.len(), 1);
+}
+
+#[test]
+fn structures_the_weights_lack_are_not_unknown() {
+    let folder = Folder::new();
+    folder.model("total", labels(["liver", "spleen", "colon"]));
+    let mut selection = select(&folder.registry(), "abdomen", &|_| true).expect("installed");
+    let error = selection.keep_only(&["pancreas"]).expect_err("not labeled");
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("pancreas"), "{error}");
+    selection.keep_only(&["liver"]).expect("labeled");
+}
+
+#[test]
+fn a_cascade_finds_its_first_stage() {
+    let folder = Folder::new();
+    let stage = |previous: &str| json(&format!(r#", "previous_stage": "{previous}""#));
+    folder.model("by_name", stage("coarse"));
+    folder.model("by_configuration", stage("3d_lowres"));
+    folder.model("nowhere", stage("nothing"));
+    folder.write("coarse.onnx", network());
+    folder.write("3d_lowres/coarse.json", json(""));
+    let registry = folder.registry();
+    let stage = |name: &str| {
+        let model = registry.find(name).expect(name);
+        registry.previous_stage(model).map(|found| found.map(|model| model.name.to_string()))
+    };
+    assert_eq!(registry.find("by_name").expect("there").configuration, "3d_cascade_fullres");
+    assert_eq!(stage("by_name").expect("found").as_deref(), Some("coarse"));
+    assert_eq!(stage("by_configuration").expect("found").as_deref(), Some("coarse"));
+    assert_eq!(stage("coarse").expect("no cascade"), None);
+    assert_eq!(stage("nowhere").expect_err("no such stage").exit_code(), 4);
+}
+
+#[test]
+fn bad_folders_name_the_file() {
+    let good = labels(["femur_left", "x", "y"]);
+    // (claim, files, part of the message)
+    let cases: [(&str, &[(&str, &str)], &str); 9] = [
+        ("no configuration", &[("knee.onnx", "x")], "knee.json"),
+        (
+            "two configurations",
+            &[("knee.onnx", "x"), ("knee.json", &good), ("2d/knee.json", &good)],
+            "2d",
+        ),
+        ("wrong configuration", &[("knee.onnx", "x"), ("2d/knee.json", &good)], "3 axes"),
+        ("bad JSON", &[("knee.onnx", "x"), ("knee.json", "{")], "knee.json"),
+        (
+            "unknown field",
+            &[("knee.onnx", "x"), ("knee.json", &json(r#", "spacing": 1"#))],
+            "spacing",
+        ),
+        ("bad modes", &[("modes.json", r#"{"modes": [{"name": "knee"}]}"#)], "modes.json"),
+        (
+            "unknown table",
+            &[(
+                "modes.json",
+                r#"{"modes": [{"name": "knee", "summary": "s", "choices": [{"labels": "knee", "models": ["a"]}]}]}"#,
+            )],
+            "label table",
+        ),
+        ("bad table", &[("labels/knee.json", r#"{"labels": []}"#)], "no labels"),
+        (
+            "table lacks an id",
+            &[("labels/total.json", r#"{"labels": [{"id": 1, "name": "spleen"}]}"#)],
+            "total",
+        ),
+    ];
+    for (claim, files, part) in cases {
+        let folder = Folder::new();
+        for (file, content) in files {
+            folder.write(file, content);
+        }
+        let message = folder.refused();
+        assert!(message.contains(part), "{claim}: {message}");
+    }
+    let folder = Folder::new();
+    folder.write("big.onnx", "x");
+    folder.write("big.json", vec![b' '; (4 << 20) + 1]);
+    assert!(folder.refused().contains("4 MiB"));
+    let missing = folder.0.path().join("missing");
+    assert_eq!(Registry::with_folder(&missing).expect_err("no folder").exit_code(), 4);
+}
+
+#[test]
+fn a_model_from_two_files_is_checked_whole() {
+    let folder = Folder::new();
+    let onnx = folder.write("net.onnx", network());
+    let model = Model::from_files(&onnx, &folder.write("a.json", json(""))).expect("a good model");
+    assert_eq!(model.name, "net");
+    assert_eq!(model.onnx().expect("readable"), network());
+    // (claim, configuration, part of the message)
+    let cases = [
+        ("other patch", json("").replace("[16, 24, 24]", "[16, 24, 32]"), "32"),
+        ("labels", json(r#", "labels": [{"id": 1, "name": "a"}]"#), "4 output channels"),
+        (
+            "channels",
+            json(r#", "normalization": ["NoNormalization", "NoNormalization"]"#),
+            "input channels",
+        ),
+    ];
+    for (claim, config, part) in cases {
+        let error = Model::from_files(&onnx, &folder.write("b.json", config)).expect_err(claim);
+        assert_eq!(error.exit_code(), 4, "{claim}");
+        assert!(error.to_string().contains(part), "{claim}: {error}");
+    }
+    let json = folder.write("c.json", json(""));
+    for bytes in [&b""[..], b"<html>", &network()[..5000]] {
+        let error = Model::from_files(&folder.write("cut.onnx", bytes), &json).expect_err("cut");
+        assert_eq!(error.exit_code(), 4);
+        assert!(error.to_string().contains("cut.onnx"), "{error}");
+    }
+    // A file that changes under a model that was checked is not run.
+    folder.write("net.onnx", b"other");
+    assert_eq!(model.onnx().expect_err("changed").exit_code(), 4);
+}
+
+#[test]
+fn a_users_model_does_not_run_the_programs_code_of_the_same_name() {
+    let folder = Folder::new();
+    folder.model("selftest", json(""));
+    let registry = folder.registry();
+    let model = registry.find("selftest").expect("from the folder");
+    assert!(!model.is_embedded());
+    let error = infer::open(model, [16, 24, 24], infer::Device::Reference).err().expect("no code");
+    assert_eq!(error.exit_code(), 5, "{error}");
+}

@@ -1,0 +1,126 @@
+//! Labels do not depend on whether a network hands out logits or features, nor on the walk.
+
+use fastnnunet::Result;
+use fastnnunet::infer::{Engine, LinearHead, Precision};
+use fastnnunet::model::ModelConfig;
+use fastnnunet::pipeline::{self, Case, Options};
+use fastnnunet::volume::{Affine, Grid, LabelMap};
+use ndarray::{Array2, Array3, Array4, ArrayView4, Axis};
+use std::ops::ControlFlow;
+
+/// A network of one pointwise layer over three features of the patch.
+struct Toy {
+    head: LinearHead,
+    hands_out_features: bool,
+}
+
+impl Toy {
+    fn new(classes: usize, hands_out_features: bool) -> Self {
+        let weights =
+            Array2::from_shape_fn((classes, 3), |(c, f)| ((c * 37 + f * 101) as f32 * 0.61).sin());
+        let bias = (0..classes).map(|c| (c as f32 * 1.7).cos() * 0.3).collect();
+        Self { head: LinearHead { weights, bias }, hands_out_features }
+    }
+}
+
+impl Engine for Toy {
+    fn device(&self) -> &str {
+        "toy"
+    }
+
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    fn input_channels(&self) -> usize {
+        1
+    }
+
+    fn output_channels(&self) -> usize {
+        if self.hands_out_features { 3 } else { self.head.bias.len() }
+    }
+
+    fn head(&self) -> Option<&LinearHead> {
+        self.hands_out_features.then_some(&self.head)
+    }
+
+    fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
+        let image = input.index_axis(Axis(0), 0);
+        for ((z, y, x), &v) in image.indexed_iter() {
+            let place = (z as f32 * 0.3).sin() + (y as f32 * 0.2).cos() + (x as f32 * 0.1).sin();
+            let features = [v, v * v - 0.5, place];
+            if self.hands_out_features {
+                (0..3).for_each(|f| output[[f, z, y, x]] = features[f]);
+            } else {
+                for (class, bias) in self.head.bias.iter().enumerate() {
+                    let weights = self.head.weights.row(class);
+                    let sum: f32 = weights.iter().zip(features).map(|(w, f)| w * f).sum();
+                    output[[class, z, y, x]] = sum + bias;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn labels(shape: [usize; 3], patch: [usize; 3], classes: usize, features: bool) -> Array3<u8> {
+    let json = format!(
+        r#"{{"patch_size": {patch:?}, "target_spacing": [2.0, 1.5, 1.5],
+            "intensity_properties": {{"mean": 0.0, "std": 1.0,
+                "percentile_00_5": -2.0, "percentile_99_5": 2.0}}, "orientation": "native"}}"#
+    );
+    let config = ModelConfig::from_json(&json).expect("a valid configuration");
+    let data = Array3::from_shape_fn(shape, |(z, y, x)| {
+        (z as f32 * 0.21).sin() + (y as f32 * 0.13 + 1.0).cos() * (x as f32 * 0.17).sin()
+    });
+    let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+    let grid = Grid { shape, spacing: [1.0; 3], affine };
+    let case = Case { channels: vec![data], grid, previous: None };
+    let mut engine = Toy::new(classes, features);
+    let result = pipeline::segment(case, &config, &mut engine, &Options::default(), &mut |_| {
+        ControlFlow::Continue(())
+    });
+    match result.expect("segments").labels {
+        LabelMap::U8(labels) => labels,
+        LabelMap::U16(_) => panic!("few classes"),
+    }
+}
+
+#[test]
+fn features_and_logits_give_the_same_labels() {
+    // (shape, patch): walks along z and along y, images smaller than the patch, one slice.
+    let cases = [
+        ([90, 40, 44], [16, 24, 24]),
+        ([40, 90, 44], [24, 16, 24]),
+        ([30, 140, 60], [40, 8, 24]),
+        ([8, 9, 10], [16, 24, 24]),
+        ([2, 40, 44], [1, 24, 24]),
+        ([64, 33, 29], [1, 24, 24]),
+    ];
+    for (shape, patch) in cases {
+        for classes in [4, 7, 61] {
+            let (logits, features) =
+                (labels(shape, patch, classes, false), labels(shape, patch, classes, true));
+            let used =
+                (0..classes).filter(|&c| logits.iter().any(|&l| usize::from(l) == c)).count();
+            assert!(used > 2, "{shape:?}: {used} of {classes} classes occur");
+            let differ = logits.iter().zip(&features).filter(|(a, b)| a != b).count();
+            // Ties within rounding only.
+            assert!(
+                differ * 2000 <= logits.len(),
+                "{shape:?} {patch:?} {classes}: {differ} differ"
+            );
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_label() {
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(|| labels([40, 90, 44], [24, 16, 24], 61, true))
+    };
+    let one = with(1);
+    assert_eq!(one, with(2));
+    assert_eq!(one, with(5));
+}
