@@ -5,8 +5,8 @@
 //! order of the tiling, passes in the order of [`mirror_passes`](crate::pipeline::mirror_passes).
 
 use super::memory::{self, Footprint};
-use crate::infer::Device;
 use crate::infer::burn::{Generated, failed, guard};
+use crate::infer::{Device, Engine};
 use crate::model::Model;
 use crate::pipeline::tile::Tiling;
 use crate::{Error, Result};
@@ -153,7 +153,7 @@ impl Sweep {
                 guard(&self.name, || sums.add(mean, passes.len(), &boxes))?;
             }
         }
-        let data = guard(&self.name, || sums.finish())?;
+        let data = guard(&self.name, || sums.finish().try_into_data())?;
         let data = data.map_err(|error| failed(&self.name, &error.to_string()))?;
         let [pz, py, px] = padded.shape;
         let map = data.as_slice::<f32>().ok();
@@ -257,8 +257,8 @@ impl Sums {
         }
     }
 
-    fn finish(self) -> Result<TensorData, burn::tensor::backend::ExecutionError> {
-        (self.sums / self.totals).try_into_data()
+    fn finish(self) -> Tensor<5> {
+        self.sums / self.totals
     }
 }
 
