@@ -70,7 +70,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 
 /// The source of `registry.rs`: the tables `src/model/registry.rs` includes.
 fn registry(root: &Path, models: &[Checked], tables: &[(String, String)]) -> String {
-    let mut code = String::from("static MODELS: &[Model] = &[\n");
+    let mut code =
+        String::from("#[allow(clippy::unreadable_literal)]\nstatic MODELS: &[Model] = &[\n");
     for Checked { entry, configuration, summary, onnx, .. } in models {
         let manifest::Entry { name, file, sha256, origin, licence, grade, .. } = entry;
         let graph::Summary { opset, input_channels, output_channels } = summary;

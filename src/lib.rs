@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! io::load -> pipeline::segment (orient, crop, normalize, resample, tile, infer, stitch,
-//!             resample back, label) -> io::save_labels
+//!             resample back, label) -> pipeline::postprocess -> io::save_labels
 //! ```
 //!
 //! A model comes from [`model::registry`], an engine for it from [`infer::open`]; the README
@@ -14,6 +14,7 @@ pub mod model;
 pub mod nnunet;
 pub mod pipeline;
 pub mod preview;
+pub mod segmenter;
 pub mod volume;
 
 #[doc(hidden)]

@@ -1,8 +1,11 @@
 //! What the user typed. Doc comments are the help text.
 
+#![allow(clippy::doc_markdown, reason = "help text is read as it stands")]
+
 use clap::{Args, Parser, Subcommand};
 use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Arithmetic, Device};
+use fastnnunet::nnunet::Folds;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -25,6 +28,8 @@ const EXIT_CODES: &str = "\
 Examples:
   fastnnunet --input CT.nii.gz --mode bone
   fastnnunet -i CT.nii.gz -o bone.nii.gz --mode bone --quality low --json
+  fastnnunet -i CT.nii.gz -o seg.nii.gz --model net.onnx --config net.json
+  fastnnunet -i imagesTs -o labels --model nnUNetTrainer__nnUNetPlans__3d_fullres
 
 Exit codes:
   0 done              2 usage                        3 input unusable
@@ -37,6 +42,35 @@ pub(crate) enum Command {
     Modes(ListArgs),
     /// List the models inside this program
     Models(ListArgs),
+    /// Turn a trained folder of nnU-Net into an ONNX file and its configuration
+    Convert(ConvertArgs),
+}
+
+/// Writes NAME.onnx and NAME.json, ready for `--models-dir` or for the program's own `models/`
+/// and `config/`. The ONNX file runs in any runtime: opset 17, `input` to `output`.
+#[derive(Debug, Args)]
+pub(crate) struct ConvertArgs {
+    /// Folder with plans.json, dataset.json and fold_*, or the .ini of FastnnUNet's engine
+    #[arg(value_name = "FOLDER")]
+    pub(crate) source: PathBuf,
+    /// Folder to write to
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: PathBuf,
+    /// Which training: a number or all [default: the first there is]
+    #[arg(long, value_name = "FOLD")]
+    pub(crate) fold: Option<String>,
+    /// Checkpoint file [default: checkpoint_final.pth, or checkpoint_best.pth]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) checkpoint: Option<String>,
+    /// Name of the model [default: of the data set and configuration]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Run the folder's network and the written one on a sample and compare
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Replace files that exist
+    #[arg(long)]
+    pub(crate) overwrite: bool,
 }
 
 #[derive(Debug, Args)]
@@ -53,10 +87,11 @@ pub(crate) struct ListArgs {
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// CT volume: NIfTI, .nii or .nii.gz
+    /// CT volume: NIfTI, .nii or .nii.gz; repeat, once per input channel of the model; or a
+    /// folder, for every case in it
     #[arg(short, long, value_name = "PATH", required = true)]
-    pub(crate) input: Option<PathBuf>,
-    /// Label map to write [default: results/<case>_<mode>.nii.gz]
+    pub(crate) input: Vec<PathBuf>,
+    /// Label map to write [default: `results/<case>_<mode>.nii.gz`]; a folder if the input is one
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// What to segment, as listed by `fastnnunet modes`
@@ -71,13 +106,36 @@ pub(crate) struct PredictArgs {
     /// Divide bone into cortical and trabecular bone
     #[arg(long, requires = "mode")]
     pub(crate) enable_subseg: bool,
-    /// A model by name instead of a mode, as listed by `fastnnunet models`
-    #[arg(long, value_name = "NAME", conflicts_with = "mode")]
+    /// Keep only these structures of the mode, by name, separated by commas
+    #[arg(long, value_name = "NAMES", requires = "mode", value_delimiter = ',')]
+    pub(crate) roi: Vec<String>,
+    /// A model instead of a mode: a name as listed by `fastnnunet models`, an ONNX file (with
+    /// --config), or a trained folder of nnU-Net v2
+    #[arg(long, value_name = "MODEL", conflicts_with = "mode")]
     pub(crate) model: Option<String>,
     /// Use this configuration instead of the model's own
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
-    /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is an error
+    /// A folder with further models (NAME.onnx and NAME.json) for --mode and --model
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) models_dir: Option<PathBuf>,
+    /// Folds of a trained folder to average: auto, all, or numbers such as 0,1,2
+    #[arg(long, value_name = "FOLDS", default_value = "auto", requires = "model")]
+    pub(crate) folds: Folds,
+    /// File of a trained folder's weights [default: checkpoint_final.pth, else
+    /// checkpoint_best.pth]
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub(crate) checkpoint: Option<String>,
+    /// What a cascade refines: a label map, a folder of label maps named like the cases, or a
+    /// trained folder [default: the one beside the cascade]
+    #[arg(long, value_name = "PATH", requires = "model")]
+    pub(crate) previous_stage: Option<PathBuf>,
+    /// Postprocessing: default (the mode's own, or the one found in a trained folder), none,
+    /// or a recipe: a JSON of docs/postprocessing.md or nnU-Net's postprocessing.json or .pkl
+    #[arg(long, value_name = "RECIPE", default_value = "default")]
+    pub(crate) postprocess: String,
+    /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is
+    /// an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
     /// Arithmetic: auto (bf16 products where the CPU multiplies those), f32 or bf16
@@ -101,9 +159,21 @@ pub(crate) struct PredictArgs {
     /// Refuse a case that would hold more than this, such as 3GiB [default: memory available]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory_limit: Option<u64>,
+    /// Draw an overview picture (.png); a folder if the input is one
+    #[arg(long, value_name = "PATH")]
+    pub(crate) preview: Option<PathBuf>,
+    /// Also write class probabilities beside the label map, as nnU-Net does (.npz; large)
+    #[arg(long)]
+    pub(crate) save_probabilities: bool,
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Leave out cases whose output exists
+    #[arg(long, conflicts_with = "overwrite")]
+    pub(crate) skip_existing: bool,
+    /// Say what was chosen, why, and what memory is expected
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
     /// No progress, warnings or summary
     #[arg(short, long)]
     pub(crate) quiet: bool,

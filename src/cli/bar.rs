@@ -42,6 +42,12 @@ impl Bar {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 
+    pub(crate) fn note_if(&self, wanted: bool, line: &str) {
+        if wanted {
+            self.note(line);
+        }
+    }
+
     pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }

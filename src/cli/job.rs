@@ -1,44 +1,38 @@
 //! What to do, checked before any work starts.
 
 use super::args::{Mirror, PredictArgs};
+use super::cases::Cases;
 use super::peak;
 use fastnnunet::infer::EngineOptions;
-use fastnnunet::model::{ModelConfig, registry};
+use fastnnunet::io::{self, Limits};
+use fastnnunet::model::registry::Registry;
+use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
+use fastnnunet::nnunet::Folder;
 use fastnnunet::pipeline::Options;
-use fastnnunet::{Error, Result};
+use fastnnunet::pipeline::postprocess::Recipe;
+use fastnnunet::segmenter::Segmenter;
+use fastnnunet::{Error, Result, preview};
 use std::path::{Path, PathBuf};
 
-/// One case to segment.
+/// A checked request.
 pub(crate) struct Job {
-    pub(crate) input: PathBuf,
-    pub(crate) output: PathBuf,
+    pub(crate) cases: Cases,
     /// The mode, where one was asked for.
     pub(crate) mode: Option<String>,
-    pub(crate) model: &'static registry::EmbeddedModel,
-    pub(crate) config: ModelConfig,
     pub(crate) options: Options,
-    pub(crate) engine: EngineOptions,
+    /// Labels of the previous stage of a cascade, where they come from files.
+    pub(crate) previous: Option<PathBuf>,
+    /// Bone labels to divide, and the structures there are then.
+    pub(crate) subseg: Option<Vec<Label>>,
+    /// One sentence: what runs, and why that.
+    pub(crate) why: String,
+    /// Structures of the mode that no model labels.
+    pub(crate) missing: Vec<String>,
 }
 
 impl Job {
-    pub(crate) fn new(args: &PredictArgs) -> Result<Self> {
-        let input = args.input.clone().ok_or_else(|| Error::Usage {
-            what: "--input".into(),
-            found: "nothing".into(),
-            expected: "a CT volume".into(),
-        })?;
-        let model = choose_model(args)?;
-        if args.enable_subseg {
-            return Err(refuse_subseg(args.mode.as_deref().unwrap_or_default()));
-        }
-        let config = match &args.config {
-            Some(path) => read_config(path)?,
-            None => model.config()?,
-        };
-        let name = args.mode.as_deref().unwrap_or(model.name);
-        let output = args.output.clone().unwrap_or_else(|| {
-            Path::new("results").join(format!("{}_{name}.nii.gz", case(&input)))
-        });
+    /// Checks the request and loads the networks.
+    pub(crate) fn open(args: &PredictArgs) -> Result<(Self, Segmenter)> {
         let options = Options {
             mirror_axes: match &args.mirror {
                 Mirror::Auto => None,
@@ -47,74 +41,220 @@ impl Job {
             step_size: args.step_size,
             use_gaussian: args.no_gaussian.then_some(false),
             isa: args.isa,
+            keep_evidence: args.save_probabilities,
             memory_limit_bytes: args.memory_limit.or_else(peak::available_bytes),
-            ..Options::default()
         };
         let engine =
             EngineOptions { device: args.device, arithmetic: args.precision, isa: args.isa };
-        Ok(Self { input, output, mode: args.mode.clone(), model, config, options, engine })
-    }
-}
-
-fn choose_model(args: &PredictArgs) -> Result<&'static registry::EmbeddedModel> {
-    if let Some(name) = &args.model {
-        return registry::find(name).ok_or_else(|| Error::Usage {
-            what: "--model".into(),
-            found: name.clone(),
-            expected: format!("one of {}", super::list::model_names()),
-        });
-    }
-    let mode = args.mode.as_deref().unwrap_or_default();
-    registry::resolve(mode, args.quality.as_deref(), args.variant.as_deref())
-}
-
-/// No model for cortical bone is built in yet; saying so beats leaving it out silently.
-fn refuse_subseg(mode: &str) -> Error {
-    if mode == "bone" {
-        Error::Model {
-            model: "bone_cortical".into(),
-            found: "no cortical bone model in this build".into(),
-            expected: "a run without --enable-subseg".into(),
+        let registry = match &args.models_dir {
+            Some(folder) => &Registry::with_folder(folder)?,
+            None => Registry::embedded(),
+        };
+        let asked = match (&args.mode, &args.model) {
+            (Some(mode), _) => Asked::Mode(Box::new(select(args, mode, registry, &options)?)),
+            (None, Some(model)) => Asked::named(args, model, registry)?,
+            (None, None) => return Err(usage("--mode", "nothing", "a mode or a --model")),
+        };
+        let cases = Cases::find(args, &asked.name())?;
+        for case in cases.list.iter().filter(|case| !(args.skip_existing && case.output.exists())) {
+            io::check_writable(&case.output, args.overwrite)?;
+            if let Some(picture) = &case.preview {
+                preview::check_writable(picture, args.overwrite)?;
+            }
         }
-    } else {
-        Error::Usage {
-            what: "--enable-subseg".into(),
-            found: format!("mode {mode}"),
-            expected: "mode bone".into(),
+        let config = args.config.as_deref().map(read_config).transpose()?;
+        let mut job = Self {
+            cases,
+            mode: args.mode.clone(),
+            options,
+            previous: None,
+            subseg: None,
+            why: String::new(),
+            missing: Vec::new(),
+        };
+        let mut segmenter = match &asked {
+            Asked::Mode(selection) => {
+                if config.is_some() {
+                    return Err(usage("--config", "a mode", "a --model"));
+                }
+                job.why.clone_from(&selection.why);
+                job.missing.clone_from(&selection.missing);
+                Segmenter::from_selection(selection, registry, &engine)?
+            }
+            Asked::Model(model) => {
+                job.previous.clone_from(&args.previous_stage);
+                Segmenter::from_model(model, config, registry, &engine)?
+            }
+            Asked::Folder(folder) => {
+                if config.is_some() {
+                    return Err(usage("--config", "a trained folder", "an ONNX model"));
+                }
+                let previous = job.previous_of(args, folder)?;
+                Segmenter::from_folder(folder, previous.as_ref(), &engine)?
+            }
+        };
+        if args.enable_subseg {
+            job.subseg = Some(subseg(args, &asked)?);
+        }
+        if let Some(recipe) = recipe(&args.postprocess, &asked)? {
+            segmenter.postprocess_with(recipe)?;
+        }
+        Ok((job, segmenter))
+    }
+
+    /// The trained folder a cascade refines, or none if labels come from files.
+    fn previous_of(&mut self, args: &PredictArgs, folder: &Folder) -> Result<Option<Folder>> {
+        let Some(beside) = folder.previous_stage() else {
+            return match &args.previous_stage {
+                None => Ok(None),
+                Some(_) => Err(usage("--previous-stage", folder.configuration(), "a cascade")),
+            };
+        };
+        let open = |path: &Path| Folder::open(path, &args.folds, args.checkpoint.as_deref());
+        match &args.previous_stage {
+            Some(given)
+                if given.join("plans.json").is_file() && given.join("dataset.json").is_file() =>
+            {
+                open(given).map(Some)
+            }
+            Some(given) => {
+                self.previous = Some(given.clone());
+                Ok(None)
+            }
+            None if beside.is_dir() => open(&beside).map(Some),
+            None => Err(Error::Model {
+                model: folder.path().display().to_string(),
+                found: format!("no {}", beside.display()),
+                expected: "the folder of the first stage there, or --previous-stage".into(),
+            }),
+        }
+    }
+
+    /// How much of a file may be read.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { max_bytes: self.options.memory_limit_bytes.unwrap_or(u64::MAX) }
+    }
+}
+
+/// What the user asked to run.
+enum Asked {
+    Mode(Box<Selection>),
+    Model(Box<Model>),
+    Folder(Box<Folder>),
+}
+
+impl Asked {
+    fn named(args: &PredictArgs, given: &str, registry: &Registry) -> Result<Self> {
+        let path = Path::new(given);
+        if path.is_dir() {
+            let checkpoint = args.checkpoint.as_deref();
+            return Folder::open(path, &args.folds, checkpoint).map(|f| Self::Folder(Box::new(f)));
+        }
+        if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
+            let Some(config) = &args.config else {
+                return Err(usage("--model", "an ONNX file", "--config with it"));
+            };
+            return Model::from_files(path, config).map(|m| Self::Model(Box::new(m)));
+        }
+        if let Some(model) = registry.find(given) {
+            return Ok(Self::Model(Box::new(Model::clone(model))));
+        }
+        let names: Vec<&str> = registry.models().iter().map(|m| &*m.name).collect();
+        let expected = format!("an ONNX file, a trained folder, or one of {}", names.join(", "));
+        Err(usage("--model", given, &expected))
+    }
+
+    /// What outputs without a given name are called after.
+    fn name(&self) -> String {
+        match self {
+            Self::Mode(selection) => selection.mode.clone(),
+            Self::Model(model) => model.name.to_string(),
+            Self::Folder(folder) => folder.configuration().to_owned(),
+        }
+    }
+}
+
+fn usage(what: &str, found: &str, expected: &str) -> Error {
+    Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
+}
+
+/// Bytes the largest buffers of a U-Net of this kind take per voxel of the patch: three
+/// activations of its first level and the output.
+const ENGINE_BYTES_PER_VOXEL: u64 = 192;
+
+fn select(
+    args: &PredictArgs,
+    mode: &str,
+    registry: &Registry,
+    options: &Options,
+) -> Result<Selection> {
+    let request =
+        Request { mode, quality: args.quality.as_deref(), variant: args.variant.as_deref() };
+    let fits = |model: &Model| {
+        let (Ok(config), Ok(facts)) = (model.config(), model.facts()) else { return false };
+        let patch = config.patch_size.iter().map(|&n| n as u64).product::<u64>();
+        let need = patch * ENGINE_BYTES_PER_VOXEL + 2 * facts.bytes;
+        options.memory_limit_bytes.is_none_or(|limit| need <= limit)
+    };
+    let mut selection = registry.select(&request, &fits)?;
+    if !args.roi.is_empty() {
+        selection.keep_only(&args.roi)?;
+    }
+    Ok(selection)
+}
+
+/// The structures once bone is divided.
+fn subseg(args: &PredictArgs, asked: &Asked) -> Result<Vec<Label>> {
+    let table = match asked {
+        Asked::Mode(selection) => selection.subseg.as_ref(),
+        _ => None,
+    };
+    table.map(|table| table.labels.clone()).ok_or_else(|| {
+        let mode = args.mode.as_deref().unwrap_or_default();
+        usage("--enable-subseg", &format!("mode {mode}"), "mode bone")
+    })
+}
+
+fn recipe(given: &str, asked: &Asked) -> Result<Option<Recipe>> {
+    match (given, asked) {
+        ("none", _) | ("default", Asked::Model(_)) => Ok(None),
+        ("default", Asked::Mode(selection)) => {
+            Ok(selection.recipe.as_deref().and_then(Recipe::for_mode))
+        }
+        ("default", Asked::Folder(folder)) => folder
+            .postprocessing()?
+            .map(|rule| Recipe::from_nnunet_json(&rule.to_string()))
+            .transpose(),
+        (path, _) => {
+            let path = Path::new(path);
+            if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pkl")) {
+                let rule = fastnnunet::nnunet::read_postprocessing(path)?;
+                return Recipe::from_nnunet_json(&rule.to_string()).map(Some);
+            }
+            let text = read_text(path, "a recipe")?;
+            if text.contains("postprocessing_fns") {
+                Recipe::from_nnunet_json(&text).map(Some)
+            } else {
+                Recipe::from_json(&text).map(Some)
+            }
         }
     }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    let json = std::fs::read_to_string(path).map_err(|error| Error::Model {
-        model: path.display().to_string(),
-        found: error.to_string(),
-        expected: "a readable JSON configuration".into(),
-    })?;
-    ModelConfig::from_json(&json).map_err(|error| Error::Model {
-        model: path.display().to_string(),
-        found: format!("{} {}", error.field, error.found),
-        expected: error.expected,
+    ModelConfig::from_json(&read_text(path, "a JSON configuration")?).map_err(|error| {
+        Error::Model {
+            model: path.display().to_string(),
+            found: format!("{} {}", error.field, error.found),
+            expected: error.expected,
+        }
     })
 }
 
-/// File name without its NIfTI ending.
-fn case(input: &Path) -> String {
-    let name = input.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.strip_suffix(".gz").unwrap_or(&name);
-    stem.strip_suffix(".nii").unwrap_or(stem).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::case;
-    use std::path::Path;
-
-    #[test]
-    fn case_is_the_name_without_ending() {
-        for name in ["a/CT.nii.gz", "CT.nii", "CT.gz", "CT"] {
-            assert_eq!(case(Path::new(name)), "CT", "{name}");
-        }
-        assert_eq!(case(Path::new("p.01.nii.gz")), "p.01");
-    }
+fn read_text(path: &Path, what: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Error::Model {
+        model: path.display().to_string(),
+        found: error.to_string(),
+        expected: format!("{what} that can be read"),
+    })
 }

@@ -6,20 +6,21 @@
 
 mod args;
 mod bar;
+mod cases;
+mod convert;
 mod interrupt;
 mod job;
 mod list;
+mod load;
 mod peak;
 mod predict;
+mod report;
 mod summary;
 mod table;
 
 use args::{Cli, Command};
 use clap::Parser;
-use fastnnunet::Error;
-use std::error::Error as _;
 use std::ffi::OsString;
-use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Runs the command and returns its exit code.
@@ -34,25 +35,15 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match &cli.command {
-        Some(Command::Modes(request)) => list::modes(request),
-        Some(Command::Models(request)) => list::models(request),
+        Some(Command::Modes(request)) => list::modes(request).map(|()| 0),
+        Some(Command::Models(request)) => list::models(request).map(|()| 0),
+        Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
         None => predict::run(&cli.predict),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let mut line = format!("error: {error}");
-            let mut cause = error.source();
-            while let Some(inner) = cause {
-                line = format!("{line}: {inner}");
-                cause = inner.source();
-            }
-            if let Error::Write { source, .. } = &error
-                && source.kind() == ErrorKind::AlreadyExists
-            {
-                line += "; --overwrite replaces it";
-            }
-            eprintln!("{line}");
+            eprintln!("error: {}", report::chain(&error));
             ExitCode::from(error.exit_code())
         }
     }

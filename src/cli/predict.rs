@@ -1,32 +1,55 @@
-//! Segments one case: the program's main job.
+//! Segments cases: the program's main job.
 
 use super::args::PredictArgs;
 use super::bar::Bar;
+use super::cases::CaseFiles;
 use super::job::Job;
+use super::load::{Loaded, Loader};
 use super::summary::Summary;
-use super::{interrupt, peak};
-use fastnnunet::pipeline::{self, Progress, Stage};
-use fastnnunet::{Error, Result, infer, io};
-use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
-use std::io::Read;
+use super::{interrupt, peak, report};
+use fastnnunet::model::Label;
+use fastnnunet::pipeline::postprocess::cortical;
+use fastnnunet::pipeline::{Progress, Stage};
+use fastnnunet::segmenter::Segmenter;
+use fastnnunet::volume::{Grid, LabelMap};
+use fastnnunet::{Error, Result, io, pipeline, preview};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::mpsc;
 use std::time::Instant;
 
-pub(crate) fn run(args: &PredictArgs) -> Result<()> {
-    let job = Job::new(args)?;
+/// Returns the exit code of a run whose cases are done, each reported.
+pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     interrupt::listen();
     if let Some(threads) = args.threads {
         use_threads(threads)?;
     }
-    io::check_writable(&job.output, args.overwrite)?;
-    let mut engine = infer::open(job.model, job.config.patch_size, &job.engine)?;
-
+    let (job, mut segmenter) = Job::open(args)?;
     let mut bar = Bar::new(args.quiet);
-    let result = segment(args, &job, engine.as_mut(), &mut bar);
+    if args.verbose {
+        bar.note(&format!("models   {}", if job.why.is_empty() { "as asked" } else { &job.why }));
+    }
+    if !args.quiet && !job.missing.is_empty() {
+        bar.note(&format!("note: no model here labels {}", job.missing.join(", ")));
+    }
+    let result = if job.cases.batch {
+        run_batch(args, &job, &mut segmenter, &mut bar)
+    } else {
+        run_one(args, &job, &mut segmenter, &mut bar).map(|()| 0)
+    };
     bar.clear();
-    let summary = result?;
+    result
+}
+
+fn run_one(args: &PredictArgs, job: &Job, segmenter: &mut Segmenter, bar: &mut Bar) -> Result<()> {
+    let files = &job.cases.list[0];
+    if args.skip_existing && files.output.exists() {
+        bar.note(&format!("{} exists, left as it is", files.output.display()));
+        return Ok(());
+    }
+    bar.show(Progress { stage: Stage::Load, done: 0, total: 1, memory: None });
+    let loaded = loader(args, job, segmenter).load(files)?;
+    let summary = segment(args, job, files, loaded, segmenter, bar)?;
+    bar.clear();
     if args.json {
         println!("{}", summary.to_json());
     } else if !args.quiet {
@@ -35,54 +58,198 @@ pub(crate) fn run(args: &PredictArgs) -> Result<()> {
     Ok(())
 }
 
+/// Runs all cases; the next one is read while one runs. A case that fails is reported and
+/// does not end the run, unless nothing could be written or the user stops it.
+fn run_batch(
+    args: &PredictArgs,
+    job: &Job,
+    segmenter: &mut Segmenter,
+    bar: &mut Bar,
+) -> Result<u8> {
+    let (done, todo): (Vec<&CaseFiles>, Vec<&CaseFiles>) =
+        job.cases.list.iter().partition(|files| args.skip_existing && files.output.exists());
+    let loader = loader(args, job, segmenter);
+    let mut summaries = Vec::new();
+    let mut failed: Vec<(&CaseFiles, Error)> = Vec::new();
+    std::thread::scope(|scope| {
+        // A rendezvous: one case is read ahead, none waits in memory.
+        let (send, receive) = mpsc::sync_channel(0);
+        let ahead = todo.clone();
+        scope.spawn(move || {
+            for files in ahead {
+                if send.send(loader.load(files)).is_err() {
+                    return;
+                }
+            }
+        });
+        for (k, files) in todo.iter().enumerate() {
+            bar.note_if(!args.quiet, &format!("[{}/{}] {}", k + 1, todo.len(), files.name));
+            let result = receive
+                .recv()
+                .unwrap_or(Err(Error::Interrupted))
+                .and_then(|loaded| segment(args, job, files, loaded, segmenter, bar));
+            match result {
+                Ok(summary) => {
+                    bar.note_if(!args.quiet, &summary.to_line());
+                    if args.json {
+                        summaries.push(summary.to_json());
+                    }
+                }
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    bar.note(&format!("{}: {}", files.name, report::chain(&error)));
+                    failed.push((files, error));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    bar.clear();
+    if args.json {
+        let failures: Vec<_> = failed
+            .iter()
+            .map(|(files, error)| {
+                serde_json::json!({
+                    "case": files.name,
+                    "error": report::chain(error),
+                    "exit_code": error.exit_code(),
+                })
+            })
+            .collect();
+        let skipped: Vec<&str> = done.iter().map(|files| files.name.as_str()).collect();
+        println!(
+            "{}",
+            serde_json::json!({"cases": summaries, "failed": failures, "skipped": skipped})
+        );
+    } else if !args.quiet {
+        println!(
+            "{} done, {} failed, {} skipped",
+            todo.len() - failed.len(),
+            failed.len(),
+            done.len()
+        );
+    }
+    if !failed.is_empty() {
+        let names: Vec<&str> = failed.iter().map(|(files, _)| files.name.as_str()).collect();
+        eprintln!("error: {} of {} cases failed: {}", failed.len(), todo.len(), names.join(", "));
+    }
+    Ok(failed.iter().map(|(_, error)| error.exit_code()).max().unwrap_or(0))
+}
+
+fn loader(args: &PredictArgs, job: &Job, segmenter: &Segmenter) -> Loader {
+    Loader {
+        reader: segmenter.reader(),
+        limits: job.limits(),
+        previous: job.previous.clone(),
+        digests: args.json,
+    }
+}
+
 fn segment<'a>(
     args: &PredictArgs,
     job: &'a Job,
-    engine: &mut dyn infer::Engine,
+    files: &'a CaseFiles,
+    loaded: Loaded,
+    segmenter: &'a mut Segmenter,
     bar: &mut Bar,
 ) -> Result<Summary<'a>> {
     let started = Instant::now();
-    bar.show(Progress { stage: Stage::Load, done: 0, total: 1 });
-    let limits = io::Limits { max_bytes: job.options.memory_limit_bytes.unwrap_or(u64::MAX) };
-    let (scan, sha256) = rayon::join(
-        || io::load(&job.input, limits),
-        || args.json.then(|| digest(&job.input)).transpose(),
-    );
-    let io::Scan { volume, header, warnings } = scan?;
-    let sha256 = sha256?;
-    let load = (Stage::Load, started.elapsed());
+    let Loaded { case, header, warnings, sha256, time: load_time } = loaded;
     if !args.quiet {
         for warning in &warnings {
             bar.note(&format!("warning: {warning}"));
         }
     }
-
-    let grid = volume.grid.clone();
+    let grid = case.grid.clone();
+    let mut told = None;
     let mut progress = |progress: Progress| {
+        if args.verbose && progress.memory.is_some() && progress.memory != told {
+            told = progress.memory;
+            if let Some(pipeline::Memory { bytes, during }) = told {
+                let mib = bytes as f64 / f64::from(1 << 20);
+                bar.note(&format!("memory   {mib:.0} MiB expected at peak ({during})"));
+            }
+        }
         bar.show(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let segmentation =
-        pipeline::segment_volume(volume, &job.config, engine, &job.options, &mut progress)?;
+    let mut outcome = segmenter.segment(case, &job.options, &mut progress)?;
+
+    let mut timings = vec![(Stage::Load, load_time)];
+    for (stage, time) in outcome.runs.iter().flat_map(|run| &run.timings) {
+        match timings.iter_mut().find(|(known, _)| known == stage) {
+            Some((_, sum)) => *sum += *time,
+            None => timings.push((*stage, *time)),
+        }
+    }
+    let cleaning = Instant::now();
+    let mut labels = segmenter.labels().to_vec();
+    let evidence = outcome.evidence.take();
+    if let Some(evidence) = evidence {
+        evidence.save_npz(&files.probabilities(), args.overwrite)?;
+    }
+    // The networks normalized the images in place; what needs them again reads them again.
+    let ct = if job.subseg.is_some() || files.preview.is_some() {
+        Some(io::load_as(&files.images[0], segmenter.reader(), job.limits())?.volume.data)
+    } else {
+        None
+    };
+    if let (Some(ct), Some(parts)) = (&ct, &job.subseg) {
+        divide_bone(ct, &mut outcome.labels, &grid, &labels, parts);
+        labels.clone_from(parts);
+    }
+    timings.push((Stage::Postprocess, outcome.postprocess_time + cleaning.elapsed()));
 
     let saving = Instant::now();
-    bar.show(Progress { stage: Stage::Save, done: 0, total: 1 });
-    io::save_labels(&job.output, (&segmentation.labels).into(), &header, args.overwrite)?;
-    let mut timings = vec![load];
-    timings.extend(&segmentation.timings);
+    bar.show(Progress { stage: Stage::Save, done: 0, total: 1, memory: None });
+    if let (Some(ct), Some(path)) = (&ct, &files.preview) {
+        let title = format!("{} {}", files.name, job.mode.as_deref().unwrap_or_default());
+        let picture =
+            preview::draw(ct.view(), (&outcome.labels).into(), &grid, &labels, title.trim());
+        preview::save(path, &picture, args.overwrite)?;
+    }
+    io::save_labels(&files.output, (&outcome.labels).into(), &header, args.overwrite)?;
     timings.push((Stage::Save, saving.elapsed()));
     Ok(Summary {
         job,
+        files,
+        networks: segmenter.networks().collect(),
+        grade: segmenter.grade(),
         grid,
-        segmentation,
+        labels,
+        outcome,
         input_sha256: sha256,
-        device: engine.device().to_string(),
-        precision: engine.precision(),
         warnings,
         timings,
-        total: started.elapsed(),
+        total: load_time + started.elapsed(),
         peak_bytes: peak::peak_bytes(),
     })
+}
+
+/// Gives every bone the labels of its cortical and trabecular parts.
+fn divide_bone(
+    ct: &ndarray::Array3<f32>,
+    labels: &mut LabelMap,
+    grid: &Grid,
+    whole: &[Label],
+    parts: &[Label],
+) {
+    let id = |word: &str| parts.iter().find(|label| label.name.starts_with(word)).map(|l| l.id);
+    let (Some(cortical), Some(trabecular)) = (id("cortical"), id("trabecular")) else { return };
+    let bones: Vec<cortical::Bone> = whole
+        .iter()
+        .map(|label| cortical::Bone { label: label.id, cortical, trabecular })
+        .collect();
+    match labels {
+        LabelMap::U8(labels) => {
+            let mut map = pipeline::postprocess::Map::new(labels.view_mut(), grid.spacing);
+            cortical::split(ct.view(), &mut map, &bones);
+        }
+        LabelMap::U16(labels) => {
+            let mut map = pipeline::postprocess::Map::new(labels.view_mut(), grid.spacing);
+            cortical::split(ct.view(), &mut map, &bones);
+        }
+    }
 }
 
 fn use_threads(threads: u16) -> Result<()> {
@@ -92,22 +259,4 @@ fn use_threads(threads: u16) -> Result<()> {
         found: format!("{threads} ({error})"),
         expected: "a number of threads the system can start".into(),
     })
-}
-
-/// SHA-256 of a file, lowercase hexadecimal.
-fn digest(path: &Path) -> Result<String> {
-    let read = |source| Error::Read { path: path.to_path_buf(), source };
-    let mut file = std::fs::File::open(path).map_err(read)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).map_err(read)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-    Ok(hasher.finalize().iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    }))
 }

@@ -38,11 +38,15 @@ impl LinearHead {
         let mut weights = ndarray::concatenate(Axis(1), &weights).ok()?;
         let mut bias = vec![0.0; weights.nrows()];
         for head in heads {
-            bias.iter_mut().zip(&head.bias).for_each(|(sum, b)| *sum += b);
+            for (sum, b) in bias.iter_mut().zip(&head.bias) {
+                *sum += b;
+            }
         }
         if heads.len() > 1 {
             weights /= count;
-            bias.iter_mut().for_each(|b| *b /= count);
+            for b in &mut bias {
+                *b /= count;
+            }
         }
         Some(Self { weights: weights.as_standard_layout().into_owned(), bias })
     }

@@ -25,13 +25,13 @@ pub(super) struct Geometry {
 
 /// Directions and origin of a grid; world axes are right, anterior, superior.
 #[derive(Clone, Copy, Debug)]
-struct Frame {
+pub(super) struct Frame {
     /// Unit step along the file's x, y and z.
-    directions: [[f64; 3]; 3],
+    pub(super) directions: [[f64; 3]; 3],
     /// Step lengths as the transform has them, in the file's unit.
     lengths: [f64; 3],
     /// Position of the first voxel, in the file's unit.
-    origin: [f64; 3],
+    pub(super) origin: [f64; 3],
 }
 
 /// Finds the grid of an image of `shape` `[z, y, x]`.
@@ -175,7 +175,7 @@ fn sform(header: &SourceHeader) -> Option<Frame> {
 }
 
 /// The qform, if it is finite; it cannot be anything but orthogonal.
-fn qform(header: &SourceHeader, spacing: [f64; 3]) -> Option<Frame> {
+pub(super) fn qform(header: &SourceHeader, spacing: [f64; 3]) -> Option<Frame> {
     let [mut b, mut c, mut d] = header.quaternion;
     if !header.quaternion.iter().chain(&header.offset).all(|v| v.is_finite()) {
         return None;

@@ -127,8 +127,14 @@ pub(super) struct Header {
     pub(super) encoding: Encoding,
     /// Where the voxels begin, counted from the start of the header.
     pub(super) data_offset: u64,
+    /// Whether the slope is stored as zero or as no number.
+    pub(super) slope_is_void: bool,
     /// How much of the stream the header took.
     pub(super) bytes_read: u64,
+}
+
+fn is_void(slope: f64) -> bool {
+    slope == 0.0 || !slope.is_finite()
 }
 
 /// Reads the header at the start of a stream.
@@ -203,7 +209,9 @@ fn parse_nifti1(bytes: &[u8], big_endian: bool) -> Result<Header, Failure> {
     };
     let scaling = [f64::from(h.scl_slope), f64::from(h.scl_inter)];
     let encoding = encoding(h.datatype, big_endian, scaling)?;
-    Ok(Header { source: source.tidy(), encoding, data_offset, bytes_read: NIFTI1_BYTES as u64 })
+    let slope_is_void = is_void(scaling[0]);
+    let (source, bytes_read) = (source.tidy(), NIFTI1_BYTES as u64);
+    Ok(Header { source, encoding, data_offset, slope_is_void, bytes_read })
 }
 
 fn parse_nifti2(fields: &Fields<'_>) -> Result<Header, Failure> {
@@ -228,7 +236,9 @@ fn parse_nifti2(fields: &Fields<'_>) -> Result<Header, Failure> {
     };
     let scaling = [fields.f64(176), fields.f64(184)];
     let encoding = encoding(fields.i16(12), fields.big_endian, scaling)?;
-    Ok(Header { source: source.tidy(), encoding, data_offset, bytes_read: NIFTI2_BYTES as u64 })
+    let slope_is_void = is_void(scaling[0]);
+    let (source, bytes_read) = (source.tidy(), NIFTI2_BYTES as u64);
+    Ok(Header { source, encoding, data_offset, slope_is_void, bytes_read })
 }
 
 /// Applies ITK's rule for scalings that mean none.
@@ -237,7 +247,7 @@ fn encoding(datatype: i16, big_endian: bool, scaling: [f64; 2]) -> Result<Encodi
     Ok(Encoding {
         sample: Sample::from_code(datatype)?,
         big_endian,
-        slope: if slope.is_finite() && slope != 0.0 { slope } else { 1.0 },
+        slope: if is_void(slope) { 1.0 } else { slope },
         intercept: if intercept.is_finite() { intercept } else { 0.0 },
     })
 }

@@ -15,6 +15,7 @@ mod geometry;
 mod gzip;
 mod header;
 mod limits;
+mod nibabel;
 mod plausibility;
 mod save;
 mod stream;
@@ -26,6 +27,7 @@ pub use save::{LabelArray, check_writable, save_labels};
 pub(crate) use save::{check_place, write_whole};
 
 use crate::Result;
+use crate::model::Reader;
 use crate::volume::Volume;
 use failure::Failure;
 use ndarray::Array3;
@@ -59,14 +61,36 @@ pub struct Scan {
 /// grid, or is damaged, and [`Error::Memory`](crate::Error::Memory) if its voxels would exceed
 /// `limits`.
 pub fn load(path: &Path, limits: Limits) -> Result<Scan> {
-    read(path, limits).map_err(|failure| failure.at(path))
+    load_as(path, None, limits)
 }
 
-fn read(path: &Path, limits: Limits) -> Result<Scan, Failure> {
+/// As [`load`], with the geometry that one of nnU-Net's readers takes from the file.
+///
+/// Readers built on nibabel take spacing from `pixdim` without units, directions from the sform
+/// or else the qform, orthogonal or not, and apply no scaling where the slope is zero. `None`
+/// and the readers built on ITK are [`load`].
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_as(path: &Path, reader: Option<Reader>, limits: Limits) -> Result<Scan> {
+    let nibabel = matches!(reader, Some(Reader::Nibabel | Reader::NibabelReorient));
+    let turned = reader == Some(Reader::NibabelReorient);
+    read(path, nibabel.then_some(turned), limits).map_err(|failure| failure.at(path))
+}
+
+/// `nibabel` says whether its rules apply, and then whether the image will be turned to RAS.
+fn read(path: &Path, nibabel: Option<bool>, limits: Limits) -> Result<Scan, Failure> {
     let mut stream = Stream::open(path)?;
-    let header = header::read(&mut stream)?;
+    let mut header = header::read(&mut stream)?;
     let shape = header.source.shape()?;
-    let geometry = geometry::resolve(&header.source, shape)?;
+    let geometry = match nibabel {
+        None => geometry::resolve(&header.source, shape)?,
+        Some(turned) => {
+            nibabel::unscaled(&mut header);
+            nibabel::resolve(&header.source, shape, turned)?
+        }
+    };
     let count = limits::voxel_count(&header, shape, &stream, limits)?;
 
     stream::skip(&mut stream, header.data_offset - header.bytes_read)?;

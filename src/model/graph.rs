@@ -50,6 +50,8 @@ pub struct Summary {
 /// Operators a network may consist of: those nnU-Net's architectures export to.
 pub const OPERATORS: &[&str] = &[
     "Add",
+    "AveragePool",
+    "BatchNormalization",
     "Concat",
     "Constant",
     "Conv",

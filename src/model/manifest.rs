@@ -228,7 +228,7 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
         opset: Some(entry.opset),
         two_d: config.two_d,
         patch_size: config.patch_size,
-        input_channels: config.channels.len(),
+        input_channels: config.input_channels(),
         output_channels: output_channels(&config).map_err(|e| format!("{shown}: {e}"))?,
         operators: graph::OPERATORS,
     };

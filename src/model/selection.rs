@@ -108,8 +108,11 @@ pub(super) fn select(
                 continue;
             };
             if parts.iter().all(|(_, model)| fits(model)) {
-                let why =
-                    if passed_over.is_empty() { String::new() } else { join_reasons(&passed_over) };
+                let why = match (&passed_over[..], request.quality.or(request.variant)) {
+                    ([], Some(_)) => ", as asked".to_owned(),
+                    ([], None) => ", the best for it".to_owned(),
+                    (reasons, _) => format!(" because {}", reasons.join(", ")),
+                };
                 return selection(registry, mode, choice, &parts, &why);
             }
             passed_over.push(format!("{} does not fit", candidate.name()));
@@ -118,7 +121,7 @@ pub(super) fn select(
     }
     match smallest {
         Some((choice, parts)) => {
-            let why = format!("{}, so the smallest is tried", join_reasons(&passed_over));
+            let why = format!(" because {}, so the smallest is tried", passed_over.join(", "));
             selection(registry, mode, choice, &parts, &why)
         }
         None => Err(missing(mode, &choices)),
@@ -171,10 +174,6 @@ fn installed<'a>(
     candidate.parts.iter().map(|part| Some((part, registry.find(&part.model)?.clone()))).collect()
 }
 
-fn join_reasons(reasons: &[String]) -> String {
-    reasons.join(", ")
-}
-
 fn selection(
     registry: &Registry,
     mode: &Mode,
@@ -195,12 +194,7 @@ fn selection(
     let names = parts.iter().map(|(_, model)| &*model.name).collect::<Vec<_>>().join(" + ");
     let asked = [mode.name.clone(), choice.title()].join(" ");
     let grade_name = format!("{grade:?}").to_lowercase();
-    let mut why = format!("{names} (grade {grade_name}) answers mode {}", asked.trim_end());
-    if reason.is_empty() {
-        why += ": the best there is for it";
-    } else {
-        let _ = write!(why, " because {reason}");
-    }
+    let mut why = format!("{names} (grade {grade_name}) answers mode {}{reason}", asked.trim_end());
     if !rest.is_empty() {
         let total = table.labels.len();
         let _ = write!(why, "; it labels {} of the mode's {total} structures", labels.len());
@@ -243,27 +237,20 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
     Ok(subset)
 }
 
-/// Says which files the first of the models that would do needs, and where they go.
+/// Says which files the least that would do needs, and where they go.
 fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
-    let candidates: Vec<&Candidate> = choices.iter().flat_map(|choice| &choice.models).collect();
-    // The cheapest answer to add: one model, of the lowest quality.
-    let single = |candidate: &&&Candidate| candidate.parts.len() == 1;
-    let own: Vec<&Candidate> =
-        choices.iter().filter_map(|choice| choice.models.iter().find(|c| single(&c))).collect();
-    let first = own.last().or(candidates.last()).map(|c| c.name()).unwrap_or_default();
-    let others = join(
-        candidates
-            .iter()
-            .map(|c| c.name())
-            .filter(|n| *n != first)
-            .collect::<Vec<_>>()
-            .iter()
-            .map(String::as_str),
-    );
-    let or = if others.is_empty() { String::new() } else { format!(" (nor {others})") };
+    let names = || choices.iter().flat_map(|choice| &choice.models).map(Candidate::name);
+    // One model, of the lowest quality.
+    let single = |candidate: &&Candidate| candidate.parts.len() == 1;
+    let first = choices.iter().rev().find_map(|choice| choice.models.iter().find(single));
+    let first = first.map(Candidate::name);
+    let first = first.or_else(|| names().next()).unwrap_or_default();
+    let others: Vec<String> = names().filter(|name| *name != first).collect();
+    let nor =
+        if others.is_empty() { String::new() } else { format!(" (nor {})", others.join(", ")) };
     Error::Model {
         model: first.clone(),
-        found: format!("no weights for mode {} in this build{or}", mode.name),
+        found: format!("no weights for mode {} in this build{nor}", mode.name),
         expected: format!(
             "{first}.onnx and {first}.json in a folder given by --models-dir, or \
              models/{first}.onnx, config/3d_fullres/{first}.json and a line for {first} in \

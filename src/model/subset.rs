@@ -146,7 +146,7 @@ pub fn named(labels: &[Label], names: &[impl AsRef<str>]) -> Result<Vec<Label>> 
     Err(Error::Usage { what: "regions of interest".to_owned(), found, expected })
 }
 
-/// Up to four names that contain `name`, or are within a third of its letters of it.
+/// Up to four names that contain `name`, or are within a third of its letters of it (or two).
 fn near<'a>(labels: &'a [Label], name: &str) -> Vec<&'a str> {
     let lower = name.to_lowercase();
     let names = || labels.iter().map(|label| label.name.as_str());
@@ -157,7 +157,7 @@ fn near<'a>(labels: &'a [Label], name: &str) -> Vec<&'a str> {
     if !containing.is_empty() {
         return containing;
     }
-    let limit = (lower.chars().count() / 3).max(1);
+    let limit = (lower.chars().count() / 3).max(2);
     let mut ranked: Vec<(usize, &str)> = names()
         .map(|known| (distance(&lower, &known.to_lowercase()), known))
         .filter(|(changes, _)| *changes <= limit)

@@ -4,10 +4,11 @@ use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::plans::{self, Plan};
 use super::{Fold, Folds, Wrong, folds, postprocessing};
+use crate::Result;
 use crate::model::{ModelConfig, onnx, proto};
-use crate::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -79,11 +80,16 @@ impl Folder {
     /// `model_path` as the ONNX file.
     #[must_use]
     pub fn config_json(&self, model_path: &str) -> String {
-        let mut config = self.plan.config.clone();
-        config.insert("model_path".into(), model_path.into());
-        let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
-        text.push('\n');
-        text
+        super::pretty(&self.plan.config, model_path)
+    }
+
+    /// A name for the model, from the data set's and the configuration's.
+    #[must_use]
+    pub fn suggested_name(&self) -> String {
+        let name = self.plan.dataset_name.as_deref().unwrap_or("nnunet");
+        // `Dataset012_Liver`
+        let short = name.split_once('_').map_or(name, |(_, short)| short);
+        super::model_name(&format!("{short}_{}", self.configuration))
     }
 
     /// nnU-Net's configuration, for instance `3d_fullres`.
@@ -135,12 +141,11 @@ impl Folder {
         // `canonicalize` lets a folder be given as `.`.
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let start = match name.rsplit_once("__") {
-            Some((start, _)) => start.to_owned(),
-            None => {
-                let plans = self.plan.plans_name.as_deref().unwrap_or("nnUNetPlans");
-                format!("{}__{plans}", self.trainer)
-            }
+        let start = if let Some((start, _)) = name.rsplit_once("__") {
+            start.to_owned()
+        } else {
+            let plans = self.plan.plans_name.as_deref().unwrap_or("nnUNetPlans");
+            format!("{}__{plans}", self.trainer)
         };
         Some(path.with_file_name(format!("{start}__{previous}")))
     }
@@ -176,7 +181,11 @@ impl Folder {
                 n => hash.update(&buffer[..n]),
             }
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut text = String::new();
+        for byte in hash.finalize() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        Ok(text)
     }
 
     /// The network of a fold as an ONNX model: opset 17, `input` to `output`, batch and spatial

@@ -21,6 +21,8 @@
 //! ```
 
 mod checkpoint;
+mod convert;
+mod engine_ini;
 mod folder;
 mod folds;
 mod labels;
@@ -29,10 +31,14 @@ pub(crate) mod pickle;
 mod plans;
 mod postprocessing;
 
+pub use convert::{Converted, Difference, convert, model_name, verify};
+pub use engine_ini::EngineIni;
 pub use folder::Folder;
 pub use folds::{Fold, Folds};
+pub use postprocessing::read_pickle as read_postprocessing;
 
 use crate::Error;
+use serde_json::{Map, Value};
 use std::fmt;
 use std::path::Path;
 
@@ -65,4 +71,13 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, expected {}", self.found, self.expected)
     }
+}
+
+/// A configuration as the text of a file.
+fn pretty(config: &Map<String, Value>, model_path: &str) -> String {
+    let mut config = config.clone();
+    config.insert("model_path".into(), model_path.into());
+    let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
+    text.push('\n');
+    text
 }

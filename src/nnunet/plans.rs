@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) previous_stage: Option<String>,
     /// Name of the plans, as in folder names.
     pub(super) plans_name: Option<String>,
+    /// Name of the data set, such as `Dataset012_Liver`.
+    pub(super) dataset_name: Option<String>,
 }
 
 /// Reads a JSON file of nnU-Net. Python writes `NaN` and `Infinity`, which JSON lacks; they
@@ -86,7 +88,12 @@ pub(super) fn read(
     let mut config = Map::new();
     config.insert("configuration".into(), configuration.into());
     config.insert("patch_size".into(), json!(patch));
-    config.insert("target_spacing".into(), field(&resolved, "spacing")?.clone());
+    let spacing = field(&resolved, "spacing")?;
+    let numbers = spacing.as_array().is_some_and(|list| list.iter().all(Value::is_number));
+    if !numbers {
+        return Err(Wrong::new(format!("spacing {spacing}"), "a list of numbers"));
+    }
+    config.insert("target_spacing".into(), spacing.clone());
     normalization(plans, &resolved, image_channels, &mut config)?;
     reader(plans, &mut config)?;
     config.insert("transpose_forward".into(), transpose(plans)?);
@@ -101,6 +108,7 @@ pub(super) fn read(
     }
     let (class, arguments) = architecture(&resolved, rank)?;
     let one_hot = if previous_stage.is_some() { labels.foreground().len() } else { 0 };
+    let name = |field: &str| plans.get(field).and_then(Value::as_str).map(str::to_owned);
     Ok(Plan {
         config,
         class,
@@ -109,7 +117,8 @@ pub(super) fn read(
         input_channels: image_channels + one_hot,
         output_channels: labels.heads(),
         previous_stage,
-        plans_name: plans.get("plans_name").and_then(Value::as_str).map(str::to_owned),
+        plans_name: name("plans_name"),
+        dataset_name: name("dataset_name"),
     })
 }
 
@@ -252,10 +261,13 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
         if kind == "seg" && !cascade {
             continue;
         }
-        if function.is_some_and(|f| f != "resample_data_or_seg_to_shape") {
+        // PyTorch's interpolation is linear, with the nearest slice along a separate axis; the
+        // same as ours of order 1 but for labels, which only a cascade resamples.
+        let torch = function == Some("resample_torch_fornnunet") && kind != "seg";
+        if !torch && function.is_some_and(|f| f != "resample_data_or_seg_to_shape") {
             return Err(Wrong::new(
                 format!("{name} {}", function.unwrap_or_default()),
-                "resample_data_or_seg_to_shape",
+                "resample_data_or_seg_to_shape or, without a cascade, resample_torch_fornnunet",
             ));
         }
         let empty = Map::new();
@@ -263,6 +275,9 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
         let arguments = resolved.get(&key).and_then(Value::as_object).unwrap_or(&empty);
         // The function's own defaults, where the plans leave an argument out.
         let (mut order, mut order_z, mut separate) = (3, 0, Value::Bool(false));
+        if torch {
+            (order, separate) = (1, Value::Null);
+        }
         for (argument, value) in arguments {
             let refused = || Wrong::new(format!("{argument} {value} in {key}"), "the usual value");
             match argument.as_str() {
@@ -272,6 +287,10 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
                     separate = value.clone();
                 }
                 "is_seg" if *value == Value::Bool(kind == "seg") => {}
+                "mode" if torch && value == "linear" => {}
+                "aniso_axis_mode" if torch && value == "nearest-exact" => {}
+                // How the reference runs, not what it computes.
+                "device" | "num_threads" | "memefficient_seg_resampling" if torch => {}
                 "separate_z_anisotropy_threshold" if value.as_f64() == Some(3.0) => {}
                 _ => return Err(refused()),
             }

@@ -35,12 +35,13 @@ pub(super) fn find(folder: &Path) -> Result<Option<Value>> {
     Ok(None)
 }
 
-/// `postprocessing.pkl` is a pair: functions, and a dictionary of arguments for each.
+/// Reads nnU-Net's `postprocessing.pkl`, a pair of functions and a dictionary of arguments for
+/// each, as what `postprocessing.json` would hold. Nothing in the file is executed.
 ///
 /// # Errors
 ///
 /// [`Error::Model`](crate::Error::Model) if it is anything else.
-pub(super) fn read_pickle(path: &Path) -> Result<Value> {
+pub fn read_pickle(path: &Path) -> Result<Value> {
     let read = || {
         let failed = |error: std::io::Error| Wrong::new(error.to_string(), "a readable file");
         let size = fs::metadata(path).map_err(failed)?.len();

@@ -30,6 +30,11 @@ pub(super) fn walked_mut<T>(array: ArrayViewMut4<'_, T>, walk: Walk) -> ArrayVie
     array.permuted_axes([0, walk[0] + 1, walk[1] + 1, walk[2] + 1])
 }
 
+/// Reads finished planes (`[c, ...]` in the walk's order of axes), given the number of the first
+/// one held; returns the number of the first plane it still needs.
+pub(super) type Take<'a> =
+    dyn FnMut(ArrayView4<'_, f32>, usize, &mut Clock<'_>) -> Result<usize> + 'a;
+
 /// What runs over the tiles.
 pub(super) struct Pass<'a> {
     /// In the walk's order of axes.
@@ -41,16 +46,13 @@ pub(super) struct Pass<'a> {
     pub(super) mirrors: &'a [Vec<usize>],
 }
 
-/// Runs `engine` over all tiles of `image` (`[c, z, y, x]`).
-///
-/// `take` gets the finished planes held (`[c, ...]` in the walk's order of axes), the first
-/// one's number and the clock; it returns the number of the first plane it still needs.
+/// Runs `engine` over all tiles of `image` (`[c, z, y, x]`) and hands finished planes to `take`.
 pub(super) fn infer(
     image: &Array4<f32>,
     engine: &mut dyn Engine,
     pass: Pass<'_>,
     clock: &mut Clock<'_>,
-    take: &mut dyn FnMut(ArrayView4<'_, f32>, usize, &mut Clock<'_>) -> Result<usize>,
+    take: &mut Take<'_>,
 ) -> Result<()> {
     let Pass { tiling, weights, walk, mirrors } = pass;
     let mut patch = [0; 3];

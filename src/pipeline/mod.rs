@@ -7,6 +7,7 @@
 pub mod crop;
 pub mod label;
 pub mod normalize;
+pub mod postprocess;
 pub mod resample;
 pub mod stitch;
 pub mod tile;
@@ -121,7 +122,7 @@ pub fn segment_as_planned(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Segmentation> {
     let Case { mut channels, grid, previous } = case;
-    let mut clock = Clock::new(progress, (Stage::Crop, plan.crop_time));
+    let mut clock = Clock::new(progress, (Stage::Crop, plan.crop_time), plan.peak);
     let classes = engine.classes();
 
     clock.start(Stage::Normalize, channels.len())?;

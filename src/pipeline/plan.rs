@@ -112,9 +112,10 @@ pub fn plan(
 }
 
 impl Plan {
-    /// Whether labels fit one byte.
+    /// Whether labels are written as bytes: below 255, as in the reference, which takes two
+    /// bytes for label 255 already.
     pub(super) fn has_small_labels(&self, classes: usize) -> bool {
-        u8::try_from(self.decision.largest_label(classes)).is_ok()
+        self.decision.largest_label(classes) < u16::from(u8::MAX)
     }
 
     /// Bytes held at the largest moment.
@@ -191,7 +192,8 @@ fn check_fit(case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Result<D
     }
     let whole = |shape: (usize, usize, usize)| shape == grid.shape.into() && !images[0].is_empty();
     let previous = case.previous.as_ref().map(crate::volume::LabelMap::dim);
-    let wrong = images.iter().map(|c| c.dim()).chain(previous).find(|&shape| !whole(shape));
+    let wrong =
+        images.iter().map(ndarray::Array3::dim).chain(previous).find(|&shape| !whole(shape));
     if let Some(shape) = wrong {
         return Err(Error::Volume {
             found: format!("{shape:?} voxels"),

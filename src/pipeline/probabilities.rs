@@ -41,7 +41,7 @@ impl Evidence {
     }
 
     /// Writes `probabilities`, `f32` of shape `[class, z, y, x]` with the axes of the image as
-    /// stored, to a compressed NumPy archive (`.npz`).
+    /// stored, to a compressed archive of numpy (`.npz`).
     ///
     /// Classes exclude each other (softmax) or, for regions, do not (sigmoid). Outside the box
     /// of nonzero voxels everything is 0 but the background, which is 1.

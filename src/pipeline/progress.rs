@@ -1,5 +1,6 @@
 //! How far a run is, and how long each stage took.
 
+use super::Memory;
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ pub enum Stage {
     Infer,
     /// Logits back to the image's grid, decided voxel by voxel.
     Label,
+    /// Clean the label map up.
+    Postprocess,
     /// Write the file.
     Save,
 }
@@ -34,6 +37,7 @@ impl Stage {
             Self::Resample => "resample",
             Self::Infer => "infer",
             Self::Label => "label",
+            Self::Postprocess => "postprocess",
             Self::Save => "save",
         }
     }
@@ -48,6 +52,8 @@ pub struct Progress {
     pub done: usize,
     /// Units in all.
     pub total: usize,
+    /// What the run is expected to hold, once that is known.
+    pub memory: Option<Memory>,
 }
 
 /// Wall time per stage, in the order the stages ran.
@@ -60,6 +66,7 @@ pub(crate) struct Clock<'a> {
     /// Part of the running stage's time that belongs to another stage.
     aside: Vec<(Stage, Duration)>,
     timings: Timings,
+    memory: Memory,
 }
 
 impl<'a> Clock<'a> {
@@ -67,14 +74,16 @@ impl<'a> Clock<'a> {
     pub(crate) fn new(
         report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
         past: (Stage, Duration),
+        memory: Memory,
     ) -> Self {
-        Self { report, now: None, aside: Vec::new(), timings: vec![past] }
+        Self { report, now: None, aside: Vec::new(), timings: vec![past], memory }
     }
 
     /// Ends the running stage and begins `stage` of `total` units.
     pub(crate) fn start(&mut self, stage: Stage, total: usize) -> Result<()> {
         self.stop();
-        self.now = Some((Progress { stage, done: 0, total }, Instant::now()));
+        self.now =
+            Some((Progress { stage, done: 0, total, memory: Some(self.memory) }, Instant::now()));
         self.tell()
     }
 

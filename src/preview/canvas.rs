@@ -162,7 +162,9 @@ fn taps(n: usize, m: usize) -> Vec<Vec<(usize, f32)>> {
                 .filter(|&(_, weight)| weight > 0.0)
                 .collect();
             let sum: f32 = taps.iter().map(|&(_, weight)| weight).sum();
-            taps.iter_mut().for_each(|(_, weight)| *weight /= sum);
+            for (_, weight) in &mut taps {
+                *weight /= sum;
+            }
             taps
         })
         .collect()

@@ -33,8 +33,15 @@ const SLICE_HEIGHT: usize = 330;
 const SLICES_PER_ROW: usize = 3;
 const SLICE_ROWS: usize = 2;
 const GAP: usize = 12;
+/// Columns of a slice.
+const CELL: usize = (IMAGES_WIDTH - (SLICES_PER_ROW - 1) * GAP) / SLICES_PER_ROW;
+/// Rows of the text below a slice.
+const CAPTION: usize = 18;
+/// First row below the heading.
+const TOP: usize = GAP + 28;
 const LEGEND_ROW: usize = 18;
 const LEGEND_WIDTH: usize = 330;
+const LEGEND_COLUMNS: usize = 3;
 
 /// Values shown as black and as white, in Hounsfield units.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,83 +106,68 @@ fn draw_labels<T: Copy + Into<u16> + Sync>(
     let [depth, height, width] =
         [nz as f64 * spacing[0], ny as f64 * spacing[1], nx as f64 * spacing[2]];
 
-    let pixels =
+    // One scale for both views, so that structures stand at the same height in both.
+    let scale =
         ((IMAGES_WIDTH - GAP) as f64 / (width + height)).min(PROJECTION_HEIGHT as f64 / depth);
-    let edge = |mm: f64| ((mm * pixels).round() as usize).max(1);
-    let projections = project::project(ct, labels, spacing, &colors);
-    let coronal = projections.coronal(edge(width), edge(depth), Window::PROJECTION);
-    let sagittal = projections.sagittal(edge(height), edge(depth), Window::PROJECTION);
-    drop(projections);
+    let rays = project::project(ct, labels, spacing, &colors);
+    let views = [
+        (rays.coronal(pixels(width, scale), pixels(depth, scale), Window::PROJECTION), ["R", "L"]),
+        (
+            rays.sagittal(pixels(height, scale), pixels(depth, scale), Window::PROJECTION),
+            ["A", "P"],
+        ),
+    ];
+    drop(rays);
 
-    let cell = (IMAGES_WIDTH - (SLICES_PER_ROW - 1) * GAP) / SLICES_PER_ROW;
-    let pixels = (cell as f64 / width).min(SLICE_HEIGHT as f64 / height);
-    let slice_size = [width, height].map(|mm| ((mm * pixels).round() as usize).max(1));
+    let scale = (CELL as f64 / width).min(SLICE_HEIGHT as f64 / height);
+    let size = [pixels(width, scale), pixels(height, scale)];
     let shown = survey.slices(SLICES_PER_ROW * SLICE_ROWS);
-    let slice_rows = shown.len().div_ceil(SLICES_PER_ROW);
-
     let legend = legend(&survey.counts, names, &colors, grid.voxel_ml());
-    let top = GAP + 28;
-    let images_end = top + coronal.height() + slice_rows * (slice_size[1] + 18 + GAP) + GAP;
-    let rows = (images_end.max(640) - top - GAP) / LEGEND_ROW;
-    let legend_columns = legend.len().div_ceil(rows.max(1)).clamp(1, 3);
+
+    let below = TOP + views[0].0.height() + GAP;
+    let end = below + shown.len().div_ceil(SLICES_PER_ROW) * (size[1] + CAPTION + GAP);
+    let legend_rows = (end.max(TOP + 600) - TOP) / LEGEND_ROW;
+    let legend_columns = legend.len().div_ceil(legend_rows).clamp(1, LEGEND_COLUMNS);
+    let legend_rows = legend_rows.min(legend.len().div_ceil(legend_columns).max(1));
     let mut picture = Picture::new(
         IMAGES_WIDTH + 3 * GAP + legend_columns * LEGEND_WIDTH,
-        images_end.max(if legend.is_empty() {
-            0
-        } else {
-            top + GAP + LEGEND_ROW * legend.len().min(rows)
-        }),
+        end.max(TOP + legend_rows * LEGEND_ROW + GAP),
         BACKGROUND,
     );
-    picture.text(GAP, GAP, title, &FONT_10X20, BRIGHT);
-    let facts = format!(
-        "{}x{}x{} voxels, {:.2}x{:.2}x{:.2} mm",
-        grid.shape[2],
-        grid.shape[1],
-        grid.shape[0],
-        grid.spacing[2],
-        grid.spacing[1],
-        grid.spacing[0],
-    );
-    let right = picture.width().saturating_sub(GAP + text_width(&facts, &FONT_7X13));
-    if right > GAP + text_width(title, &FONT_10X20) {
-        picture.text(right, GAP + 4, &facts, &FONT_7X13, DIM);
-    }
+    write_heading(&mut picture, title, grid);
 
-    let margin = IMAGES_WIDTH.saturating_sub(GAP + coronal.width() + sagittal.width()) / 2;
-    let coronal_x = GAP + margin;
-    let sagittal_x = coronal_x + coronal.width() + GAP;
-    picture.paste(coronal_x, top, &coronal);
-    picture.paste(sagittal_x, top, &sagittal);
-    sides(&mut picture, (coronal_x, top), (coronal.width(), coronal.height()), ["R", "L"]);
-    sides(&mut picture, (sagittal_x, top), (sagittal.width(), sagittal.height()), ["A", "P"]);
-
-    for (k, &z) in shown.iter().enumerate() {
-        // A tick beside both projections says where the slice is.
-        let row =
-            top + (((nz - 1 - z) as f64 + 0.5) / nz as f64 * coronal.height() as f64) as usize;
-        for (x, width) in [(coronal_x, coronal.width()), (sagittal_x, sagittal.width())] {
-            picture.fill(x, row, 6.min(width), 1, BRIGHT);
-            picture.fill(x + width - 6.min(width), row, 6.min(width), 1, BRIGHT);
+    let mut x =
+        GAP + IMAGES_WIDTH.saturating_sub(views[0].0.width() + GAP + views[1].0.width()) / 2;
+    for (view, side_names) in &views {
+        picture.paste(x, TOP, view);
+        write_sides(&mut picture, (x, TOP), (view.width(), view.height()), *side_names);
+        // A tick at both edges says where each slice is.
+        let tick = 6.min(view.width());
+        for &z in &shown {
+            let row = (2 * (nz - 1 - z) + 1) * view.height() / (2 * nz);
+            picture.fill(x, TOP + row, tick, 1, BRIGHT);
+            picture.fill(x + view.width() - tick, TOP + row, tick, 1, BRIGHT);
         }
-        let (column, line) = (k % SLICES_PER_ROW, k / SLICES_PER_ROW);
-        let x = GAP + column * (cell + GAP) + (cell - slice_size[0]) / 2;
-        let y = top + coronal.height() + GAP + line * (slice_size[1] + 18 + GAP);
-        let slice = slice(
-            ct.index_axis(Axis(0), z),
-            labels.index_axis(Axis(0), z),
-            slice_size,
-            survey.window(),
-            &colors,
-        );
-        picture.paste(x, y, &slice);
-        sides(&mut picture, (x, y), (slice_size[0], slice_size[1]), ["R", "L"]);
+        x += view.width() + GAP;
+    }
+    for (k, &z) in shown.iter().enumerate() {
+        let (column, row) = (k % SLICES_PER_ROW, k / SLICES_PER_ROW);
+        let x = GAP + column * (CELL + GAP) + (CELL - size[0]) / 2;
+        let y = below + row * (size[1] + CAPTION + GAP);
+        let (ct, labels) = (ct.index_axis(Axis(0), z), labels.index_axis(Axis(0), z));
+        picture.paste(x, y, &slice(ct, labels, size, survey.window(), &colors));
+        write_sides(&mut picture, (x, y), (size[0], size[1]), ["R", "L"]);
         let mm = (nz - 1 - z) as f64 * spacing[0];
         let caption = format!("{mm:.0} mm from the top, {}", survey.window().name);
-        picture.text(x, y + slice_size[1] + 3, &caption, &FONT_7X13, DIM);
+        picture.text(x, y + size[1] + 3, &caption, &FONT_7X13, DIM);
     }
-    write_legend(&mut picture, &legend, (IMAGES_WIDTH + 2 * GAP, top), rows, legend_columns);
+    write_legend(&mut picture, &legend, legend_rows, legend_columns);
     picture
+}
+
+/// Pixels of an extent in millimetres, at least one.
+fn pixels(mm: f64, scale: f64) -> usize {
+    ((mm * scale).round() as usize).max(1)
 }
 
 /// What has to be known before drawing.
@@ -265,7 +257,7 @@ fn slice<T: Copy + Into<u16>>(
 }
 
 /// Writes which side of the patient is left and right in an image.
-fn sides(picture: &mut Picture, at: (usize, usize), size: (usize, usize), names: [&str; 2]) {
+fn write_sides(picture: &mut Picture, at: (usize, usize), size: (usize, usize), names: [&str; 2]) {
     let font: &MonoFont<'_> = &FONT_8X13_BOLD;
     if size.0 < 40 || size.1 < 20 {
         return;
@@ -328,26 +320,20 @@ fn legend(counts: &[u64], names: &[Label], colors: &[Rgb], voxel_ml: f64) -> Vec
         .collect()
 }
 
-fn write_legend(
-    picture: &mut Picture,
-    legend: &[Line],
-    (left, top): (usize, usize),
-    rows: usize,
-    columns: usize,
-) {
+fn write_legend(picture: &mut Picture, legend: &[Line], rows: usize, columns: usize) {
+    let left = IMAGES_WIDTH + 2 * GAP;
     if legend.is_empty() {
-        picture.text(left, top, "no structure found", &FONT_7X13, DIM);
+        picture.text(left, TOP, "no structure found", &FONT_7X13, DIM);
     }
-    let space = rows.max(1) * columns;
+    let space = rows * columns;
     // The last place says how many had none.
     let shown = if legend.len() > space { space - 1 } else { legend.len() };
-    let place =
-        |k: usize| (left + k / rows.max(1) * LEGEND_WIDTH, top + k % rows.max(1) * LEGEND_ROW);
+    let place = |k: usize| (left + k / rows * LEGEND_WIDTH, TOP + k % rows * LEGEND_ROW);
     for (k, line) in legend[..shown].iter().enumerate() {
         let (x, y) = place(k);
         picture.fill(x, y, 13, 13, line.color);
         let volume_x = x + LEGEND_WIDTH - 2 * GAP - text_width(&line.volume, &FONT_7X13);
-        let most = (volume_x - x - 22) / 7;
+        let most = volume_x.saturating_sub(x + 22) / 7;
         let name: String = line.name.chars().take(most).collect();
         picture.text(x + 20, y, &name, &FONT_7X13, BRIGHT);
         picture.text(volume_x, y, &line.volume, &FONT_7X13, DIM);
@@ -356,6 +342,18 @@ fn write_legend(
         let (x, y) = place(shown);
         let rest = format!("and {} more", legend.len() - shown);
         picture.text(x + 20, y, &rest, &FONT_7X13, DIM);
+    }
+}
+
+/// Writes the title and, where there is room, the size of the scan.
+fn write_heading(picture: &mut Picture, title: &str, grid: &Grid) {
+    picture.text(GAP, GAP, title, &FONT_10X20, BRIGHT);
+    let [z, y, x] = grid.shape;
+    let [dz, dy, dx] = grid.spacing;
+    let facts = format!("{x}x{y}x{z} voxels, {dx:.2}x{dy:.2}x{dz:.2} mm");
+    let left = picture.width().saturating_sub(GAP + text_width(&facts, &FONT_7X13));
+    if left > 2 * GAP + text_width(title, &FONT_10X20) {
+        picture.text(left, GAP + 4, &facts, &FONT_7X13, DIM);
     }
 }
 

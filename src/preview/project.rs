@@ -2,11 +2,11 @@
 
 use super::canvas::{Picture, Plane, Rgb};
 use super::{Window, blend};
-use ndarray::parallel::prelude::*;
 use ndarray::{ArrayView3, Axis};
+use rayon::prelude::*;
 
 /// A structure lets this part of what is behind its surface through.
-const TRANSLUCENCY: f32 = 0.5;
+const TRANSLUCENCY: f32 = 0.4;
 
 /// What a ray has met so far.
 #[derive(Clone, Copy)]

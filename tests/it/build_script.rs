@@ -31,8 +31,8 @@ struct Package(TempDir);
 impl Package {
     fn new() -> Self {
         let package = Self(tempfile::tempdir().expect("temporary folder"));
-        package
-            .onnx(registry::find("selftest").expect("self-test model").onnx().expect("embedded"));
+        let selftest = registry::find("selftest").expect("self-test model");
+        package.onnx(&selftest.onnx().expect("embedded"));
         package.write("config/3d_fullres/knee.json", CONFIG);
         package
     }
@@ -185,7 +185,7 @@ fn broken_networks_are_refused() {
 fn files_that_do_not_belong_together_are_refused() {
     let whole = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
     let config = "config/3d_fullres/knee.json";
-    let manifest = |from: &str, to: &str| line(whole).replace(from, to);
+    let manifest = |from: &str, to: &str| line(&whole).replace(from, to);
     // (claim, file, content or none to remove it, part of the message)
     let cases = [
         ("no manifest line", "models/MANIFEST.toml", Some(String::new()), "[[model]]"),
@@ -234,7 +234,7 @@ fn files_that_do_not_belong_together_are_refused() {
             "SHA-256",
         ),
         ("opset", "models/MANIFEST.toml", Some(manifest("= 17", "= 16")), "opset 17 in the graph"),
-        ("twice", "models/MANIFEST.toml", Some(line(whole) + &line(whole)), "listed twice"),
+        ("twice", "models/MANIFEST.toml", Some(line(&whole) + &line(&whole)), "listed twice"),
         ("name", "models/MANIFEST.toml", Some(manifest("\"knee\"", "\"Knee\"")), "lowercase"),
         (
             "other file",

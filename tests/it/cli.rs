@@ -169,9 +169,14 @@ fn mode_without_weights_says_which_file_goes_where() {
     let folder = tempfile::tempdir().expect("folder");
     let output = folder.path().join("seg.nii.gz");
     let mut command = program();
-    command.arg("-i").arg(scan()).arg("-o").arg(&output).args(["--mode", "limb"]);
+    command.arg("-i").arg(scan()).arg("-o").arg(&output).args([
+        "--mode",
+        "headneck",
+        "--variant",
+        "30",
+    ]);
     let message = fails(&mut command, 4, &output);
-    assert!(message.contains("models/limb.onnx"), "{message}");
+    assert!(message.contains("models/headneck_30.onnx"), "{message}");
 }
 
 #[test]

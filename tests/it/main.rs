@@ -4,8 +4,11 @@ mod build_script;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+mod cortical;
 mod cpu;
 mod engines;
+#[cfg(feature = "cli")]
+mod folders;
 mod golden;
 #[cfg(feature = "reference")]
 mod gpu;
@@ -13,7 +16,10 @@ mod io;
 mod labels;
 mod models;
 mod nifti_files;
+mod nnunet;
+mod postprocess;
 mod preview;
 mod resample;
 mod stages;
 mod streaming;
+mod tricky;

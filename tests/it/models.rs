@@ -1,5 +1,6 @@
 //! Which models answer a mode, with models put into a folder at run time.
 
+use fastnnunet::model::graph;
 use fastnnunet::model::registry::{self, Registry};
 use fastnnunet::model::{LabelSubset, Model, Request, Selection};
 use fastnnunet::volume::LabelMap;
@@ -13,6 +14,17 @@ use tempfile::TempDir;
 /// The self-test network: one input channel, four outputs.
 fn network() -> Cow<'static, [u8]> {
     registry::find("selftest").expect("self-test model").onnx().expect("embedded")
+}
+
+/// The network with the last axis of its input fixed.
+fn with_last_axis(edge: i64) -> Vec<u8> {
+    use prost::Message as _;
+    let mut model = graph::parse(network().into_owned().into()).expect("an ONNX model");
+    let input = &mut model.graph.as_mut().expect("a graph").input[0];
+    let tensor = input.r#type.as_mut().and_then(|t| t.tensor_type.as_mut()).expect("a tensor");
+    let axis = tensor.shape.as_mut().and_then(|shape| shape.dim.last_mut()).expect("axes");
+    axis.dim_value = Some(edge);
+    model.encode_to_vec()
 }
 
 /// `FastnnUNet`'s own fields, and `extra`.
@@ -86,7 +98,8 @@ fn a_folder_adds_models_and_they_run() {
     let facts = model.facts().expect("a good network");
     assert_eq!((facts.input_channels, facts.output_channels, facts.opset), (1, 4, 17));
     assert_eq!(facts, registry::find("selftest").expect("same").facts().expect("embedded"));
-    let engine = infer::open(model, [16, 24, 24], infer::Device::Cpu).expect("it opens");
+    let engine =
+        infer::open(model, [16, 24, 24], &infer::EngineOptions::default()).expect("it opens");
     assert_eq!(engine.output_channels(), 4);
 
     let selection = select(&registry, "limb", &|_| true).expect("installed");
@@ -147,32 +160,49 @@ fn the_best_that_is_installed_and_fits_is_chosen() {
     assert_eq!(names(&registry.select(&asked, &|_| true).expect("installed")), ["bone_medium"]);
 }
 
+/// Mode, quality, variant, exit code and parts of the message.
+type Refusal =
+    (&'static str, Option<&'static str>, Option<&'static str>, u8, &'static [&'static str]);
+
 #[test]
 fn requests_that_cannot_be_answered_say_what_would() {
-    let registry = Folder::new().registry();
-    let only_selftest = |request: Request<'_>| {
-        registry.select(&request, &|_| true).expect_err("not installed").to_string()
-    };
-    let request = |mode, quality, variant| Request { mode, quality, variant };
-    // (request, exit code, parts of the message)
-    let cases: [(Request<'_>, u8, &[&str]); 6] = [
-        (request("knee", None, None), 2, &["knee", "bone, chest, abdomen, headneck"]),
-        (request("bone", Some("best"), None), 2, &["low, medium, high"]),
-        (request("chest", Some("low"), None), 2, &["no quality for this mode"]),
-        (request("headneck", None, Some("10")), 2, &["one of 9, 30"]),
-        (
-            request("headneck", None, Some("30")),
-            4,
-            &["headneck_30.onnx", "--models-dir", "convert"],
-        ),
-        (request("abdomen", None, Some("extended")), 4, &["models/abdomen_extended.onnx"]),
+    let folder = Folder::new();
+    folder.write(
+        "modes.json",
+        r#"{"modes": [
+            {"name": "knee", "summary": "Knees", "choices": [
+                {"quality": "low", "labels": "limb", "models": ["knee_low"]},
+                {"quality": "high", "labels": "limb", "models": [{"parts": ["a", "b"]}, "knee_high"]}
+            ]},
+            {"name": "hip", "summary": "Hips", "choices": [
+                {"variant": "9", "labels": "limb", "models": ["hip_9"]},
+                {"variant": "30", "labels": "limb", "models": ["hip_30"]}
+            ]},
+            {"name": "toe", "summary": "Toes", "choices": [{"labels": "limb", "models": ["toe"]}]}
+        ]}"#,
+    );
+    folder.model("hip_30", json(r#", "regions_class_order": [1, 2, 3, 4]"#));
+    let registry = folder.registry();
+    let cases: [Refusal; 8] = [
+        ("elbow", None, None, 2, &["elbow", "bone, chest, abdomen, headneck", "knee"]),
+        ("knee", Some("best"), None, 2, &["low, high"]),
+        ("toe", Some("low"), None, 2, &["no quality for this mode"]),
+        ("hip", None, Some("10"), 2, &["one of 9, 30"]),
+        ("knee", None, None, 4, &["model knee_low", "nor a + b, knee_high", "--models-dir"]),
+        ("knee", Some("high"), None, 4, &["models/knee_high.onnx", "convert"]),
+        // The other variant is installed, but a default is not replaced.
+        ("hip", None, None, 4, &["hip_9.onnx"]),
+        ("hip", None, Some("9"), 4, &["hip_9.json"]),
     ];
-    for (request, code, parts) in cases {
-        let Err(error) = registry.select(&request, &|_| true) else { continue };
-        assert_eq!(error.exit_code(), code, "{error}");
-        let message = only_selftest(request);
+    for (mode, quality, variant, code, parts) in cases {
+        let request = Request { mode, quality, variant };
+        let error = registry.select(&request, &|_| true).expect_err("nothing answers");
+        let message = error.to_string();
+        assert_eq!(error.exit_code(), code, "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
+    let other = Request { mode: "hip", quality: None, variant: Some("30") };
+    assert_eq!(names(&registry.select(&other, &|_| true).expect("installed")), ["hip_30"]);
 }
 
 #[test]
@@ -246,11 +276,13 @@ fn a_cascade_finds_its_first_stage() {
     assert_eq!(stage("nowhere").expect_err("no such stage").exit_code(), 4);
 }
 
+/// Claim, files with their content, and part of the message.
+type BadFolder<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+
 #[test]
 fn bad_folders_name_the_file() {
     let good = labels(["femur_left", "x", "y"]);
-    // (claim, files, part of the message)
-    let cases: [(&str, &[(&str, &str)], &str); 9] = [
+    let cases: [BadFolder<'_>; 9] = [
         ("no configuration", &[("knee.onnx", "x")], "knee.json"),
         (
             "two configurations",
@@ -305,7 +337,6 @@ fn a_model_from_two_files_is_checked_whole() {
     assert_eq!(model.onnx().expect("readable"), network());
     // (claim, configuration, part of the message)
     let cases = [
-        ("other patch", json("").replace("[16, 24, 24]", "[16, 24, 32]"), "32"),
         ("labels", json(r#", "labels": [{"id": 1, "name": "a"}]"#), "4 output channels"),
         (
             "channels",
@@ -317,6 +348,12 @@ fn a_model_from_two_files_is_checked_whole() {
         let error = Model::from_files(&onnx, &folder.write("b.json", config)).expect_err(claim);
         assert_eq!(error.exit_code(), 4, "{claim}");
         assert!(error.to_string().contains(part), "{claim}: {error}");
+    }
+    // Axes may be open, as they are here, or fixed; then they are the patch.
+    for (edge, fits) in [(24, true), (32, false)] {
+        let fixed = folder.write("fixed.onnx", with_last_axis(edge));
+        let model = Model::from_files(&fixed, &folder.write("a.json", json("")));
+        assert_eq!(model.is_ok(), fits, "{model:?}");
     }
     let json = folder.write("c.json", json(""));
     for bytes in [&b""[..], b"<html>", &network()[..5000]] {
@@ -336,6 +373,7 @@ fn a_users_model_does_not_run_the_programs_code_of_the_same_name() {
     let registry = folder.registry();
     let model = registry.find("selftest").expect("from the folder");
     assert!(!model.is_embedded());
-    let error = infer::open(model, [16, 24, 24], infer::Device::Reference).err().expect("no code");
+    let reference = infer::EngineOptions { device: infer::Device::Reference, ..Default::default() };
+    let error = infer::open(model, [16, 24, 24], &reference).err().expect("no code");
     assert_eq!(error.exit_code(), 5, "{error}");
 }

@@ -24,7 +24,7 @@ impl Toy {
 }
 
 impl Engine for Toy {
-    fn device(&self) -> &str {
+    fn device(&self) -> &'static str {
         "toy"
     }
 

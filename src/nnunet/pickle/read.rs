@@ -26,7 +26,7 @@ impl Pickle {
         *self.value(id) == Value::None
     }
 
-    /// An integer, NumPy's included.
+    /// An integer, also one of `numpy`.
     pub(crate) fn int(&self, id: Id) -> Option<i64> {
         match self.value(id) {
             Value::Int(n) => Some(*n),
@@ -116,7 +116,7 @@ impl Pickle {
         }
     }
 
-    /// A NumPy scalar: `numpy.core.multiarray.scalar(dtype('f8', ...), bytes)`.
+    /// A scalar: `numpy.core.multiarray.scalar(dtype('f8', ...), bytes)`.
     fn numpy(&self, id: Id) -> Option<Number> {
         let ((module, name), arguments) = self.call(id)?;
         let scalar = matches!(module, "numpy.core.multiarray" | "numpy._core.multiarray");

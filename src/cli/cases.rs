@@ -1,0 +1,158 @@
+//! From the paths a user gave to the cases there are: which images, and which output.
+
+use super::args::PredictArgs;
+use fastnnunet::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// One case to segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CaseFiles {
+    /// Name of the case.
+    pub(crate) name: String,
+    /// Its images, in channel order.
+    pub(crate) images: Vec<PathBuf>,
+    /// Label map to write.
+    pub(crate) output: PathBuf,
+    /// Overview to draw.
+    pub(crate) preview: Option<PathBuf>,
+}
+
+impl CaseFiles {
+    /// Where probabilities go: beside the label map, under its name.
+    pub(crate) fn probabilities(&self) -> PathBuf {
+        let name = self.output.file_name().unwrap_or_default().to_string_lossy();
+        self.output.with_file_name(format!("{}.npz", stem(&name)))
+    }
+}
+
+/// The cases of a run.
+#[derive(Debug)]
+pub(crate) struct Cases {
+    pub(crate) list: Vec<CaseFiles>,
+    /// Whether the input is a folder: a bad case then does not end the run.
+    pub(crate) batch: bool,
+}
+
+impl Cases {
+    /// `what` names the mode or model in default names of outputs.
+    pub(crate) fn find(args: &PredictArgs, what: &str) -> Result<Self> {
+        match &args.input[..] {
+            [folder] if folder.is_dir() => Self::in_folder(folder, args, what),
+            images => {
+                let name = case_name(images.first().map_or(Path::new(""), PathBuf::as_path));
+                let output = args
+                    .output
+                    .clone()
+                    .unwrap_or_else(|| Path::new("results").join(format!("{name}_{what}.nii.gz")));
+                let (images, preview) = (images.to_vec(), args.preview.clone());
+                Ok(Self { list: vec![CaseFiles { name, images, output, preview }], batch: false })
+            }
+        }
+    }
+
+    fn in_folder(folder: &Path, args: &PredictArgs, what: &str) -> Result<Self> {
+        let read = |source| Error::Read { path: folder.to_path_buf(), source };
+        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).map_err(read)? {
+            let path = entry.map_err(read)?.path();
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // What differs from its stem by more than `.gz` is NIfTI.
+            let bare = file.len() - stem(&file).len();
+            if file.starts_with('.') || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
+                continue;
+            }
+            files.insert(stem(&file).to_owned(), path);
+        }
+        if files.is_empty() {
+            return Err(Error::Input {
+                path: folder.to_path_buf(),
+                found: "no .nii or .nii.gz file".into(),
+                expected: "at least one CT volume".into(),
+            });
+        }
+        let outputs = args.output.clone().unwrap_or_else(|| PathBuf::from("results"));
+        if outputs.is_file() {
+            return Err(Error::Usage {
+                what: "--output".into(),
+                found: format!("the file {}", outputs.display()),
+                expected: "a folder, as the input is one".into(),
+            });
+        }
+        let list = grouped(files).into_iter().map(|(name, images)| {
+            let file = if args.output.is_some() { name.clone() } else { format!("{name}_{what}") };
+            CaseFiles {
+                output: outputs.join(format!("{file}.nii.gz")),
+                preview: args.preview.as_ref().map(|to| to.join(format!("{file}.png"))),
+                name,
+                images,
+            }
+        });
+        Ok(Self { list: list.collect(), batch: true })
+    }
+}
+
+/// Joins `CASE_0000`, `CASE_0001` and so on, which are nnU-Net's names for the channels of a
+/// case; files that are not numbered from 0 without a gap are cases of their own.
+fn grouped(files: BTreeMap<String, PathBuf>) -> BTreeMap<String, Vec<PathBuf>> {
+    let numbered = |case: &str, n: usize| files.get(&format!("{case}_{n:04}"));
+    let mut cases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (stem, path) in &files {
+        let in_order = channel_of(stem)
+            .filter(|(case, n)| (0..usize::from(*n)).all(|k| numbered(case, k).is_some()));
+        let name = in_order.map_or(stem.as_str(), |(case, _)| case);
+        cases.entry(name.to_owned()).or_default().push(path.clone());
+    }
+    cases
+}
+
+/// `CASE` and the channel of nnU-Net's `CASE_0000`.
+fn channel_of(stem: &str) -> Option<(&str, u16)> {
+    let (case, digits) = stem.rsplit_once('_')?;
+    let channel = digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit());
+    (channel && !case.is_empty()).then(|| digits.parse().ok().map(|n| (case, n)))?
+}
+
+/// File name without its NIfTI ending.
+fn stem(name: &str) -> &str {
+    let cut = |name: &str, ending: &str| {
+        let at = name.len().checked_sub(ending.len())?;
+        let (start, end) = (name.get(..at)?, name.get(at..)?);
+        end.eq_ignore_ascii_case(ending).then_some(start.len())
+    };
+    let end = cut(name, ".gz").unwrap_or(name.len());
+    let name = &name[..end];
+    &name[..cut(name, ".nii").unwrap_or(name.len())]
+}
+
+fn case_name(input: &Path) -> String {
+    let name = input.file_name().unwrap_or_default().to_string_lossy();
+    let stem = stem(&name);
+    stem.strip_suffix("_0000").filter(|case| !case.is_empty()).unwrap_or(stem).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_is_the_name_without_ending_and_channel() {
+        for name in ["a/CT.nii.gz", "CT.nii", "CT.gz", "CT", "CT.NII.GZ", "CT_0000.nii.gz"] {
+            assert_eq!(case_name(Path::new(name)), "CT", "{name}");
+        }
+        assert_eq!(case_name(Path::new("p.01.nii.gz")), "p.01");
+        assert_eq!(case_name(Path::new("scan_2024.nii.gz")), "scan_2024");
+        assert_eq!(case_name(Path::new("_0000.nii.gz")), "_0000");
+    }
+
+    #[test]
+    fn channels_are_joined_only_where_they_are_numbered_from_0() {
+        let names = ["a_0000", "a_0001", "b_0000", "scan_2024", "scan_2025", "c", "d_0001"];
+        let files = names.iter().map(|n| ((*n).to_owned(), PathBuf::from(n))).collect();
+        let cases: Vec<(String, usize)> =
+            grouped(files).into_iter().map(|(name, images)| (name, images.len())).collect();
+        let expected =
+            [("a", 2), ("b", 1), ("c", 1), ("d_0001", 1), ("scan_2024", 1), ("scan_2025", 1)];
+        assert_eq!(cases, expected.map(|(name, count)| (name.to_owned(), count)));
+    }
+}

@@ -1,0 +1,112 @@
+//! Turns a trained folder, or the settings of FastnnUNet's engine, into this program's files.
+
+use super::args::ConvertArgs;
+use fastnnunet::nnunet::{self, EngineIni, Folder, Folds};
+use fastnnunet::{Error, Result};
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Logits of the two networks may differ by this fraction of the largest.
+const TOLERANCE: f32 = 1e-4;
+
+pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
+    if args.source.is_file() { settings(args) } else { folder(args) }
+}
+
+fn folder(args: &ConvertArgs) -> Result<()> {
+    let folds: Folds = args.fold.as_deref().unwrap_or("auto").parse()?;
+    if matches!(&folds, Folds::List(list) if list.len() != 1) {
+        return Err(Error::Usage {
+            what: "--fold".into(),
+            found: args.fold.clone().unwrap_or_default(),
+            expected: "one fold".into(),
+        });
+    }
+    let folder = Folder::open(&args.source, &folds, args.checkpoint.as_deref())?;
+    let name = match &args.name {
+        Some(name) => checked(name)?,
+        None => folder.suggested_name(),
+    };
+    let written = nnunet::convert(&folder, 0, &args.output, &name, args.overwrite)?;
+    let mut text = String::new();
+    let fold = folder.folds()[0];
+    let _ = writeln!(
+        text,
+        "model    {name}: {} of {}, fold {fold}",
+        folder.configuration(),
+        folder.trainer()
+    );
+    let megabytes = written.onnx_bytes as f64 / f64::from(1 << 20);
+    let _ = writeln!(text, "network  {} ({megabytes:.1} MiB)", written.onnx.display());
+    let _ = writeln!(text, "config   {}", written.json.display());
+    print!("{text}");
+    if args.verify {
+        verify(&folder, &written.onnx)?;
+    }
+    Ok(())
+}
+
+fn verify(folder: &Folder, onnx: &Path) -> Result<()> {
+    let found = nnunet::verify(folder, 0, onnx)?;
+    let [z, y, x] = found.patch;
+    println!(
+        "verify   patch {z}x{y}x{x}: largest difference {:.1e} of logits up to {:.3}, same label \
+         in {:.4} % of voxels",
+        found.largest,
+        found.scale,
+        100.0 * found.same_labels
+    );
+    if found.largest <= TOLERANCE * found.scale {
+        return Ok(());
+    }
+    Err(Error::Model {
+        model: onnx.display().to_string(),
+        found: format!("logits that differ by {} from the folder's", found.largest),
+        expected: format!("at most {TOLERANCE} of the largest, {}", found.scale),
+    })
+}
+
+fn settings(args: &ConvertArgs) -> Result<()> {
+    let refused = |option: &str| Error::Usage {
+        what: option.into(),
+        found: args.source.display().to_string(),
+        expected: "a trained folder".into(),
+    };
+    if args.verify {
+        return Err(refused("--verify"));
+    }
+    if args.fold.is_some() || args.checkpoint.is_some() {
+        return Err(refused("--fold and --checkpoint"));
+    }
+    let ini = EngineIni::read(&args.source)?;
+    let name = if let Some(name) = &args.name {
+        checked(name)?
+    } else {
+        let file = ini.model_file.as_deref().map_or(args.source.as_path(), Path::new);
+        nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy())
+    };
+    let path = ini.write(&args.output, &name, args.overwrite)?;
+    println!("config   {}", path.display());
+    if let Some(file) = &ini.model_file {
+        println!("network  {file}, to be put beside it as {name}.onnx");
+    }
+    if let Some(classes) = ini.classes {
+        println!("labels   none named; the network has {classes} outputs");
+    }
+    if !ini.unused.is_empty() {
+        println!("unused   {}", ini.unused.join(", "));
+    }
+    Ok(())
+}
+
+/// A name the build and `--models-dir` take.
+fn checked(name: &str) -> Result<String> {
+    if nnunet::model_name(name) == name {
+        return Ok(name.to_owned());
+    }
+    Err(Error::Usage {
+        what: "--name".into(),
+        found: name.to_owned(),
+        expected: "lowercase letters, digits and _, starting with a letter".into(),
+    })
+}

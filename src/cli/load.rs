@@ -1,0 +1,139 @@
+//! The images of a case, and what a cascade refines.
+
+use super::cases::CaseFiles;
+use fastnnunet::io::{self, Limits, SourceHeader};
+use fastnnunet::model::Reader;
+use fastnnunet::pipeline::Case;
+use fastnnunet::volume::LabelMap;
+use fastnnunet::{Error, Result};
+use ndarray::Array3;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A case in memory.
+pub(crate) struct Loaded {
+    pub(crate) case: Case,
+    /// Of the first image; the label map gets its geometry.
+    pub(crate) header: SourceHeader,
+    pub(crate) warnings: Vec<String>,
+    /// Of each image, if asked for.
+    pub(crate) sha256: Option<Vec<String>>,
+    pub(crate) time: Duration,
+}
+
+/// What to read, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Loader {
+    pub(crate) reader: Option<Reader>,
+    pub(crate) limits: Limits,
+    /// A label map, or a folder of label maps named like the cases.
+    pub(crate) previous: Option<PathBuf>,
+    pub(crate) digests: bool,
+}
+
+impl Loader {
+    pub(crate) fn load(&self, files: &CaseFiles) -> Result<Loaded> {
+        let started = Instant::now();
+        let mut scans = Vec::new();
+        let mut sha256 = self.digests.then(Vec::new);
+        for image in &files.images {
+            let (scan, digest) = rayon::join(
+                || io::load_as(image, self.reader, self.limits),
+                || self.digests.then(|| digest(image)).transpose(),
+            );
+            scans.push(scan?);
+            if let (Some(list), Some(digest)) = (&mut sha256, digest?) {
+                list.push(digest);
+            }
+        }
+        let mut scans = scans.into_iter().zip(&files.images);
+        let Some((first, _)) = scans.next() else {
+            return Err(Error::Usage {
+                what: "--input".into(),
+                found: "nothing".into(),
+                expected: "a CT volume".into(),
+            });
+        };
+        let grid = first.volume.grid;
+        let (mut channels, mut warnings) = (vec![first.volume.data], first.warnings);
+        for (scan, path) in scans {
+            let other = &scan.volume.grid;
+            let spacing = grid.spacing.iter().zip(&other.spacing);
+            if other.shape != grid.shape || spacing.clone().any(|(a, b)| (a - b).abs() > 1e-4 * a) {
+                return Err(Error::Input {
+                    path: path.clone(),
+                    found: format!("{:?} voxels of {:?} mm", other.shape, other.spacing),
+                    expected: format!(
+                        "{:?} voxels of {:?} mm, as the first image",
+                        grid.shape, grid.spacing
+                    ),
+                });
+            }
+            if other.affine != grid.affine {
+                warnings.push(format!(
+                    "{} lies elsewhere than the first image, whose place is used",
+                    path.display()
+                ));
+            }
+            channels.push(scan.volume.data);
+        }
+        let previous = match &self.previous {
+            None => None,
+            Some(path) => Some(self.labels(path, &files.name, grid.shape)?),
+        };
+        let case = Case { channels, grid, previous };
+        Ok(Loaded { case, header: first.header, warnings, sha256, time: started.elapsed() })
+    }
+
+    /// Labels of the previous stage for a case.
+    fn labels(&self, path: &Path, case: &str, shape: [usize; 3]) -> Result<LabelMap> {
+        let in_folder = ["nii.gz", "nii"].map(|ending| path.join(format!("{case}.{ending}")));
+        let file = match in_folder.iter().find(|file| file.is_file()) {
+            Some(found) => found,
+            None if path.is_dir() => &in_folder[0],
+            None => path,
+        };
+        let labels: Array3<f32> = io::load_as(file, self.reader, self.limits)?.volume.data;
+        let wrong = |found: String, expected: String| Error::Input {
+            path: file.to_path_buf(),
+            found,
+            expected,
+        };
+        if labels.shape() != shape {
+            return Err(wrong(
+                format!("{:?} voxels", labels.shape()),
+                format!("{shape:?} voxels, as the image"),
+            ));
+        }
+        let largest = labels.iter().copied().fold(0.0, f32::max);
+        if labels.iter().any(|&v| v < 0.0 || v.fract() != 0.0) || largest > f32::from(u16::MAX) {
+            return Err(wrong("numbers that are no labels".into(), "whole numbers from 0".into()));
+        }
+        Ok(if largest <= 255.0 {
+            LabelMap::U8(labels.mapv(|v| v as u8))
+        } else {
+            LabelMap::U16(labels.mapv(|v| v as u16))
+        })
+    }
+}
+
+/// SHA-256 of a file, lowercase hexadecimal.
+fn digest(path: &Path) -> Result<String> {
+    let read = |source| Error::Read { path: path.to_path_buf(), source };
+    let mut file = std::fs::File::open(path).map_err(read)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer).map_err(read)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(hasher.finalize().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}

@@ -1,0 +1,168 @@
+//! The grid that nibabel, and with it two of nnU-Net's readers, takes from a header.
+//!
+//! Spacing is `pixdim` as it stands. The affine is the coded sform, else the coded qform, else
+//! one about the image's center with x reversed. It need not be orthogonal.
+
+use super::failure::Failure;
+use super::geometry::{self, Geometry};
+use super::header::{Header, SourceHeader};
+use crate::volume::{Affine, Grid};
+
+/// nibabel scales no values where the slope is zero or not finite.
+pub(super) fn unscaled(header: &mut Header) {
+    if header.slope_is_void {
+        (header.encoding.slope, header.encoding.intercept) = (1.0, 0.0);
+    }
+}
+
+/// Finds the grid of an image of `shape` `[z, y, x]`; `turned` says that it will be brought
+/// to the closest right, anterior, superior axes, which takes spacing from the affine if an
+/// axis moves.
+pub(super) fn resolve(
+    header: &SourceHeader,
+    shape: [usize; 3],
+    turned: bool,
+) -> Result<Geometry, Failure> {
+    let steps = [header.pixdim[1], header.pixdim[2], header.pixdim[3]].map(f64::abs);
+    if let Some(axis) = steps.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
+        return Err(Failure::unusable(
+            format!("a voxel spacing of {} along axis {}", header.pixdim[axis + 1], axis + 1),
+            "finite spacings above 0",
+        ));
+    }
+    let rows = affine(header, steps, shape)?;
+    let mut spacing = steps;
+    let mut warnings = Vec::new();
+    let mut rows = rows;
+    if turned {
+        let lengths: [f64; 3] =
+            std::array::from_fn(|c| (0..3).map(|r| rows[r][c] * rows[r][c]).sum::<f64>().sqrt());
+        if lengths.iter().any(|&length| length < f64::from(f32::MIN_POSITIVE)) {
+            return Err(Failure::unusable("an affine with an axis of length 0", "three axes"));
+        }
+        let axes = closest(&rows, lengths);
+        let moves = (0..3).any(|c| axes[c] != (c, false));
+        if moves {
+            spacing = lengths;
+        }
+        // What the orientation is decided from: exactly the axes nibabel chose.
+        for (c, &(world, against)) in axes.iter().enumerate() {
+            for (r, row) in rows.iter_mut().enumerate() {
+                let sign = if against { -1.0 } else { 1.0 };
+                row[c] = if r == world { sign * lengths[c] } else { 0.0 };
+            }
+        }
+        if header.sform_code <= 0 && header.qform_code <= 0 {
+            warnings.push("the orientation is unknown: x is taken as running left".to_owned());
+        }
+    }
+    let [x, y, z] = spacing;
+    Ok(Geometry { grid: Grid { shape, spacing: [z, y, x], affine: Affine(rows) }, warnings })
+}
+
+fn affine(
+    header: &SourceHeader,
+    steps: [f64; 3],
+    [z, y, x]: [usize; 3],
+) -> Result<[[f64; 4]; 3], Failure> {
+    if header.sform_code > 0 {
+        if header.srow.iter().flatten().all(|v| v.is_finite()) {
+            return Ok(header.srow);
+        }
+        return Err(Failure::unusable("an sform that is not finite", "finite numbers"));
+    }
+    let mut rows = [[0.0; 4]; 3];
+    if header.qform_code > 0 {
+        let frame = geometry::qform(header, steps)
+            .ok_or_else(|| Failure::unusable("a qform that is not finite", "finite numbers"))?;
+        for (r, row) in rows.iter_mut().enumerate() {
+            for c in 0..3 {
+                row[c] = frame.directions[c][r] * steps[c];
+            }
+            row[3] = frame.origin[r];
+        }
+        return Ok(rows);
+    }
+    let sizes = [x, y, z];
+    for (k, row) in rows.iter_mut().enumerate() {
+        row[k] = if k == 0 { -steps[k] } else { steps[k] };
+        row[3] = -row[k] * (sizes[k] as f64 - 1.0) / 2.0;
+    }
+    Ok(rows)
+}
+
+/// For each of the file's axes the world axis it is nearest to, and whether it runs against
+/// it, as `nibabel.orientations.io_orientation`: from the orthogonal matrix nearest to the
+/// directions, axis after axis, each world axis once.
+fn closest(rows: &[[f64; 4]; 3], lengths: [f64; 3]) -> [(usize, bool); 3] {
+    let directions = std::array::from_fn(|r| std::array::from_fn(|c| rows[r][c] / lengths[c]));
+    let nearest = orthogonal(directions);
+    let mut taken = [false; 3];
+    std::array::from_fn(|c| {
+        let free = (0..3).filter(|&r| !taken[r]);
+        // The first of equals, as `numpy.argmax`.
+        let world = free.fold(None::<usize>, |best, r| match best {
+            Some(b) if nearest[b][c].abs() >= nearest[r][c].abs() => Some(b),
+            _ => Some(r),
+        });
+        let world = world.unwrap_or(c);
+        taken[world] = true;
+        (world, nearest[world][c] < 0.0)
+    })
+}
+
+type Matrix = [[f64; 3]; 3];
+
+/// The orthogonal factor of the polar decomposition, by Newton's iteration (Higham 1986); the
+/// matrix itself where it is singular.
+fn orthogonal(matrix: Matrix) -> Matrix {
+    let mut current = matrix;
+    for _ in 0..60 {
+        let Some(inverse) = inverse_transposed(&current) else { return matrix };
+        let next: Matrix =
+            std::array::from_fn(|r| std::array::from_fn(|c| 0.5 * (current[r][c] + inverse[r][c])));
+        let moved = (0..9).map(|k| (next[k / 3][k % 3] - current[k / 3][k % 3]).abs());
+        let settled = moved.fold(0.0, f64::max) < 1e-15;
+        current = next;
+        if settled {
+            break;
+        }
+    }
+    current
+}
+
+/// The matrix of cofactors over the determinant.
+fn inverse_transposed(m: &Matrix) -> Option<Matrix> {
+    let cofactor = |r: usize, c: usize| {
+        let (r1, r2, c1, c2) = ((r + 1) % 3, (r + 2) % 3, (c + 1) % 3, (c + 2) % 3);
+        m[r1][c1] * m[r2][c2] - m[r1][c2] * m[r2][c1]
+    };
+    let determinant: f64 = (0..3).map(|c| m[0][c] * cofactor(0, c)).sum();
+    (determinant.abs() > 1e-9)
+        .then(|| std::array::from_fn(|r| std::array::from_fn(|c| cofactor(r, c) / determinant)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_of_sheared_and_turned_directions() {
+        let with_zero = |m: Matrix| m.map(|row| [row[0], row[1], row[2], 0.0]);
+        let turned = [[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]];
+        assert_eq!(closest(&with_zero(turned), [1.0; 3]), [(1, false), (2, false), (0, true)]);
+        let sheared = [[-1.0, 0.2, 0.0], [0.1, 1.0, 0.3], [0.0, 0.0, 1.0]];
+        assert_eq!(closest(&with_zero(sheared), [1.0; 3]), [(0, true), (1, false), (2, false)]);
+    }
+
+    #[test]
+    fn the_nearest_orthogonal_matrix_is_orthogonal() {
+        let q = orthogonal([[0.9, 0.3, 0.1], [-0.2, 1.1, 0.0], [0.05, -0.1, 0.8]]);
+        for i in 0..3 {
+            for j in 0..3 {
+                let product: f64 = (0..3).map(|k| q[k][i] * q[k][j]).sum();
+                assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12, "{q:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Keeping the largest component, removing small ones.
+
+use super::components::{Components, Connectivity};
+use super::map::{Classes, Edit, Map, Voxel};
+use super::nearest;
+
+/// Removes all but the largest component of each class, as nnU-Net's
+/// `remove_all_but_largest_component`: of equally large ones all stay.
+///
+/// Removed voxels become `background`, or the nearest label within `nearest_mm`. Returns the
+/// number of voxels removed.
+pub fn keep_largest<T: Voxel>(
+    map: &mut Map<'_, T>,
+    classes: &Classes,
+    connectivity: Connectivity,
+    background: u16,
+    nearest_mm: Option<f64>,
+) -> u64 {
+    let components = Components::new(map.runs(), classes, connectivity);
+    let mut largest = vec![0; 1 << 16];
+    for (&voxels, &class) in components.voxels.iter().zip(&components.class) {
+        let most: &mut u64 = &mut largest[usize::from(class)];
+        *most = voxels.max(*most);
+    }
+    let keep = |component: usize| {
+        components.voxels[component] == largest[usize::from(components.class[component])]
+    };
+    remove(map, &components, keep, background, nearest_mm)
+}
+
+/// Removes components of less than `min_mm3` cubic millimetres.
+///
+/// Removed voxels become background, or the nearest label within `nearest_mm`. Returns the
+/// number of voxels removed.
+pub fn remove_small<T: Voxel>(
+    map: &mut Map<'_, T>,
+    classes: &Classes,
+    connectivity: Connectivity,
+    min_mm3: f64,
+    nearest_mm: Option<f64>,
+) -> u64 {
+    let voxel_mm3 = map.voxel_mm3();
+    let components = Components::new(map.runs(), classes, connectivity);
+    // A relative slack, so that a limit of a whole number of voxels means that number.
+    let large = |voxels: u64| voxels as f64 * voxel_mm3 >= min_mm3 * (1.0 - 1e-9);
+    let keep = |component: usize| large(components.voxels[component]);
+    remove(map, &components, keep, 0, nearest_mm)
+}
+
+/// Removes the components that are not to be kept.
+pub(super) fn remove<T: Voxel>(
+    map: &mut Map<'_, T>,
+    components: &Components,
+    keep: impl Fn(usize) -> bool,
+    background: u16,
+    nearest_mm: Option<f64>,
+) -> u64 {
+    let keep: Vec<bool> = (0..components.voxels.len()).map(keep).collect();
+    let stays = |i: usize| {
+        let component = components.of_run[i];
+        component == Components::NONE || keep[component as usize]
+    };
+    let mut removed = Vec::new();
+    if nearest_mm.is_some() {
+        map.runs().for_each(|z, y, i, run| {
+            if !stays(i) {
+                let (z, y) = (z as u32, y as u32);
+                removed.push(Edit { z, y, start: run.start, end: run.end, label: 0 });
+            }
+        });
+    }
+    let changed = map.relabel(|i, run| if stays(i) { run.label } else { background });
+    if let Some(within_mm) = nearest_mm {
+        nearest::reassign(map, &removed, within_mm);
+    }
+    changed
+}

@@ -1,0 +1,248 @@
+//! Recipes: lists of steps in JSON, with structures by name.
+
+use super::map::{Map, Voxel};
+use super::patient::PatientAxes;
+use super::steps::{Context, Step};
+use crate::model::Label;
+use crate::volume::{Grid, LabelMap};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Steps in the order in which they are applied.
+///
+/// ```
+/// let recipe = fastnnunet::pipeline::postprocess::Recipe::from_json(
+///     r#"{"steps": [{"step": "keep_largest", "labels": ["liver", "spleen"], "nearest_mm": 5}]}"#,
+/// )?;
+/// assert_eq!(recipe.len(), 1);
+/// # Ok::<_, fastnnunet::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recipe {
+    steps: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// Name in the JSON.
+    pub name: String,
+    /// Structures that the model does not have are left out instead of an error.
+    pub optional: bool,
+    pub step: Step,
+}
+
+/// What a recipe did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// One entry per step, in order.
+    pub steps: Vec<StepReport>,
+}
+
+/// What one step did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StepReport {
+    /// Name of the step.
+    pub step: String,
+    /// Voxels the step changed; of a step that gives removed voxels the nearest label, those
+    /// it removed first.
+    pub voxels_changed: u64,
+    /// Why the step did nothing at all, if it was left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    #[allow(dead_code, reason = "a place for remarks in recipe files")]
+    comment: Option<String>,
+    steps: Vec<serde_json::Map<String, Value>>,
+}
+
+impl Recipe {
+    /// Reads a recipe: an object with the list `steps`, each with its name in `step`. The format
+    /// is documented in `docs/postprocessing.md`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] that names the step: unknown steps and fields, values out of range.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let file: File = serde_json::from_str(text).map_err(|e| Error::Usage {
+            what: "postprocessing recipe".into(),
+            found: e.to_string(),
+            expected: "an object with a list of steps".into(),
+        })?;
+        let steps = file.steps.into_iter().enumerate();
+        let steps: Result<_> = steps.map(|(i, fields)| Entry::parse(i, fields)).collect();
+        Ok(Self { steps: steps? })
+    }
+
+    /// The recipe that comes with a mode, by the mode's name; `None` for other names.
+    ///
+    /// # Panics
+    ///
+    /// If that recipe is invalid, which the tests rule out.
+    #[must_use]
+    pub fn for_mode(mode: &str) -> Option<Self> {
+        let (_, text) = MODES.iter().find(|(name, _)| *name == mode)?;
+        Some(Self::from_json(text).expect("embedded recipes are tested"))
+    }
+
+    pub(super) fn from_steps(steps: Vec<(&str, Step)>) -> Self {
+        let entry = |(name, step): (&str, _)| Entry { name: name.into(), optional: false, step };
+        Self { steps: steps.into_iter().map(entry).collect() }
+    }
+
+    /// Number of steps.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there are no steps.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Checks that every step's structures are in the table `names`, without a label map.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply).
+    pub fn check(&self, names: &[Label]) -> Result<()> {
+        for (i, entry) in self.steps.iter().enumerate() {
+            entry.step.resolve(names, entry.optional).map_err(|e| e.at(i, &entry.name))?;
+        }
+        Ok(())
+    }
+
+    /// Applies all steps to `labels`, on `grid`, whose structures are `names`.
+    ///
+    /// A name that `names` does not have is an error, or left out of a step marked `"optional"`;
+    /// such a step is skipped, and reported so, if it has no structure left.
+    ///
+    /// Besides the labels it holds their runs, and bits or distances over bounding boxes and
+    /// slabs: less than one more label map for anatomy.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] that names the step and what is missing from `names`, before anything is
+    /// changed; [`Error::Volume`] if the labels do not have the grid's shape or a row has more
+    /// than 65535 voxels.
+    pub fn apply(&self, labels: &mut LabelMap, grid: &Grid, names: &[Label]) -> Result<Report> {
+        self.check(names)?;
+        let shape: [usize; 3] = match labels {
+            LabelMap::U8(labels) => labels.dim().into(),
+            LabelMap::U16(labels) => labels.dim().into(),
+        };
+        if shape != grid.shape || u16::try_from(shape[2]).is_err() {
+            return Err(Error::Volume {
+                found: format!("{shape:?} labels"),
+                expected: format!("{:?} as the grid says, at most 65535 in a row", grid.shape),
+            });
+        }
+        if let (LabelMap::U8(_), Some(id)) = (&*labels, self.largest_label(names))
+            && id > u16::from(u8::MAX)
+        {
+            return Err(Error::Volume {
+                found: format!("a map of 8-bit labels for a model with label {id}"),
+                expected: "16-bit labels".into(),
+            });
+        }
+        match labels {
+            LabelMap::U8(labels) => self.run(labels, grid, names),
+            LabelMap::U16(labels) => self.run(labels, grid, names),
+        }
+    }
+
+    /// The largest label a step could write.
+    fn largest_label(&self, names: &[Label]) -> Option<u16> {
+        let backgrounds = self.steps.iter().map(|entry| entry.step.background());
+        names.iter().map(|label| label.id).chain(backgrounds).max()
+    }
+
+    fn run<T: Voxel>(
+        &self,
+        labels: &mut ndarray::Array3<T>,
+        grid: &Grid,
+        names: &[Label],
+    ) -> Result<Report> {
+        if !labels.is_standard_layout() {
+            *labels = labels.as_standard_layout().into_owned();
+        }
+        let context = Context { axes: PatientAxes::new(grid) };
+        let mut map = Map::new(labels.view_mut(), grid.spacing);
+        let mut report = Report::default();
+        for (i, entry) in self.steps.iter().enumerate() {
+            let resolved = entry.step.resolve(names, entry.optional);
+            let resolved = resolved.map_err(|e| e.at(i, &entry.name))?;
+            let (voxels_changed, skipped) = match resolved {
+                Some(step) => match step.apply(&mut map, &context) {
+                    Some(changed) => (changed, None),
+                    None => (0, Some("no voxel of the midline".to_owned())),
+                },
+                None => (0, Some("the model has none of its structures".to_owned())),
+            };
+            report.steps.push(StepReport { step: entry.name.clone(), voxels_changed, skipped });
+        }
+        Ok(report)
+    }
+}
+
+/// The recipes of `config/postprocess`.
+const MODES: [(&str, &str); 8] = [
+    ("bone", include_str!("../../../config/postprocess/bone.json")),
+    ("chest", include_str!("../../../config/postprocess/chest.json")),
+    ("abdomen", include_str!("../../../config/postprocess/abdomen.json")),
+    ("headneck", include_str!("../../../config/postprocess/headneck.json")),
+    ("pelvic", include_str!("../../../config/postprocess/pelvic.json")),
+    ("spine", include_str!("../../../config/postprocess/spine.json")),
+    ("limb", include_str!("../../../config/postprocess/limb.json")),
+    ("total", include_str!("../../../config/postprocess/total.json")),
+];
+
+/// Why a step cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StepError {
+    pub found: String,
+    pub expected: String,
+}
+
+impl StepError {
+    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { found: found.into(), expected: expected.into() }
+    }
+
+    fn at(self, index: usize, name: &str) -> Error {
+        let what = format!("postprocessing step {} ({name})", index + 1);
+        Error::Usage { what, found: self.found, expected: self.expected }
+    }
+}
+
+impl Entry {
+    fn parse(index: usize, mut fields: serde_json::Map<String, Value>) -> Result<Self> {
+        let name = match fields.remove("step") {
+            Some(Value::String(name)) => name,
+            other => {
+                let found = other.map_or("no name".to_owned(), |value| value.to_string());
+                let error = StepError::new(found, format!("`step`: one of {}", Step::NAMES));
+                return Err(error.at(index, "?"));
+            }
+        };
+        let optional = match fields.remove("optional") {
+            None => false,
+            Some(Value::Bool(optional)) => optional,
+            Some(other) => {
+                let error = StepError::new(format!("`optional`: {other}"), "true or false");
+                return Err(error.at(index, &name));
+            }
+        };
+        match Step::parse(&name, Value::Object(fields)) {
+            Ok(step) => Ok(Self { name, optional, step }),
+            Err(error) => Err(error.at(index, &name)),
+        }
+    }
+}
