@@ -12,7 +12,9 @@ All lengths are in millimeters, so the rules work on any voxel size. Arrays are 
 import numpy as np
 from scipy import ndimage
 
-BACKGROUND, BONE, IGNORE = 0, 1, 2
+from tasks import BACKGROUND, IGNORE
+
+BONE = 1
 
 BONE_NAMES = ("vertebrae_", "rib_", "sternum", "scapula_", "clavicula_", "humerus_",
               "hip_", "sacrum", "femur_", "skull")

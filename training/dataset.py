@@ -1,7 +1,7 @@
 """An endless stream of training patches."""
 
-import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,36 +10,59 @@ from torch.utils.data import IterableDataset
 
 import augment
 from cases import Case
-from volume import Intensity
+from tasks import IGNORE, Task
+from volume import intensity_of
 
-# How often each group is drawn. The head-and-neck set has many patients of one
-# coarse kind; the few trunks carry the labels that come closest to the truth.
-GROUP_WEIGHT = {"trunk": 0.36, "unlabelled": 0.26, "headneck": 0.20, "limbs": 0.18}
+# Of each label, this many voxels are remembered as places for a patch.
+CENTERS = 2000
+
+
+@dataclass
+class Sample:
+    image: torch.Tensor
+    label: torch.Tensor
+    annotated: torch.Tensor  # bool, per label id; background is always
+    centers: dict[int, torch.Tensor]  # flat indices of each label present
 
 
 class Patches(IterableDataset):
-    def __init__(self, cases: list[Case], cache: Path, patch, seed: int):
-        self.intensity = load_intensity(cache)
-        self.patch = patch
+    """Yields image channels, target and which labels the target can be trusted about."""
+
+    def __init__(self, cases: list[Case], cache: Path, task: Task, seed: int):
+        self.task = task
         self.seed = seed
-        self.groups = {}
+        self.intensity = intensity_of(task)
+        self.swaps = task.swaps
+        self.groups: dict[str, list[Sample]] = {}
         for case in cases:
-            with np.load(cache / f"{case.name}.npz") as stored:
-                pair = torch.from_numpy(stored["image"]), torch.from_numpy(stored["label"])
-            self.groups.setdefault(case.group, []).append(pair)
+            self.groups.setdefault(case.group, []).append(load_sample(case, cache, task))
 
     def __iter__(self):
         names = sorted(self.groups)
-        weights = [GROUP_WEIGHT[name] for name in names]
+        weights = [self.task.weights[name] for name in names]
         for index in range(10**9):
             rng = random.Random(self.seed * 10**9 + index)
             group = self.groups[rng.choices(names, weights)[0]]
-            yield self.draw(*group[rng.randrange(len(group))], rng)
+            if self.task.balanced and rng.random() < 0.7:
+                # A label first, then a patient who has it: few have the rare ones.
+                label = rng.randrange(1, len(self.task.labels) + 1)
+                group = [s for s in group if label in s.centers] or group
+            yield self.draw(group[rng.randrange(len(group))], rng)
 
-    def draw(self, image: torch.Tensor, label: torch.Tensor, rng: random.Random):
+    def draw(self, sample: Sample, rng: random.Random):
+        task = self.task
         # Scanners pad with -1024, -2048 or -3024; after the clip all are this.
         empty = self.intensity.percentile_00_5
-        ct, target = augment.sample_patch(image.float(), label, self.patch, rng, empty)
+        ct, target, mirrored = augment.sample_patch(sample, task, rng, empty)
+        annotated = sample.annotated
+        if mirrored:
+            target, annotated = augment.swap_sides(target, annotated, self.swaps)
+        if task.source == "bone":
+            ct = augment.bone_effects(ct, target, rng)
+        elif task.source == "organs":
+            ct = augment.surroundings(ct, rng)
+        else:
+            ct = augment.recolor(ct, target, rng)
         ct = augment.scanner_effects(ct, target, rng, empty)
         x = torch.clip(ct, self.intensity.percentile_00_5, self.intensity.percentile_99_5)
         x = (x - self.intensity.mean) / self.intensity.std
@@ -47,8 +70,25 @@ class Patches(IterableDataset):
         x = augment.image_quality(torch.nan_to_num(x), rng)
         # nnU-Net's padding is an exact 0 that no scanner has touched.
         x[padding] = 0
-        return x[None], target
+        channels = [x]
+        if task.previous_stage:
+            channels += augment.previous_stage(target, task.input_channels - 1, rng)
+        x = torch.stack(channels)
+        if task.flat:
+            x, target = x[:, 0], target[0]
+        return x, target, annotated
 
 
-def load_intensity(cache: Path) -> Intensity:
-    return Intensity(**json.loads((cache / "intensity.json").read_text()))
+def load_sample(case: Case, cache: Path, task: Task) -> Sample:
+    with np.load(cache / task.name / f"{case.name}.npz") as stored:
+        image, label = stored["image"], stored["label"]
+    annotated = torch.zeros(len(task.labels) + 1, dtype=torch.bool)
+    annotated[[0, *case.annotated(task)]] = True
+    rng = np.random.default_rng(0)
+    flat = np.flatnonzero((label > 0) & (label != IGNORE))
+    ids = label.ravel()[flat]
+    centers = {}
+    for i in np.unique(ids):
+        places = flat[ids == i]
+        centers[int(i)] = torch.from_numpy(rng.choice(places, CENTERS) if len(places) > CENTERS else places)
+    return Sample(torch.from_numpy(image), torch.from_numpy(label), annotated, centers)

@@ -1,73 +1,93 @@
 #!/usr/bin/env python3
-"""Dice of the exported model on the held-out patients, whole volumes, as nnU-Net predicts them.
+"""Dice of exported models on their held-out patients: whole volumes at the scan's own resolution.
 
-Columns: Dice at 3 mm and at the scan's own resolution, and false bone in
-milliliters: outside the body, inside structures that the reference names as soft
-tissue, and anywhere more than 6 mm from reference bone. Ignored voxels do not count.
+Per patient: Dice of each label that was annotated, `-` for the others. Then mean, minimum and number of
+patients per label, and the mean over labels. For bone also false bone in milliliters outside the body and
+more than 6 mm from reference bone. Ignored voxels do not count.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
 
-from bone_labels import BONE, IGNORE, body_mask, grow
-from cases import Case, class_names, list_cases
+import bone_labels
+from cases import Case, list_cases
 from predict import Predictor
-from volume import crop, read_lps, resample
+from tasks import IGNORE, TASKS, Task
+from volume import crop
 
-HEADER = f"{'patient':<12}{'reference':<18}{'Dice 3 mm':>10}{'Dice native':>12}{'outside':>9}{'in soft':>9}{'far':>7}"
 
-
-def dice(prediction: np.ndarray, label: np.ndarray) -> float:
+def dice(prediction: np.ndarray, label: np.ndarray, wanted: list[int]) -> dict[int, float]:
+    """Of the labels that the reference holds."""
     known = label != IGNORE
-    p, t = (prediction == BONE) & known, (label == BONE) & known
-    return 2 * (p & t).sum() / max(1, p.sum() + t.sum())
+    scores = {}
+    for i in wanted:
+        p, t = (prediction == i) & known, label == i
+        if t.any():
+            scores[i] = 2 * (p & t).sum() / (p.sum() + t.sum())
+    return scores
 
 
-def soft_structures(case: Case) -> np.ndarray | None:
-    """What the reference calls something other than bone."""
-    if case.group != "trunk":
-        return None
-    seg = read_lps(case.seg)[0]
-    _, label, _ = case.load()
-    named = list(class_names(case.seg))
-    return np.isin(seg, named) & (label != BONE)
-
-
-def row(case: Case, predictor: Predictor) -> str:
-    full_ct, full_label, spacing = case.load()
-    ct, label = crop(full_ct, full_label)
-    logits = predictor.logits(ct, spacing)
-    small = resample(label.astype(np.int8), spacing, is_label=True)
-    prediction = predictor.native(logits, ct.shape, spacing)
-
+def false_bone(prediction: np.ndarray, label: np.ndarray, ct: np.ndarray, spacing) -> str:
     milliliters = np.prod(spacing) / 1000
-    false = (prediction == BONE) & (label != BONE) & (label != IGNORE)
-    outside = (false & ~body_mask(ct, spacing)).sum() * milliliters
-    far = (false & ~grow(label == BONE, 6, spacing)).sum() * milliliters
-    soft = soft_structures(case)
-    in_soft = "-"
-    if soft is not None:
-        soft = crop(full_ct, soft.astype(np.uint8))[1] > 0
-        in_soft = f"{(false & soft).sum() * milliliters:.2f}"
-    return (f"{case.name:<12}{case.reference:<18}{dice(logits.argmax(0), small):>10.4f}"
-            f"{dice(prediction, label):>12.4f}{outside:>9.2f}{in_soft:>9}{far:>7.2f}")
+    false = (prediction == bone_labels.BONE) & (label != bone_labels.BONE) & (label != IGNORE)
+    outside = (false & ~bone_labels.body_mask(ct, spacing)).sum() * milliliters
+    far = (false & ~bone_labels.grow(label == bone_labels.BONE, 6, spacing)).sum() * milliliters
+    return f"   outside {outside:.2f} ml, far {far:.2f} ml"
+
+
+def evaluate(task: Task, cases: list[Case], predictor: Predictor, wanted: set[int]) -> None:
+    everyone: dict[int, list[float]] = {i: [] for i in sorted(wanted)}
+    short = len(wanted) <= 10
+    if short:
+        print(f"{'patient':<10}{'reference':<18}" + "".join(f"{task.labels[i - 1].name[:11]:>12}" for i in everyone))
+    for case in cases:
+        start = time.time()
+        ct, label, spacing = case.load(task)
+        ct, label = crop(ct, label)
+        prediction = predictor.native(predictor.logits(ct, spacing), ct.shape, spacing)
+        scores = dice(prediction, label, sorted(wanted & set(case.annotated(task))))
+        for i, score in scores.items():
+            everyone[i].append(score)
+        line = "".join(f"{scores[i]:>12.3f}" if i in scores else f"{'-':>12}" for i in everyone) if short else ""
+        if task.source == "bone":
+            line += false_bone(prediction, label, ct, spacing)
+        print(f"{case.name:<10}{case.reference(task):<18}{line}   {time.time() - start:.0f} s", flush=True)
+    print(f"\n{'label':<32}{'mean':>7}{'min':>7}{'patients':>10}")
+    means = []
+    for i, scores in everyone.items():
+        if scores:
+            means.append(np.mean(scores))
+            print(f"{task.labels[i - 1].name:<32}{means[-1]:>7.3f}{min(scores):>7.3f}{len(scores):>10}")
+    print(f"{'mean of labels':<32}{np.mean(means):>7.3f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="+", choices=TASKS)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--models", type=Path, required=True, help="folder of the ONNX file")
-    parser.add_argument("--patients", nargs="*", help="others than the held-out ones")
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="folder of models/ and config/")
+    parser.add_argument("--onnx", type=Path, help="other weights than the committed ones")
+    parser.add_argument("--patients", nargs="+", help="others than the held-out ones")
+    parser.add_argument("--shared-with", help="only labels that this patient's reference holds too")
     args = parser.parse_args()
 
-    predictor = Predictor(args.config, args.models)
-    print(HEADER)
-    for case in list_cases(args.data):
-        if case.name in args.patients if args.patients else case.held_out:
-            print(row(case, predictor), flush=True)
+    for name in args.tasks:
+        task = TASKS[name]
+        cases = list_cases(args.data, task)
+        wanted = set(range(1, len(task.labels) + 1))
+        for case in cases:
+            if case.name == args.shared_with:
+                wanted &= {int(i) for i in np.unique(case.load(task)[1])}
+        cases = [c for c in cases if c.name in (args.patients or task.held_out)]
+        print(f"# {name}")
+        if not cases:
+            print("no patient is held out")
+            continue
+        evaluate(task, cases, Predictor(args.root, name, args.onnx), wanted)
+        print()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Checkpoint to ONNX as FastnnUNet writes it, plus the JSON next to it; then compare with PyTorch."""
+"""Checkpoint to ONNX as FastnnUNet writes it, with its JSON and its line in the manifest; compared with PyTorch."""
 
 import argparse
 import hashlib
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,24 +13,29 @@ import onnx
 import onnxruntime
 import torch
 
-from dataset import load_intensity
-from network import PATCH, build_student
-from volume import TARGET_SPACING
+from network import build_student
+from tasks import TASKS, Task
+from volume import intensity_of
 
 OPSET = 17
 # Of the largest logit: two orders of summation over some thousand products.
 TOLERANCE = 2e-5
 
 
-def load_network(checkpoint: Path) -> torch.nn.Module:
-    net = build_student(deep_supervision=False)
+def load_network(task: Task, checkpoint: Path) -> torch.nn.Module:
+    net = build_student(task, deep_supervision=False)
     net.load_state_dict(torch.load(checkpoint, weights_only=True)["network_weights"])
     return net.eval()
 
 
-def write_onnx(net: torch.nn.Module, path: Path) -> None:
-    dynamic = {0: "batch", 2: "depth", 3: "height", 4: "width"}
-    torch.onnx.export(net, torch.zeros(1, 1, *PATCH), path, opset_version=OPSET, dynamo=False,
+def tile(task: Task) -> tuple[int, ...]:
+    return task.patch[1:] if task.flat else task.patch
+
+
+def write_onnx(net: torch.nn.Module, task: Task, path: Path) -> None:
+    axes = ("height", "width") if task.flat else ("depth", "height", "width")
+    dynamic = {0: "batch"} | {i: axis for i, axis in enumerate(axes, 2)}
+    torch.onnx.export(net, torch.zeros(1, task.input_channels, *tile(task)), path, opset_version=OPSET, dynamo=False,
                       input_names=["input"], output_names=["output"],
                       dynamic_axes={"input": dynamic, "output": dynamic})
     model = onnx.load(path)
@@ -42,13 +48,13 @@ def write_onnx(net: torch.nn.Module, path: Path) -> None:
     onnx.save(model, path)
 
 
-def largest_difference(net: torch.nn.Module, path: Path) -> float:
-    """Relative to the largest logit, over the training patch and one other size, since the axes are dynamic."""
+def largest_difference(net: torch.nn.Module, task: Task, path: Path) -> float:
+    """Relative to the largest logit, over the patch and one other size, since the axes are dynamic."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for shape in (PATCH, (64, 80, 112)):
-        x = torch.randn(1, 1, *shape, generator=generator)
+    for shape in (tile(task), tuple(n + 16 for n in tile(task))):
+        x = torch.randn(1, task.input_channels, *shape, generator=generator)
         with torch.no_grad():
             expected = net(x).numpy()
         found = session.run(["output"], {"input": x.numpy()})[0]
@@ -56,35 +62,54 @@ def largest_difference(net: torch.nn.Module, path: Path) -> float:
     return worst
 
 
-def write_config(path: Path, model_path: str, cache: Path) -> None:
+def write_config(task: Task, root: Path) -> None:
+    labels = [{"id": i} | {k: v for k, v in asdict(label).items() if v} for i, label in enumerate(task.labels, 1)]
     config = {
-        "model_path": model_path,
-        "patch_size": list(PATCH),
-        "target_spacing": list(TARGET_SPACING),
-        "intensity_properties": asdict(load_intensity(cache)),
+        "model_path": f"{task.name}.onnx",
+        "patch_size": list(tile(task)),
+        "target_spacing": list(task.spacing[task.flat:]),
+        "intensity_properties": asdict(intensity_of(task)),
         "orientation": "LPS",
-        "labels": [{"id": 1, "name": "bone", "color": "#e6d9b8", "snomed": "272673000"}],
-        "grade": "starter",
+        "labels": labels,
+        "grade": task.grade,
     }
+    if task.previous_stage:
+        config["previous_stage"] = task.previous_stage
+    path = root / "config" / task.configuration / f"{task.name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_manifest(task: Task, root: Path, origin: str) -> None:
+    path = root / "models" / "MANIFEST.toml"
+    digest = hashlib.sha256((root / "models" / f"{task.name}.onnx").read_bytes()).hexdigest()
+    entry = "\n".join(("[[model]]", f'name = "{task.name}"', f'file = "{task.name}.onnx"', f'sha256 = "{digest}"',
+                       f"opset = {OPSET}", f'origin = "{origin}"', 'licence = "CC-BY-4.0"', f'grade = "{task.grade}"'))
+    entries = re.split(r"\n+(?=\[\[model\]\])", path.read_text().strip())
+    kept = [e for e in entries if f'name = "{task.name}"' not in e.splitlines()]
+    path.write_text("\n\n".join([*kept, entry]) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=TASKS)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, required=True, help="for the intensity properties")
-    parser.add_argument("--onnx", type=Path, required=True)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="folder of models/ and config/")
+    parser.add_argument("--origin", default="training/train.py on public CT; models/README.md")
     args = parser.parse_args()
 
-    net = load_network(args.checkpoint)
-    write_onnx(net, args.onnx)
-    difference = largest_difference(net, args.onnx)
+    task = TASKS[args.task]
+    net = load_network(task, args.checkpoint)
+    path = args.root / "models" / f"{task.name}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_onnx(net, task, path)
+    difference = largest_difference(net, task, path)
     if difference >= TOLERANCE:
         raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e} of the largest logit")
-    write_config(args.config, args.onnx.name, args.cache)
-    print(f"largest difference {difference:.2e} of the largest logit")
-    print(f"sha256 {hashlib.sha256(args.onnx.read_bytes()).hexdigest()}")
+    write_config(task, args.root)
+    write_manifest(task, args.root, args.origin)
+    print(f"{path.name}: {sum(p.numel() for p in net.parameters())} parameters, {path.stat().st_size} bytes, "
+          f"largest difference {difference:.2e} of the largest logit")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the student on the CPU: AdamW, warm-up and cosine decay, deep supervision, averaged weights."""
+"""Train a student on the CPU: AdamW, warm-up and cosine decay, deep supervision, averaged weights."""
 
 import argparse
 import math
@@ -10,74 +10,104 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from bone_labels import BONE, IGNORE
 from cases import list_cases
 from dataset import Patches
-from network import PATCH, build_student
+from network import build_student
+from tasks import IGNORE, TASKS
 
 WARM_UP = 100
-SAVE_EVERY = 250
+SAVE_EVERY = 200
 
 
-def loss_at(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy plus batch Dice of the bone, both without the ignored voxels."""
+def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor, share: float) -> torch.Tensor:
+    """Cross-entropy plus batch Dice, both without ignored voxels and without punishing what nobody labeled.
+
+    A voxel marked background may belong to any structure that the patient's annotation
+    leaves out, so there the probabilities of background and of those are added up
+    (marginal loss: Shi et al., Medical Image Analysis 2021).
+    """
+    # Labels last: with channels_last that is how they lie in memory.
+    logits, target = logits.flatten(2).transpose(1, 2), target.flatten(1)
+    if share < 1:
+        some = torch.randperm(target.shape[1])[: round(share * target.shape[1])]
+        logits, target = logits[:, some], target[:, some]
     logits = logits.float()
-    entropy = F.cross_entropy(logits, target, ignore_index=IGNORE)
-    known = target != IGNORE
-    bone = torch.softmax(logits, 1)[:, BONE][known]
-    truth = (target[known] == BONE).float()
-    dice = (2 * (bone * truth).sum() + 1) / (bone.sum() + truth.sum() + 1)
-    return entropy + 1 - dice
+    known = (target != IGNORE)[..., None]
+    ids = torch.where(known[..., 0], target, 0)[..., None]
+    log_p = torch.log_softmax(logits, 2)
+    picked = log_p.gather(2, ids)
+    if not annotated.all():
+        maybe = ~annotated
+        maybe[:, 0] = True
+        union = torch.logsumexp(log_p.masked_fill(~maybe[:, None], -math.inf), 2, keepdim=True)
+        picked = torch.where(ids == 0, union, picked)
+    entropy = -(picked * known).sum() / known.sum().clamp_min(1)
+
+    p = log_p.exp()
+    predicted = (p * known).sum(1)
+    hit = (p.gather(2, ids) * known)[..., 0]
+    overlap = torch.zeros_like(predicted).scatter_add(1, ids[..., 0], hit)
+    size = torch.zeros_like(predicted).scatter_add(1, ids[..., 0], known[..., 0].float())
+    counted = annotated.float()
+    predicted, overlap, size = ((v * counted).sum(0)[1:] for v in (predicted, overlap, size))
+    # A structure that is not in this batch is the entropy's business.
+    present = size > 0
+    dice = (2 * overlap + 1) / (predicted + size + 1)
+    return entropy + (1 - dice[present].mean() if present.any() else 0.0)
 
 
-def deep_loss(outputs: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+def deep_loss(outputs: list[torch.Tensor], target: torch.Tensor, annotated: torch.Tensor, share: float) -> torch.Tensor:
     """Weights halve per level; the coarsest level takes no part, as in nnU-Net."""
     weights = [0.5**level for level in range(len(outputs) - 1)]
     total = torch.zeros(())
-    for weight, logits in zip(weights, outputs):
+    for level, (weight, logits) in enumerate(zip(weights, outputs)):
         coarse = F.interpolate(target[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0].long()
-        total = total + weight / sum(weights) * loss_at(logits, coarse)
+        total = total + weight / sum(weights) * loss_at(logits, coarse, annotated, share if level == 0 else 1.0)
     return total
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--start-from", type=Path, help="checkpoint whose weights to begin with")
+    parser.add_argument("--start-from", type=Path, help="checkpoint, or ONNX file of the same network, to begin with")
+    parser.add_argument("--only", nargs="*", help="train on these patients instead of all that are not held out")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="decay faster so as to end by then: for a machine that others use too")
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
 
+    task = TASKS[args.task]
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
-    cases = [case for case in list_cases(args.data) if not case.held_out]
-    patches = Patches(cases, args.cache, PATCH, args.seed)
+    cases = [c for c in list_cases(args.data, task)
+             if (c.name in args.only if args.only else c.name not in task.held_out)]
+    patches = Patches(cases, args.cache, task, args.seed)
     # One worker keeps the order of patches, and so the run, reproducible.
-    batches = iter(DataLoader(patches, batch_size=args.batch, num_workers=1, prefetch_factor=4))
+    batches = iter(DataLoader(patches, batch_size=task.batch, num_workers=1, prefetch_factor=4))
 
-    net = build_student(deep_supervision=True).to(memory_format=torch.channels_last_3d)
+    layout = torch.channels_last if task.flat else torch.channels_last_3d
+    net = build_student(task, deep_supervision=True).to(memory_format=layout)
     if args.start_from:
-        net.load_state_dict(torch.load(args.start_from)["network_weights"])
+        net.load_state_dict(read_weights(args.start_from, net), strict=True)
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=1e-2)
-    average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.997))
+    average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
 
     start, running, step, progress = time.time(), 0.0, 0, 0.0
     while progress < 1:
         step += 1
         for group in optimizer.param_groups:
-            group["lr"] = args.rate * rate_factor(step, progress)
-        x, target = next(batches)
-        x = x.to(memory_format=torch.channels_last_3d)
+            group["lr"] = args.rate * rate_factor(step, progress, 20 if args.start_from else WARM_UP)
+        x, target, annotated = next(batches)
+        x = x.to(memory_format=layout)
         with torch.autocast("cpu", torch.bfloat16):
             outputs = net(x)
-        loss = deep_loss(outputs, target)
+        loss = deep_loss(outputs, target, annotated, task.loss_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -90,13 +120,45 @@ def main() -> None:
         if step % 50 == 0:
             print(f"step {step}  loss {running:.4f}  {minutes:.1f} min", flush=True)
         if step % SAVE_EVERY == 0 or progress >= 1:
-            torch.save({"network_weights": average.module.state_dict(), "step": step, "seed": args.seed}, args.checkpoint)
+            torch.save({"network_weights": average.module.state_dict(), "step": step, "seed": args.seed,
+                        "minutes": minutes}, args.checkpoint)
 
 
-def rate_factor(step: int, progress: float) -> float:
-    if step < WARM_UP:
-        return step / WARM_UP
+def rate_factor(step: int, progress: float, warm_up: int) -> float:
+    if step < warm_up:
+        return step / warm_up
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def read_weights(path: Path, net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights by name. The side heads, which an exported network has not, and heads for other labels keep their
+    random start; so does a first convolution with more input channels, except for the channel of the image."""
+    if path.suffix == ".onnx":
+        import onnx
+        import onnx.numpy_helper
+
+        tensors = onnx.load(path).graph.initializer
+        found = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in tensors}
+    else:
+        found = torch.load(path, weights_only=True)["network_weights"]
+    state = net.state_dict()
+    used = 0
+    for name, value in state.items():
+        new = found.get(name)
+        if new is None or "seg_layers" in name and new.shape[0] != value.shape[0]:
+            continue
+        if new.shape == value.shape:
+            state[name] = new
+        elif new.dim() > 1 and new.shape[1] < value.shape[1] and new.shape[2:] == value.shape[2:]:
+            state[name] = value.clone()
+            state[name][:, : new.shape[1]] = new
+        else:
+            raise SystemExit(f"{path}: {name} is {tuple(new.shape)}, expected {tuple(value.shape)}")
+        used += 1
+    if used < 10:
+        raise SystemExit(f"{path}: {used} of {len(state)} tensors have the names of this network")
+    print(f"{used} of {len(state)} tensors from {path.name}")
+    return state
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
 
-TARGET_SPACING = (3.0, 3.0, 3.0)
+from tasks import Task
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Intensity:
         return (clipped - np.float32(self.mean)) / np.float32(max(self.std, 1e-8))
 
 
+def intensity_of(task: Task) -> Intensity:
+    return Intensity(*task.intensity)
+
+
 def read_lps(path: Path) -> tuple[np.ndarray, tuple[float, float, float]]:
     """Array [z,y,x] with z toward Superior, y toward Posterior, x toward Left; spacing likewise."""
     image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
@@ -38,8 +42,8 @@ def crop(ct: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ct[window], label[window]
 
 
-def resample(array: np.ndarray, spacing, is_label: bool) -> np.ndarray:
-    """Images with order 3, labels with order 1 per class, as nnU-Net does."""
-    shape = compute_new_shape(array.shape, spacing, TARGET_SPACING)
-    return resample_data_or_seg_to_shape(array[None], shape, spacing, TARGET_SPACING, is_seg=is_label,
-                                         order=1 if is_label else 3, order_z=0)[0]
+def resample(array: np.ndarray, spacing, target, is_label: bool, order: int = 1) -> np.ndarray:
+    """Images with order 3, labels with order 1 per class, as nnU-Net does, or another `order`."""
+    shape = compute_new_shape(array.shape, spacing, target)
+    return resample_data_or_seg_to_shape(array[None], shape, spacing, target, is_seg=is_label,
+                                         order=order if is_label else 3, order_z=0)[0]
