@@ -10,13 +10,14 @@ use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
 use ndarray::{Array3, Array4, Axis};
 
 /// Devices that run whole images, and how far from the tile-by-tile reference they may be,
-/// relative to the largest logit. The same code on the same device adds in the same order.
+/// relative to the largest logit. On the same device the same code adds in the same order; two
+/// devices may each be 1e-5 from the truth.
 const DEVICES: &[(Device, f32)] = &[
     (Device::Reference, 1e-6),
     #[cfg(feature = "vulkan")]
-    (Device::Vulkan(0), 1e-5),
+    (Device::Vulkan(0), 2e-5),
     #[cfg(feature = "cuda")]
-    (Device::Cuda(0), 1e-5),
+    (Device::Cuda(0), 2e-5),
 ];
 
 /// An image, its tiles and the passes over them.
@@ -104,6 +105,13 @@ impl Case {
     }
 }
 
+/// Says that a device is skipped; fails where the caller of the tests promised it.
+pub(crate) fn may_be_missing(device: Device, error: &fastnnunet::Error) {
+    let promised = std::env::var_os("REQUIRE_VULKAN").is_some();
+    assert!(!promised || !matches!(device, Device::Vulkan(_)), "{error}");
+    println!("skipped: {error}");
+}
+
 /// The sweep on a device, unless this machine lacks it.
 fn sweep(case: &Case, device: Device, limit: Option<u64>) -> Option<Sweep> {
     let model = registry::find(case.model).expect("a model for tests");
@@ -112,7 +120,7 @@ fn sweep(case: &Case, device: Device, limit: Option<u64>) -> Option<Sweep> {
         Err(error) => {
             assert_eq!(error.exit_code(), 5, "{error}");
             assert_ne!(device, Device::Reference, "{error}");
-            println!("skipped: {error}");
+            may_be_missing(device, &error);
             None
         }
     }
@@ -221,7 +229,8 @@ mod program {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
         command.args(["--model", "selftest", "--device", device, "-i"]).arg(input);
         command.arg("-o").arg(&output).env("LD_LIBRARY_PATH", folder.path());
-        command.envs(set.iter().copied());
+        // The Wayland library, which wgpu asks for a display, complains where this is not set.
+        command.env("XDG_RUNTIME_DIR", folder.path()).envs(set.iter().copied());
         let result = command.assert().code(5).get_output().clone();
         assert!(result.stdout.is_empty() && !output.exists());
         let message = String::from_utf8(result.stderr).expect("UTF-8");
