@@ -74,7 +74,7 @@ impl Sweep {
             }
             #[cfg(feature = "vulkan")]
             Device::Vulkan(index) => {
-                let (on, name) = super::vulkan(index)?;
+                let (on, name) = super::vulkan(index, patch)?;
                 (on, name, ASSUMED_BYTES)
             }
             _ => {
