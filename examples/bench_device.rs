@@ -75,12 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ((c * 7 + z * 31 + y * 17 + x * 5) % 97) as f32 / 48.0 - 1.0
         }),
     };
-    // The CPU engine answers with features where that is less than logits.
-    let answers = match &work {
-        Work::Patch(engine) => engine.output_channels(),
-        Work::Image(..) => facts.output_channels,
-    };
-    let mut output = Array4::zeros(size(answers));
+    let mut output = Array4::zeros(size(facts.output_channels));
     let mut once = || -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
         work.run(&input, &mut output)?;

@@ -124,7 +124,7 @@ pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result
         Device::Cpu => ours(),
         Device::Reference => reference(model),
         Device::Cuda(index) => cuda(model, patch, index),
-        Device::Vulkan(index) => vulkan(model, patch, index),
+        Device::Vulkan(index) => vulkan(model, index),
     }
 }
 
@@ -139,12 +139,12 @@ fn cuda(_: &Model, _: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
 }
 
 #[cfg(feature = "vulkan")]
-fn vulkan(model: &Model, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
-    super::gpu::open_vulkan(model, patch, index)
+fn vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
+    super::gpu::open_vulkan(model, index)
 }
 
 #[cfg(not(feature = "vulkan"))]
-fn vulkan(_: &Model, _: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
+fn vulkan(_: &Model, index: usize) -> Result<Box<dyn Engine>> {
     Err(not_built(Device::Vulkan(index), "vulkan"))
 }
 

@@ -204,23 +204,6 @@ fn a_caller_can_stop_a_sweep() {
     assert_eq!(error.expect_err("stopped").exit_code(), 130);
 }
 
-/// Mesa's software driver ends long loops without a word; that must not become a label map.
-#[cfg(feature = "vulkan")]
-#[test]
-fn software_drivers_refuse_large_patches() {
-    let model = registry::find("selftest").expect("self-test model");
-    let device = Device::Vulkan(0);
-    match Sweep::open(model, [80, 80, 80], device, None) {
-        Ok(_) => println!("skipped: {device} is no software driver"),
-        Err(error) => {
-            assert_eq!(error.exit_code(), 5, "{error}");
-            if !error.to_string().contains("software driver") {
-                may_be_missing(device, &error);
-            }
-        }
-    }
-}
-
 #[test]
 fn the_cpu_has_an_engine_of_its_own() {
     let model = registry::find("selftest").expect("self-test model");

@@ -44,21 +44,17 @@ fn cuda(index: usize, need_bytes: u64) -> Result<(burn::tensor::Device, String)>
     Ok((burn::tensor::Device::cuda(index), name))
 }
 
-/// Loads a model onto a Vulkan device, one patch at a time.
+/// Loads a model onto a Vulkan device.
 #[cfg(feature = "vulkan")]
-pub(super) fn open_vulkan(
-    model: &Model,
-    patch: [usize; 3],
-    index: usize,
-) -> Result<Box<dyn Engine>> {
-    let (device, name) = vulkan(index, patch)?;
+pub(super) fn open_vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
+    let (device, name) = vulkan(index)?;
     Ok(Box::new(Generated::load(model, device, name)?))
 }
 
 /// The Vulkan device of that number: discrete GPUs come first, software drivers last.
 #[cfg(feature = "vulkan")]
-fn vulkan(index: usize, patch: [usize; 3]) -> Result<(burn::tensor::Device, String)> {
-    use burn::tensor::{Device as BurnDevice, DeviceKind, DeviceType};
+fn vulkan(index: usize) -> Result<(burn::tensor::Device, String)> {
+    use burn::tensor::{Device as BurnDevice, DeviceType};
     let name = Device::Vulkan(index).to_string();
     let found = guard(&name, || BurnDevice::enumerate(DeviceType::Vulkan).into_vec())?;
     let reason = match found.len() {
@@ -68,49 +64,6 @@ fn vulkan(index: usize, patch: [usize; 3]) -> Result<(burn::tensor::Device, Stri
         1 => "there is one Vulkan device, vulkan:0".to_owned(),
         n => format!("there are {n} Vulkan devices, vulkan:0 to vulkan:{}", n - 1),
     };
-    let Some(device) = found.into_iter().nth(index) else {
-        return Err(Error::Device { device: name, reason });
-    };
-    if device == BurnDevice::vulkan(DeviceKind::Cpu) && too_long_for_software(patch) {
-        return Err(Error::Device {
-            device: name,
-            reason: format!(
-                "it is a software driver, and patches of {}x{}x{} voxels are too large for it; \
-                 use --device cpu",
-                patch[0], patch[1], patch[2]
-            ),
-        });
-    }
-    Ok((device, name))
-}
-
-/// Whether a mean over a patch takes more rounds than Mesa's software driver runs a loop: it
-/// ends loops after 65535 rounds without a word, so statistics would miss the rest. One thread
-/// of cubecl's reduction adds all voxels of a channel, up to four a round.
-#[cfg(any(feature = "vulkan", test))]
-fn too_long_for_software(patch: [usize; 3]) -> bool {
-    const MOST_ROUNDS: usize = 65_535;
-    let voxels = patch.iter().fold(1_usize, |n, &edge| n.saturating_mul(edge));
-    let per_round = [4, 2, 1].into_iter().find(|n| voxels.is_multiple_of(*n)).unwrap_or(1);
-    voxels / per_round > MOST_ROUNDS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::too_long_for_software;
-
-    #[test]
-    fn software_drivers_get_small_patches() {
-        for (patch, too_long) in [
-            ([48, 48, 48], false),
-            ([60, 64, 64], false),
-            ([64, 64, 64], true),
-            ([80, 80, 80], true),
-            // Odd, so one voxel a round.
-            ([43, 39, 39], false),
-            ([43, 39, 41], true),
-        ] {
-            assert_eq!(too_long_for_software(patch), too_long, "{patch:?}");
-        }
-    }
+    let device = found.into_iter().nth(index);
+    device.map(|device| (device, name.clone())).ok_or(Error::Device { device: name, reason })
 }

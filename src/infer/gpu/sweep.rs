@@ -74,7 +74,7 @@ impl Sweep {
             }
             #[cfg(feature = "vulkan")]
             Device::Vulkan(index) => {
-                let (on, name) = super::vulkan(index, patch)?;
+                let (on, name) = super::vulkan(index)?;
                 (on, name, ASSUMED_BYTES)
             }
             _ => {
