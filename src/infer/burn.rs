@@ -4,11 +4,15 @@
 //! burn-flex works in the rayon pool it is called in, so `ThreadPool::install` bounds its
 //! threads. GPUs run the same code (`gpu`).
 
+mod norm;
+
 use super::{Engine, Precision};
 use crate::model::Model;
 use crate::{Error, Result};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
 use ndarray::{Array4, ArrayView4};
+#[allow(unused_imports, reason = "called where a model is installed")]
+use norm::Normalize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 include!(concat!(env!("OUT_DIR"), "/networks.rs"));
