@@ -5,9 +5,8 @@ use fastnnunet::infer::gpu::{Sweep, Tiles, footprint};
 use fastnnunet::infer::{Arithmetic, Device, EngineOptions, open};
 use fastnnunet::model::registry;
 use fastnnunet::pipeline::mirror_passes;
-use fastnnunet::pipeline::stitch::Stitcher;
 use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
-use ndarray::{Array3, Array4, Axis};
+use ndarray::{Array3, Array4, Axis, s};
 
 /// Devices that run whole images, and how far from the tile-by-tile reference they may be,
 /// relative to the largest logit. On the same device the same code adds in the same order; two
@@ -85,11 +84,14 @@ impl Case {
         let (image, tiling) = (self.image(), self.tiling());
         let passes = mirror_passes(self.mirrored);
         let [z, y, x] = self.patch;
-        let mut stitcher = Stitcher::new(tiling.clone(), self.weights(), facts.output_channels);
+        let weights = self.weights();
+        let [iz, iy, ix] = self.image;
+        let mut sums = Array4::<f32>::zeros((facts.output_channels, iz, iy, ix));
+        let mut totals = Array3::<f32>::zeros(self.image);
         let mut tile = Array4::zeros((facts.input_channels, z, y, x));
         let mut answer = Array4::zeros((facts.output_channels, z, y, x));
         for &origin in &tiling.origins {
-            tiling.cut(image.view(), origin, &mut tile);
+            tiling.cut(image.view(), origin, tile.view_mut());
             let mut sum = Array4::zeros(answer.dim());
             for axes in &passes {
                 let mut flipped = tile.view();
@@ -99,9 +101,20 @@ impl Case {
                 axes.iter().for_each(|&axis| back.invert_axis(Axis(axis + 1)));
                 sum += &back;
             }
-            stitcher.add(origin, &(sum / passes.len() as f32));
+            let mean = sum / passes.len() as f32 * &weights;
+            let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = tiling.overlap(origin);
+            let (here, there) = (
+                s![tz..tz + nz, ty..ty + ny, tx..tx + nx],
+                s![iz..iz + nz, iy..iy + ny, ix..ix + nx],
+            );
+            for (mut sums, mean) in sums.outer_iter_mut().zip(mean.outer_iter()) {
+                let mut part = sums.slice_mut(there);
+                part += &mean.slice(here);
+            }
+            let mut part = totals.slice_mut(there);
+            part += &weights.slice(here);
         }
-        stitcher.finish()
+        sums / &totals
     }
 }
 

@@ -200,7 +200,7 @@ impl Padded {
 struct Sums {
     image: Tensor<5>,
     weights: Tensor<5>,
-    sums: Tensor<5>,
+    weighted: Tensor<5>,
     totals: Tensor<5>,
 }
 
@@ -228,7 +228,7 @@ impl Sums {
         Self {
             image: Tensor::from_data(image, device),
             weights: Tensor::from_data(weights, device),
-            sums: Tensor::zeros([1, sweep.channels, pz, py, px], device),
+            weighted: Tensor::zeros([1, sweep.channels, pz, py, px], device),
             totals: Tensor::from_data(totals, device),
         }
     }
@@ -249,16 +249,16 @@ impl Sums {
         for (k, [bz, by, bx]) in boxes.iter().enumerate() {
             let answer = answers.clone().slice([k..k + 1, 0..channels, 0..z, 0..y, 0..x]);
             let place = [0..1, 0..channels, bz.clone(), by.clone(), bx.clone()];
-            let part = self.sums.clone().slice(place.clone()) + answer * self.weights.clone();
+            let part = self.weighted.clone().slice(place.clone()) + answer * self.weights.clone();
             // Taken out first: with one owner left the device writes in place.
             let device = part.device();
-            let sums = std::mem::replace(&mut self.sums, Tensor::zeros([1; 5], &device));
-            self.sums = sums.slice_assign(place, part);
+            let sums = std::mem::replace(&mut self.weighted, Tensor::zeros([1; 5], &device));
+            self.weighted = sums.slice_assign(place, part);
         }
     }
 
     fn finish(self) -> Tensor<5> {
-        self.sums / self.totals
+        self.weighted / self.totals
     }
 }
 
