@@ -95,10 +95,14 @@ impl Case {
             let mut sum = Array4::zeros(answer.dim());
             for axes in &passes {
                 let mut flipped = tile.view();
-                axes.iter().for_each(|&axis| flipped.invert_axis(Axis(axis + 1)));
+                for &axis in axes {
+                    flipped.invert_axis(Axis(axis + 1));
+                }
                 engine.run(flipped, &mut answer).expect("a patch the network takes");
                 let mut back = answer.view();
-                axes.iter().for_each(|&axis| back.invert_axis(Axis(axis + 1)));
+                for &axis in axes {
+                    back.invert_axis(Axis(axis + 1));
+                }
                 sum += &back;
             }
             let mean = sum / passes.len() as f32 * &weights;
@@ -119,6 +123,7 @@ impl Case {
 }
 
 /// Says that a device is skipped; fails where the caller of the tests promised it.
+#[allow(clippy::print_stdout, reason = "a skipped case says why")]
 pub(crate) fn may_be_missing(device: Device, error: &fastnnunet::Error) {
     let promised = std::env::var_os("REQUIRE_VULKAN").is_some();
     assert!(!promised || !matches!(device, Device::Vulkan(_)), "{error}");
