@@ -97,16 +97,16 @@ TASKS = {
     task.name: task
     for task in (
         bone("bone_low", 3.0, (80, 80, 80)),
-        bone("bone_medium", 2.0, (80, 80, 80), weights=FINE_WEIGHTS, share=FEW),
+        bone("bone_medium", 2.0, (80, 80, 80), weights=FINE_WEIGHTS, share=FEW, grade="demo"),
         # Scans with voxels of 3 to 5 mm have nothing to teach on this grid.
-        bone("bone_high", 1.5, (80, 80, 80), weights={"trunk": 0.55, "unlabelled": 0.45}),
-        bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128)),
-        bone("bone_lowres", 5.0, (64, 64, 64), share=FEW, configuration="3d_lowres"),
-        bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres"),
+        bone("bone_high", 1.5, (80, 80, 80), weights={"trunk": 0.55, "unlabelled": 0.45}, grade="demo"),
+        bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128), grade="demo"),
+        bone("bone_lowres", 5.0, (64, 64, 64), share=FEW, configuration="3d_lowres", grade="demo"),
+        bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres", grade="demo"),
         Task("headneck", "organs", labels_of("headneck_9", 7), (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT,
              {"headneck": 0.94, "trunk": 0.04, "unlabelled": 0.02},
              # The gray of soft tissue must stay apart; mandible and air only need to be extreme.
-             intensity=(60.0, 250.0, -700.0, 1200.0), flips=(0.0, 0.0, 0.5), spatial=0.35, balanced=True),
+             intensity=(60.0, 250.0, -700.0, 1200.0), flips=(0.0, 0.0, 0.5), spatial=0.35, balanced=True, grade="demo"),
         Task("total", "total", labels_of("total"), (5.0, 5.0, 5.0), (48, 64, 64), (), {"trunk": 1.0},
              intensity=(40.0, 300.0, -1000.0, 1000.0), grade="demo", loss_share=0.25),
     )

@@ -98,7 +98,11 @@ pub(super) fn select(
     fits: &dyn Fn(&Model) -> bool,
 ) -> Result<Selection> {
     let mode = registry.mode(request.mode)?;
-    let choices = choices(mode, request)?;
+    let mut choices = choices(mode, request)?;
+    if request.quality.is_none() {
+        // A finer grid does not make up for a model that only demonstrates.
+        choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(registry, choice)));
+    }
     let mut passed_over = Vec::new();
     let mut smallest = None;
     for choice in &choices {
@@ -140,6 +144,12 @@ fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>>
         // Qualities go from low to high.
         (None, None) => by_quality.into_iter().rev().collect(),
     })
+}
+
+/// The trust in what would answer a choice; none where nothing is installed.
+fn grade_of(registry: &Registry, choice: &Choice) -> Option<Grade> {
+    let parts = choice.models.iter().find_map(|candidate| installed(registry, candidate))?;
+    parts.iter().map(|(_, model)| model.grade).min()
 }
 
 /// The choices a given quality or variant leaves: all of them when none is given.

@@ -147,7 +147,7 @@ fn engines_describe_themselves() {
             assert!(engine.device().starts_with(&device.to_string()), "{}", engine.device());
             let facts = model.facts().expect("known to the build");
             assert_eq!(engine.input_channels(), facts.input_channels);
-            assert_eq!(engine.output_channels(), facts.output_channels);
+            assert_eq!(engine.classes(), facts.output_channels);
         }
     }
 }
