@@ -146,6 +146,7 @@ mod reference {
                 "#[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, missing_docs)]
 #[allow(unused, unreachable_pub, rust_2018_idioms)]
 mod model_{name} {{
+    use super::Normalize;
     include!(concat!(env!(\"OUT_DIR\"), \"/burn/{name}.rs\"));
 }}
 
@@ -187,12 +188,39 @@ mod model_{name} {{
                 .unwrap_or("a panic without message")
                 .to_owned()
         })?;
+        let path = folder.join(format!("{name}.rs"));
+        let code = std::fs::read_to_string(&path)
+            .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        write(&path, our_norms(&code)?.as_bytes())?;
         let path = folder.join(format!("{name}.bpk"));
         let weights = without_ids(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         // Nothing reads the file, and its random numbers would differ from build to build.
         std::fs::remove_file(&path)
             .map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
         Ok(weights)
+    }
+
+    /// The generated code with our instance normalization (`src/infer/burn/norm.rs`) called
+    /// in place of burn's.
+    fn our_norms(code: &str) -> Result<String, String> {
+        const FIELD: &str = ".instancenormalization";
+        const CALL: &str = ".forward(";
+        let mut parts = code.split(FIELD);
+        let mut result = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let number = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let (number, rest) = part.split_at(number);
+            let argument = rest.trim_start().strip_prefix(CALL).ok_or_else(|| {
+                format!("instance normalization {number} is not called as expected")
+            })?;
+            let _ = write!(result, "{FIELD}{number}.normalize({argument}");
+        }
+        // Nothing else in the code may run burn's.
+        let declared = code.matches(": InstanceNorm,").count();
+        match result.matches(".normalize(").count() {
+            called if called >= declared => Ok(result),
+            called => Err(format!("{called} of {declared} instance normalizations are ours")),
+        }
     }
 
     /// The weights file without the random number the importer gives each tensor.

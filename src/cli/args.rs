@@ -134,7 +134,8 @@ pub(crate) struct PredictArgs {
     /// or a recipe: a JSON of docs/postprocessing.md or nnU-Net's postprocessing.json or .pkl
     #[arg(long, value_name = "RECIPE", default_value = "default")]
     pub(crate) postprocess: String,
-    /// Device: auto, cpu, cuda[:N] or reference; one asked for by name and missing is an error
+    /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is
+    /// an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
     /// Arithmetic: auto (bf16 products where the CPU multiplies those), f32 or bf16

@@ -1,18 +1,21 @@
-//! Stage 7 on burn: the graphs `build.rs` turned into Rust code, run by burn-flex.
+//! Stage 7 on burn: the graphs `build.rs` turned into Rust code, on a device of burn's.
 //!
-//! Slow, and independent of our kernels: the oracle they are compared with. burn-flex works
-//! in the rayon pool it is called in, so `ThreadPool::install` bounds its threads.
+//! On burn-flex it is slow and independent of our kernels: the oracle they are compared with.
+//! burn-flex works in the rayon pool it is called in, so `ThreadPool::install` bounds its
+//! threads. GPUs run the same code (`gpu`).
+
+mod norm;
 
 use super::{Engine, Precision};
 use crate::model::Model;
 use crate::{Error, Result};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
 use ndarray::{Array4, ArrayView4};
+#[allow(unused_imports, reason = "called where a model is installed")]
+use norm::Normalize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 include!(concat!(env!("OUT_DIR"), "/networks.rs"));
-
-const DEVICE: &str = "reference";
 
 /// A generated network and how its weights file is put together.
 struct Network {
@@ -41,33 +44,59 @@ enum Forward {
     Volume(Box<dyn Fn(Tensor<5>) -> Tensor<5> + Send>),
 }
 
-struct Reference {
+/// A generated network on one of burn's devices.
+pub(super) struct Generated {
     model: &'static str,
+    name: String,
     forward: Forward,
     device: Device,
     input_channels: usize,
     output_channels: usize,
 }
 
-/// Loads an embedded model.
+/// Loads an embedded model on the CPU.
 pub(super) fn open(model: &Model) -> Result<Box<dyn Engine>> {
-    // A user's model may have the name of one of the program's.
-    let known = model.is_embedded();
-    let network = NETWORKS.iter().find(|network| known && network.name == model.name);
-    let network = network.ok_or_else(|| Error::Device {
-        device: DEVICE.to_owned(),
-        reason: format!("this build holds no generated code for model {}", model.name),
-    })?;
-    let device = Device::flex();
-    let (onnx, facts) = (model.onnx()?, model.facts()?);
-    let forward = guard(|| (network.load)(network.weights(&onnx), &device))?;
-    Ok(Box::new(Reference {
-        model: network.name,
-        forward,
-        device,
-        input_channels: facts.input_channels,
-        output_channels: facts.output_channels,
-    }))
+    let generated = Generated::load(model, Device::flex(), "reference".to_owned())?;
+    Ok(Box::new(generated))
+}
+
+impl Generated {
+    /// Loads an embedded model; `name` is the device as the user knows it.
+    pub(super) fn load(model: &Model, device: Device, name: String) -> Result<Self> {
+        // A user's model may have the name of one of the program's.
+        let known = model.is_embedded();
+        let network = NETWORKS.iter().find(|network| known && network.name == model.name);
+        let Some(network) = network else {
+            let reason = format!("this build holds no generated code for model {}", model.name);
+            return Err(Error::Device { device: name, reason });
+        };
+        let (onnx, facts) = (model.onnx()?, model.facts()?);
+        let forward = guard(&name, || (network.load)(network.weights(&onnx), &device))?;
+        Ok(Self {
+            model: network.name,
+            name,
+            forward,
+            device,
+            input_channels: facts.input_channels,
+            output_channels: facts.output_channels,
+        })
+    }
+
+    /// The device the weights lie on.
+    pub(super) fn on(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs patches `[n, c, z, y, x]`, all on the device. Panics as burn does.
+    pub(super) fn forward(&self, input: Tensor<5>) -> Tensor<5> {
+        match &self.forward {
+            Forward::Plane(forward) => {
+                assert_eq!(input.dims()[2], 1, "a 2-D network takes one slice");
+                forward(input.squeeze_dim(2)).unsqueeze_dim(2)
+            }
+            Forward::Volume(forward) => forward(input),
+        }
+    }
 }
 
 impl Network {
@@ -88,9 +117,9 @@ impl Network {
     }
 }
 
-impl Engine for Reference {
+impl Engine for Generated {
     fn device(&self) -> &str {
-        DEVICE
+        &self.name
     }
 
     fn precision(&self) -> Precision {
@@ -109,17 +138,11 @@ impl Engine for Reference {
         let (c, z, y, x) = input.dim();
         assert_eq!(c, self.input_channels, "channels of the input");
         let values: Vec<f32> = input.iter().copied().collect();
-        let data = guard(|| match &self.forward {
-            Forward::Plane(forward) => {
-                assert_eq!(z, 1, "a 2-D network takes one slice");
-                let data = TensorData::new(values, [1, c, y, x]);
-                forward(Tensor::from_data(data, &self.device)).into_data()
-            }
-            Forward::Volume(forward) => {
-                let data = TensorData::new(values, [1, c, z, y, x]);
-                forward(Tensor::from_data(data, &self.device)).into_data()
-            }
+        let logits = guard(&self.name, || {
+            let data = TensorData::new(values, [1, c, z, y, x]);
+            self.forward(Tensor::from_data(data, &self.device)).try_into_data()
         })?;
+        let data = logits.map_err(|error| failed(&self.name, &error.to_string()))?;
         let logits = data.as_slice::<f32>().ok();
         let logits =
             logits.and_then(|l| ArrayView4::from_shape((self.output_channels, z, y, x), l).ok());
@@ -138,13 +161,19 @@ impl Engine for Reference {
 }
 
 /// Turns a panic inside burn into an error: a host process must survive us.
-fn guard<T>(work: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn guard<T>(device: &str, work: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-        Error::Device {
-            device: DEVICE.to_owned(),
-            reason: format!("burn stopped: {}", text.unwrap_or("no reason given")),
-        }
+        failed(device, text.unwrap_or("no reason given"))
     })
+}
+
+/// The error for what burn said; its first line, because cubecl adds a backtrace.
+pub(super) fn failed(device: &str, said: &str) -> Error {
+    let said = said.lines().map(str::trim).find(|line| !line.is_empty());
+    Error::Device {
+        device: device.to_owned(),
+        reason: format!("burn stopped: {}", said.unwrap_or("no reason given")),
+    }
 }

@@ -18,6 +18,8 @@ pub enum Device {
     Cpu,
     /// The CUDA device of that number.
     Cuda(usize),
+    /// The Vulkan device of that number.
+    Vulkan(usize),
     /// The generated network on burn-flex: slow, independent of our kernels.
     Reference,
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Device {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(index) => write!(f, "cuda:{index}"),
+            Self::Vulkan(index) => write!(f, "vulkan:{index}"),
             Self::Reference => f.write_str("reference"),
         }
     }
@@ -36,24 +39,31 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `auto`, `cpu`, `cuda`, `cuda:N` or `reference`; `cuda` is `cuda:0`.
+    /// Reads `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N` or `reference`; `cuda` is
+    /// `cuda:0`.
     fn from_str(text: &str) -> Result<Self> {
-        let cuda = |index: &str| {
+        let number = |index: &str| {
             // `parse` alone would take a plus sign.
             let digits = index.bytes().all(|byte| byte.is_ascii_digit());
-            index.parse().ok().filter(|_| digits).map(Self::Cuda)
+            index.parse().ok().filter(|_| digits)
         };
-        let device = match text {
-            "auto" => Some(Self::Auto),
-            "cpu" => Some(Self::Cpu),
-            "cuda" => Some(Self::Cuda(0)),
-            "reference" => Some(Self::Reference),
-            _ => text.strip_prefix("cuda:").and_then(cuda),
+        let device = match text.split_once(':') {
+            None => match text {
+                "auto" => Some(Self::Auto),
+                "cpu" => Some(Self::Cpu),
+                "cuda" => Some(Self::Cuda(0)),
+                "vulkan" => Some(Self::Vulkan(0)),
+                "reference" => Some(Self::Reference),
+                _ => None,
+            },
+            Some(("cuda", index)) => number(index).map(Self::Cuda),
+            Some(("vulkan", index)) => number(index).map(Self::Vulkan),
+            Some(_) => None,
         };
         device.ok_or_else(|| Error::Usage {
             what: "device".to_owned(),
             found: text.to_owned(),
-            expected: "auto, cpu, cuda, cuda:N or reference".to_owned(),
+            expected: "auto, cpu, cuda, cuda:N, vulkan, vulkan:N or reference".to_owned(),
         })
     }
 }
@@ -85,25 +95,64 @@ pub struct EngineOptions {
 /// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
 /// for a two-dimensional network).
 ///
-/// `Auto` takes our kernels, or the reference where a network has an operator they lack.
+/// `Auto` takes a CUDA GPU that works, else our kernels, or the reference where a network has
+/// an operator they lack. Vulkan devices run only when asked for by name.
 ///
 /// # Errors
 ///
-/// [`Error::Device`] if the device is not part of this build or fails,
+/// [`Error::Device`] if the device is not part of this build, is missing or fails,
 /// [`Error::Model`] if the network does not load or does not take such patches.
 pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
     let ours = || {
         let graph = &mut |_| Graph::read(&model.onnx()?);
         open_folds(&model.name, 1, graph, patch, options)
     };
-    match options.device {
-        Device::Auto => ours().or_else(|lacking| reference(model).map_err(|_| lacking)),
-        Device::Reference if options.arithmetic == Arithmetic::Bf16 => Err(Error::Device {
-            device: options.device.to_string(),
+    let device = options.device;
+    let generated = !matches!(device, Device::Auto | Device::Cpu);
+    if generated && options.arithmetic == Arithmetic::Bf16 {
+        return Err(Error::Device {
+            device: device.to_string(),
             reason: "it multiplies in f32 only; use precision f32 or auto".to_owned(),
-        }),
+        });
+    }
+    match device {
+        // Who names an arithmetic or instruction set of the CPU gets the CPU.
+        Device::Auto if options.arithmetic != Arithmetic::Auto || options.isa.is_some() => ours(),
+        Device::Auto => cuda(model, patch, 0)
+            .or_else(|_| ours())
+            .or_else(|lacking| reference(model).map_err(|_| lacking)),
+        Device::Cpu => ours(),
         Device::Reference => reference(model),
-        Device::Cpu | Device::Cuda(_) => ours(),
+        Device::Cuda(index) => cuda(model, patch, index),
+        Device::Vulkan(index) => vulkan(model, index),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(model: &Model, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
+    super::gpu::open_cuda(model, patch, index)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &Model, _: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
+    Err(not_built(Device::Cuda(index), "cuda"))
+}
+
+#[cfg(feature = "vulkan")]
+fn vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
+    super::gpu::open_vulkan(model, index)
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn vulkan(_: &Model, index: usize) -> Result<Box<dyn Engine>> {
+    Err(not_built(Device::Vulkan(index), "vulkan"))
+}
+
+#[cfg(not(all(feature = "cuda", feature = "vulkan", feature = "reference")))]
+fn not_built(device: Device, feature: &str) -> Error {
+    Error::Device {
+        device: device.to_string(),
+        reason: format!("this build lacks the feature `{feature}`"),
     }
 }
 
@@ -137,8 +186,9 @@ pub fn open_folds(
                 Err(error) => Err(error),
             };
         }
-        Device::Reference => "it runs the models inside the program only; use auto or cpu",
-        Device::Cuda(_) => "this build has no CUDA engine; use auto, cpu or reference",
+        Device::Reference | Device::Cuda(_) | Device::Vulkan(_) => {
+            "it runs the models inside the program only; use auto or cpu"
+        }
     };
     Err(Error::Device { device: options.device.to_string(), reason: reason.to_owned() })
 }

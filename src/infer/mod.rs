@@ -7,6 +7,7 @@
 mod burn;
 pub mod cpu;
 mod device;
+pub mod gpu;
 
 pub use device::{Arithmetic, Device, EngineOptions, open, open_folds};
 

@@ -20,7 +20,14 @@ struct Case {
 
 /// An engine and how far its logits may be from the golden ones, relative to the largest:
 /// two orders of summation over a few thousand products differ by a few ulps of it.
-const ENGINES: [(Device, f32); 2] = [(Device::Cpu, 1e-5), (Device::Reference, 1e-5)];
+const ENGINES: &[(Device, f32)] = &[
+    (Device::Cpu, 1e-5),
+    (Device::Reference, 1e-5),
+    #[cfg(feature = "vulkan")]
+    (Device::Vulkan(0), 1e-5),
+    #[cfg(feature = "cuda")]
+    (Device::Cuda(0), 1e-5),
+];
 
 impl Case {
     fn patch(&self) -> [usize; 3] {
@@ -59,6 +66,9 @@ fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engi
             // A device asked for by name and missing is an error of its own kind.
             assert_eq!(error.exit_code(), 5, "{error}");
             assert!(device != Device::Reference || cfg!(not(feature = "reference")), "{error}");
+            assert!(device != Device::Cpu, "{error}");
+            #[cfg(feature = "reference")]
+            crate::gpu::may_be_missing(device, &error);
             None
         }
     }
@@ -77,7 +87,7 @@ fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
 
 #[test]
 fn logits_match_the_exporting_framework() {
-    for (device, tolerance) in ENGINES {
+    for &(device, tolerance) in ENGINES {
         for case in cases() {
             let Some(mut engine) = engine(&case.model, case.patch(), device) else { continue };
             let largest = case.logits.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
@@ -106,7 +116,7 @@ fn same_bytes_at_any_thread_count() {
         cases().into_iter().map(|case| (case.model, case.input.index_axis_move(Axis(0), 0))),
     );
     let bits = |logits: Array4<f32>| logits.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
-    for (device, _) in ENGINES {
+    for &(device, _) in ENGINES {
         for (model, input) in &patches {
             let (_, z, y, x) = input.dim();
             let on = |threads: usize| {
@@ -129,7 +139,7 @@ fn same_bytes_at_any_thread_count() {
 
 #[test]
 fn engines_describe_themselves() {
-    for (device, _) in ENGINES {
+    for &(device, _) in ENGINES {
         for model in registry::models() {
             let patch = model.config().expect("checked by the build").patch_size;
             let Some(engine) = engine(&model.name, patch, device) else { continue };
@@ -145,7 +155,7 @@ fn engines_describe_themselves() {
 /// A view whose axes are swapped or flipped is read like its copy.
 #[test]
 fn input_need_not_be_contiguous() {
-    for (device, _) in ENGINES {
+    for &(device, _) in ENGINES {
         let case = cases().swap_remove(0);
         let Some(mut engine) = engine(&case.model, case.patch(), device) else { continue };
         let flipped = case.input.index_axis(Axis(0), 0);
@@ -166,11 +176,20 @@ fn a_panic_inside_burn_is_an_error() {
     assert_eq!(error.exit_code(), 5, "{error}");
 }
 
+#[cfg(not(all(feature = "cuda", feature = "vulkan")))]
 #[test]
 fn devices_of_other_builds_say_so() {
     let model = registry::find("selftest").expect("self-test model");
-    let device = Device::Cuda(1);
-    let error = open(model, [16, 24, 24], &exactly(device)).err().expect("not in this build");
-    assert_eq!(error.exit_code(), 5);
-    assert!(error.to_string().contains(&device.to_string()), "{error}");
+    let devices = [
+        #[cfg(not(feature = "cuda"))]
+        (Device::Cuda(1), "`cuda`"),
+        #[cfg(not(feature = "vulkan"))]
+        (Device::Vulkan(1), "`vulkan`"),
+    ];
+    for (device, feature) in devices {
+        let error = open(model, [16, 24, 24], &exactly(device)).err().expect("not in this build");
+        assert_eq!(error.exit_code(), 5);
+        let text = error.to_string();
+        assert!(text.contains(&device.to_string()) && text.contains(feature), "{text}");
+    }
 }

@@ -10,6 +10,8 @@ mod engines;
 #[cfg(feature = "cli")]
 mod folders;
 mod golden;
+#[cfg(feature = "reference")]
+mod gpu;
 mod io;
 mod labels;
 mod models;

@@ -1,0 +1,209 @@
+//! How much device memory a network takes, estimated from its graph before anything is loaded.
+//!
+//! burn allocates as it runs, so nobody knows beforehand; the estimate walks the graph, adds
+//! up what is alive at each node and what burn's form of that operator copies, and takes the
+//! largest sum. A test compares it with what a device reports.
+
+use crate::model::onnx::{Graph, Node, invalid};
+use crate::{Error, Result};
+use std::collections::HashMap;
+
+/// Bytes of `f32` a network takes on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Weights.
+    pub weights: u64,
+    /// Activations per patch, at their peak.
+    pub patch: u64,
+}
+
+/// Channels, then `z, y, x` (z = 1 for a two-dimensional network).
+type Size = (usize, [usize; 3]);
+
+/// Estimates the footprint for patches of `patch` voxels (`[z, y, x]`).
+///
+/// # Errors
+///
+/// [`Error::Model`] if the graph cannot be read or an extent does not come out.
+pub fn footprint(onnx: &[u8], channels: usize, patch: [usize; 3]) -> Result<Footprint> {
+    let graph = Graph::read(onnx)?;
+    let weights = graph.constants.values().map(crate::model::onnx::Tensor::len).sum::<usize>();
+    let mut last_use: HashMap<&str, usize> = HashMap::new();
+    for (at, node) in graph.nodes.iter().enumerate() {
+        for input in &node.inputs {
+            last_use.insert(input, at);
+        }
+    }
+    for port in &graph.outputs {
+        last_use.insert(&port.name, graph.nodes.len());
+    }
+    let mut alive: HashMap<&str, Size> =
+        graph.inputs.iter().map(|port| (port.name.as_str(), (channels, patch))).collect();
+    let mut peak = 0;
+    for (at, node) in graph.nodes.iter().enumerate() {
+        let held = alive.values().fold(0_u64, |sum, &size| sum.saturating_add(voxels(size)));
+        let Some(size) = output(node, &graph, &alive)? else { continue };
+        let input = node.input(0).and_then(|name| alive.get(name)).copied().unwrap_or(size);
+        let copies = match node.op.as_str() {
+            // Input and output once more, channels last.
+            "Conv" | "ConvTranspose" => voxels(input).saturating_add(voxels(size)),
+            // Centered, squared and scaled values, each a tensor of its own.
+            "InstanceNormalization" => voxels(size).saturating_mul(3),
+            _ => 0,
+        };
+        peak = peak.max(held.saturating_add(voxels(size)).saturating_add(copies));
+        if let Some(name) = node.outputs.first() {
+            alive.insert(name, size);
+        }
+        alive.retain(|name, _| last_use.get(name).is_some_and(|&last| last > at));
+    }
+    let bytes = |floats: u64| floats.saturating_mul(size_of::<f32>() as u64);
+    Ok(Footprint { weights: bytes(weights as u64), patch: bytes(peak) })
+}
+
+fn voxels((channels, [z, y, x]): Size) -> u64 {
+    [channels, z, y, x].iter().fold(1, |product, &n| product.saturating_mul(n as u64))
+}
+
+/// Size of a node's result; `None` for one that depends on no image.
+fn output(node: &Node, graph: &Graph, alive: &HashMap<&str, Size>) -> Result<Option<Size>> {
+    let mut inputs = node.inputs.iter().filter_map(|name| alive.get(name.as_str()).copied());
+    let Some((channels, extent)) = inputs.next() else { return Ok(None) };
+    let kernel = || {
+        let kernel = node.input(1).and_then(|name| graph.constants.get(name));
+        kernel.map(|kernel| &kernel.dims[..]).filter(|dims| dims.len() > 2)
+    };
+    Ok(Some(match node.op.as_str() {
+        "Conv" | "ConvTranspose" => {
+            let dims = kernel().ok_or_else(|| bad(node))?;
+            let forward = node.op == "Conv";
+            let groups = node.int("group").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+            let channels = if forward { dims[0] } else { dims[1].saturating_mul(groups) };
+            (channels, window(node, &dims[2..], extent, forward)?)
+        }
+        "MaxPool" | "AveragePool" => {
+            let kernel: Option<Vec<usize>> = node
+                .ints("kernel_shape")
+                .map(|k| k.iter().filter_map(|&n| usize::try_from(n).ok()).collect());
+            (channels, window(node, &kernel.ok_or_else(|| bad(node))?, extent, true)?)
+        }
+        "Concat" => (inputs.map(|(c, _)| c).fold(channels, usize::saturating_add), extent),
+        "GlobalAveragePool" => (channels, [1; 3]),
+        _ => (channels, extent),
+    }))
+}
+
+/// Extent after a sliding window, or before one (`forward` = false).
+fn window(node: &Node, kernel: &[usize], extent: [usize; 3], forward: bool) -> Result<[usize; 3]> {
+    let rank = kernel.len();
+    if rank > 3 {
+        return Err(bad(node));
+    }
+    let setting = |name: &str, k: usize, otherwise: i64| {
+        node.ints(name).and_then(|list| list.get(k)).copied().unwrap_or(otherwise)
+    };
+    let mut result = extent;
+    for (k, &kernel) in kernel.iter().enumerate() {
+        let axis = 3 - rank + k;
+        let reach = i64::try_from(kernel)
+            .ok()
+            .and_then(|n| (n - 1).checked_mul(setting("dilations", k, 1)));
+        let pads = setting("pads", k, 0).checked_add(setting("pads", rank + k, 0));
+        let (stride, size) = (setting("strides", k, 1), i64::try_from(extent[axis]).ok());
+        let after = || {
+            if forward {
+                size?
+                    .checked_add(pads?)?
+                    .checked_sub(reach?)?
+                    .checked_sub(1)?
+                    .checked_div(stride)?
+                    .checked_add(1)
+            } else {
+                let grown =
+                    (size? - 1).checked_mul(stride)?.checked_sub(pads?)?.checked_add(reach?)?;
+                grown.checked_add(1)?.checked_add(setting("output_padding", k, 0))
+            }
+        };
+        let after = after().and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0);
+        result[axis] = after.ok_or_else(|| bad(node))?;
+    }
+    Ok(result)
+}
+
+fn bad(node: &Node) -> Error {
+    invalid(format!("{} (node `{}`) without an extent", node.op, node.name), "a patch it takes")
+}
+
+impl Footprint {
+    /// How many patches run at once: as many as `budget_bytes` holds, at most `most`.
+    ///
+    /// `fixed_bytes` is what lies on the device whatever the number of patches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`] if not even one fits.
+    pub fn batch(self, fixed_bytes: u64, budget_bytes: u64, most: usize) -> Result<usize> {
+        let fixed = self.weights.saturating_add(fixed_bytes);
+        let one = fixed.saturating_add(self.patch);
+        if one > budget_bytes {
+            return Err(Error::Memory {
+                what: "the network on the GPU".to_owned(),
+                need_bytes: one,
+                limit_bytes: budget_bytes,
+            });
+        }
+        let fitting = (budget_bytes - fixed).checked_div(self.patch).unwrap_or(u64::MAX);
+        Ok(usize::try_from(fitting).unwrap_or(usize::MAX).min(most.max(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::registry;
+
+    fn selftest() -> Footprint {
+        let model = registry::find("selftest").expect("self-test model");
+        footprint(&model.onnx().expect("ONNX"), 1, [16, 24, 24]).expect("a footprint")
+    }
+
+    #[test]
+    fn weights_are_those_of_the_file() {
+        let model = registry::find("selftest").expect("self-test model");
+        let Footprint { weights, .. } = selftest();
+        let file = model.onnx().expect("ONNX").len() as u64;
+        assert!(weights < file && weights > file * 8 / 10, "{weights} of {file}");
+    }
+
+    #[test]
+    fn activations_grow_with_the_patch() {
+        let model = registry::find("selftest").expect("self-test model");
+        let onnx = model.onnx().expect("ONNX");
+        let large = footprint(&onnx, 1, [32, 48, 48]).expect("a footprint");
+        assert_eq!(large.patch, 8 * selftest().patch);
+        let huge = footprint(&onnx, 1, [1 << 20; 3]).expect("a footprint");
+        assert_eq!(huge.patch, u64::MAX, "saturates");
+        assert!(footprint(&onnx, 1, [usize::MAX; 3]).is_err(), "no extent comes out");
+    }
+
+    #[test]
+    fn every_embedded_model_has_a_footprint_that_fits_a_small_card() {
+        for model in registry::models() {
+            let config = model.config().expect("checked by the build");
+            let onnx = model.onnx().expect("ONNX");
+            let found = footprint(&onnx, config.channels.len(), config.patch_size);
+            let found = found.expect(&model.name);
+            assert!(found.weights + found.patch < 3 << 30, "{}: {found:?}", model.name);
+        }
+    }
+
+    #[test]
+    fn batches_fill_the_budget() {
+        let footprint = Footprint { weights: 10, patch: 100 };
+        assert_eq!(footprint.batch(5, 115, 8).expect("one"), 1);
+        assert_eq!(footprint.batch(5, 314, 8).expect("two"), 2);
+        assert_eq!(footprint.batch(5, u64::MAX, 8).expect("eight"), 8);
+        let error = footprint.batch(5, 114, 8).expect_err("none");
+        assert_eq!(error.exit_code(), 6);
+    }
+}
