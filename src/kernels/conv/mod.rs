@@ -38,6 +38,13 @@ use shape::Geometry;
 /// Fewest channels on either side for which minimal filtering pays for its transforms.
 const MIN_CHANNELS: usize = 4;
 
+/// Transformed weights are twice as many. Beyond a cache, each slice reads them from memory, and
+/// a slice of few positions waits for them: 320 channels at 6x6 ran at half the speed.
+const CACHED_WEIGHTS: usize = 1 << 19;
+
+/// Positions of a slice that are few in that sense.
+const FEW_POSITIONS: usize = 128;
+
 /// What is multiplied; sums are `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
@@ -121,7 +128,9 @@ impl Conv {
     /// Rows that minimal filtering should make together, 1 for direct convolution.
     fn best_tile(arithmetic: Arithmetic, shape: &Shape) -> usize {
         let enough = shape.inputs.min(shape.outputs) >= MIN_CHANNELS;
-        if !enough || !Self::can_tile(arithmetic, shape) {
+        let [_, rows, columns] = shape.output().unwrap_or_default();
+        let streamed = shape.weights() > CACHED_WEIGHTS && rows * columns < FEW_POSITIONS;
+        if !enough || streamed || !Self::can_tile(arithmetic, shape) {
             return 1;
         }
         // Whole tiles where that can be had; half a tile of four is a tile of two.
@@ -344,6 +353,12 @@ impl Conv {
     #[must_use]
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Floats the packed weights take.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.weights.len() + self.bias.len()
     }
 
     /// Name for logs, for instance `avx512-f32-conv3x3x3-s1`.
