@@ -239,9 +239,12 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
         return Err(Error::Model {
             model: model.name.clone().into_owned(),
             found: format!("labels {}", join(own.iter().take(8).map(|l| l.name.as_str()))),
-            expected: format!("names of label table {}, for instance {}", table.name, {
+            expected: format!(
+                "names of label table {}, for instance {}, or a modes.json that gives its labels \
+                 ids (docs/models.md)",
+                table.name,
                 join(table.labels.iter().take(8).map(|l| l.name.as_str()))
-            }),
+            ),
         });
     }
     Ok(subset)
@@ -264,8 +267,8 @@ fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
         expected: format!(
             "{first}.onnx and {first}.json in a folder given by --models-dir, or \
              models/{first}.onnx, config/3d_fullres/{first}.json and a line for {first} in \
-             models/MANIFEST.toml, then a rebuild; docs/models.md says how to convert a \
-             checkpoint of nnU-Net"
+             models/MANIFEST.toml, then a rebuild; `fastnnunet convert TRAINED_FOLDER -o FOLDER \
+             --name {first}` makes the two files from a folder that nnU-Net trained"
         ),
     }
 }

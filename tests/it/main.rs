@@ -15,6 +15,8 @@ mod gpu;
 mod io;
 mod labels;
 mod models;
+#[cfg(feature = "cli")]
+mod models_dir;
 mod nifti_files;
 mod nnunet;
 mod postprocess;
