@@ -21,6 +21,8 @@ mod nifti_files;
 mod nnunet;
 mod postprocess;
 mod preview;
+#[cfg(all(unix, feature = "cli"))]
+mod readme;
 mod resample;
 mod stages;
 mod streaming;
