@@ -109,7 +109,8 @@ pub(crate) struct PredictArgs {
     /// Divide bone into cortical and trabecular bone
     #[arg(long, requires = "mode")]
     pub(crate) enable_subseg: bool,
-    /// Keep only these structures of the mode, by name, separated by commas
+    /// Keep only these structures of the mode, by name, separated by commas; lung_* stands for
+    /// all that begin so
     #[arg(long, value_name = "NAMES", requires = "mode", value_delimiter = ',')]
     pub(crate) roi: Vec<String>,
     /// A model instead of a mode: a name as listed by `fastnnunet models`, an ONNX file (with

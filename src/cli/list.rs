@@ -147,10 +147,18 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
     let mut rows = vec![heading.into_iter().map(String::from).collect()];
     for mode in &chosen {
         for (k, choice) in mode.choices.iter().enumerate() {
-            rows.push(mode_row(registry, mode, choice, k == 0, request.models_dir.is_some())?);
+            let mut row = mode_row(registry, mode, choice, request.models_dir.is_some())?;
+            if k == 0 {
+                row[0].clone_from(&mode.name);
+                row.push(mode.summary.clone());
+            }
+            rows.push(row);
         }
     }
     print!("{}", table::render(&rows));
+    if chosen.iter().any(|mode| mode.choices.len() > 1) {
+        println!("* without an option");
+    }
     if request.name.is_some() {
         for choice in &chosen[0].choices {
             print!("\n{}", choice_text(registry, chosen[0], choice)?);
@@ -209,11 +217,11 @@ fn places(selection: &Selection) -> String {
     places.join(" + ")
 }
 
+/// All but the mode's name and summary.
 fn mode_row(
     registry: &Registry,
     mode: &Mode,
     choice: &Choice,
-    first: bool,
     with_places: bool,
 ) -> Result<Vec<String>> {
     let total = registry.table(&choice.labels)?.labels.len();
@@ -231,8 +239,12 @@ fn mode_row(
         Answer::Missing => (total.to_string(), "not installed".into(), "-"),
     };
     let mut row = vec![
-        if first { mode.name.clone() } else { String::new() },
-        option_text(choice),
+        String::new(),
+        format!(
+            "{}{}",
+            option_text(choice),
+            if is_default(registry, mode, choice) { " *" } else { "" }
+        ),
         structures,
         by,
         grade.into(),
@@ -240,8 +252,18 @@ fn mode_row(
     if with_places {
         row.push(answer.selection().map_or_else(|| "-".into(), places));
     }
-    row.push(if first { mode.summary.clone() } else { String::new() });
     Ok(row)
+}
+
+/// Whether a choice is what answers its mode without an option, where there are several.
+fn is_default(registry: &Registry, mode: &Mode, choice: &Choice) -> bool {
+    let request = Request { mode: &mode.name, ..Request::default() };
+    mode.choices.len() > 1
+        && match registry.select(&request, &|_| true) {
+            Ok(chosen) => (&chosen.quality, &chosen.variant) == (&choice.quality, &choice.variant),
+            // Variants do not stand in for one another.
+            Err(_) => choice.variant.is_some() && choice.variant == mode.choices[0].variant,
+        }
 }
 
 /// The option that selects a choice.
@@ -285,7 +307,8 @@ fn choice_text(registry: &Registry, mode: &Mode, choice: &Choice) -> Result<Stri
     let width = table.iter().chain(more.iter().copied()).map(|l| l.name.len()).max().unwrap_or(0);
     let line = |label: &Label, note: &str| {
         let code = label.snomed.as_ref().map_or_else(String::new, |c| format!("SCT {c}"));
-        format!("{:>3}  {:<width$}  {code:<14}{note}", label.id, label.name)
+        let color = label.color.as_deref().unwrap_or_default();
+        format!("{:>3}  {:<width$}  {color:<7}  {code:<14}{note}", label.id, label.name)
     };
     for (k, label) in table.iter().enumerate() {
         let missing = selection.is_some_and(|s| s.missing.contains(&label.name));
@@ -308,6 +331,7 @@ fn mode_json(registry: &Registry, mode: &Mode, in_full: bool) -> Result<Value> {
         let mut value = json!({
             "quality": choice.quality,
             "variant": choice.variant,
+            "default": mode.choices.len() == 1 || is_default(registry, mode, choice),
             // The one that answers or, if none does, the one to install.
             "model": selection.map_or_else(|| candidates[0].clone(), names),
             "installed": selection.is_some(),

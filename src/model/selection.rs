@@ -63,21 +63,28 @@ impl Selection {
         &self.parts[0].model
     }
 
-    /// Restricts the answer to the structures called `names`; models that label none of them
-    /// do not run.
+    /// Restricts the answer to the structures called `names`, of which one that ends in `*`
+    /// stands for all that begin so; models that label none of them do not run.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] for names the mode does not have, with near ones, and
     /// [`Error::Model`] for structures of the mode that its installed models do not label.
     pub fn keep_only(&mut self, names: &[impl AsRef<str>]) -> Result<()> {
-        let lacking = |name: &&str| self.missing.iter().any(|missing| missing == name);
+        let lacking = |name: &&str| {
+            self.missing.iter().any(|missing| subset::means(name, missing))
+                && !self.labels.iter().any(|label| subset::means(name, &label.name))
+        };
         let absent: Vec<&str> = names.iter().map(AsRef::as_ref).filter(lacking).collect();
         if !absent.is_empty() {
             return Err(Error::Model {
                 model: join(self.parts.iter().map(|part| &*part.model.name)),
                 found: format!("no labels {}", absent.join(", ")),
-                expected: format!("other weights for mode {}", self.mode),
+                expected: format!(
+                    "structures that it labels, such as {}, or other weights for mode {}",
+                    join(self.labels.iter().take(8).map(|label| label.name.as_str())),
+                    self.mode
+                ),
             });
         }
         let kept = subset::named(&self.labels, names)?;
@@ -98,20 +105,24 @@ pub(super) fn select(
     fits: &dyn Fn(&Model) -> bool,
 ) -> Result<Selection> {
     let mode = registry.mode(request.mode)?;
-    let mut choices = choices(mode, request)?;
+    let by_quality = choices(mode, request)?;
+    let mut choices = by_quality.clone();
     if request.quality.is_none() {
         // A finer grid does not make up for a model that only demonstrates.
         choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(registry, choice)));
     }
     let mut passed_over = Vec::new();
     let mut smallest = None;
-    for choice in &choices {
+    for (k, choice) in choices.iter().enumerate() {
+        let tried = &choices[..k];
         for candidate in &choice.models {
             let Some(parts) = installed(registry, candidate) else {
                 passed_over.push(format!("{} is not installed", candidate.name()));
                 continue;
             };
             if parts.iter().all(|(_, model)| fits(model)) {
+                let finer = by_quality.iter().take_while(|finer| !std::ptr::eq(**finer, *choice));
+                passed_over.extend(finer.filter_map(|finer| beaten(registry, finer, tried)));
                 let why = match (&passed_over[..], request.quality.or(request.variant)) {
                     ([], Some(_)) => ", as asked".to_owned(),
                     ([], None) => ", the best for it".to_owned(),
@@ -150,6 +161,24 @@ fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>>
 fn grade_of(registry: &Registry, choice: &Choice) -> Option<Grade> {
     let parts = choice.models.iter().find_map(|candidate| installed(registry, candidate))?;
     parts.iter().map(|(_, model)| model.grade).min()
+}
+
+/// Why a finer choice that was not `tried` did not come first; none for one that was.
+fn beaten(registry: &Registry, choice: &Choice, tried: &[&Choice]) -> Option<String> {
+    if tried.iter().any(|tried| std::ptr::eq(*tried, choice)) {
+        return None;
+    }
+    let name = |candidate: &Candidate| candidate.name();
+    Some(match grade_of(registry, choice) {
+        Some(grade) => {
+            let installed = choice.models.iter().find(|c| installed(registry, c).is_some());
+            let name = installed.map_or_else(String::new, name);
+            format!("{name} is of grade {}", format!("{grade:?}").to_lowercase())
+        }
+        None => {
+            format!("{} is not installed", choice.models.first().map_or_else(String::new, name))
+        }
+    })
 }
 
 /// The choices a given quality or variant leaves: all of them when none is given.
@@ -232,7 +261,10 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
     let own = model.config()?.labels;
     let subset = match &part.ids {
         Some(ids) => LabelSubset::by_ids(ids.iter().copied()),
-        None if own.is_empty() => LabelSubset::by_ids(table.labels.iter().map(|label| label.id)),
+        None if own.is_empty() => {
+            let largest = largest_label(model)?.into();
+            LabelSubset::by_ids(table.labels.iter().map(|label| label.id).take(largest))
+        }
         None => LabelSubset::by_name(&own, &table.labels),
     };
     if subset.ids().is_empty() {
@@ -248,6 +280,14 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
         });
     }
     Ok(subset)
+}
+
+/// The largest label of a model whose configuration names none.
+fn largest_label(model: &Model) -> Result<u16> {
+    Ok(match model.config()?.regions_class_order {
+        Some(order) => order.into_iter().max().unwrap_or(0),
+        None => u16::try_from(model.facts()?.output_channels.saturating_sub(1)).unwrap_or(u16::MAX),
+    })
 }
 
 /// Says which files the least that would do needs, and where they go.
