@@ -30,11 +30,14 @@ pub struct Selection {
     pub quality: Option<String>,
     /// The variant chosen, in a mode that has variants.
     pub variant: Option<String>,
-    /// The models to run, never none. Each one's label map goes through its subset; then
-    /// later ones are [merged](super::merge_labels) onto earlier ones.
+    /// The models to run, never none. Each one's label map is renumbered; then later ones are
+    /// [merged](super::merge_labels) onto earlier ones.
     pub parts: Vec<SelectedPart>,
     /// The structures that can come out, with the ids they have in the result.
     pub labels: Vec<Label>,
+    /// Structures that the models label besides, with ids of their own. The postprocessing
+    /// recipe may look at them (the spine says where the midline is); then they are dropped.
+    pub context: Vec<Label>,
     /// Structures of the mode that these models do not label.
     pub missing: Vec<String>,
     /// The structures once bone is divided, where the mode can do that.
@@ -52,8 +55,10 @@ pub struct Selection {
 pub struct SelectedPart {
     /// The model.
     pub model: Arc<Model>,
-    /// From its labels to the mode's.
+    /// From its labels to those of the answer.
     pub subset: LabelSubset,
+    /// From its labels to those of the answer and its [context](Selection::context).
+    pub whole: LabelSubset,
 }
 
 impl Selection {
@@ -92,6 +97,8 @@ impl Selection {
             part.subset = part.subset.clone().keeping(&kept);
         }
         self.parts.retain(|part| !part.subset.ids().is_empty());
+        // What remains is what it would be among the others.
+        self.context.extend(self.labels.iter().filter(|label| !kept.contains(label)).cloned());
         self.labels = kept;
         self.missing.clear();
         Ok(())
@@ -224,8 +231,20 @@ fn selection(
     let mut selected = Vec::with_capacity(parts.len());
     for (part, model) in parts {
         let subset = subset_of(part, model, table)?;
-        selected.push(SelectedPart { model: model.clone(), subset });
+        selected.push(SelectedPart { model: model.clone(), whole: subset.clone(), subset });
     }
+    let context = match (parts, &mut selected[..]) {
+        // What one of several models labels besides could hide what another one is there for.
+        ([(Part { ids: None, .. }, model)], [only]) => {
+            let own = model.config()?.labels;
+            let context = context_of(&own, table);
+            if !context.is_empty() {
+                only.whole = LabelSubset::by_name(&own, &[&table.labels[..], &context].concat());
+            }
+            context
+        }
+        _ => Vec::new(),
+    };
     let ids: Vec<u16> = selected.iter().flat_map(|part| part.subset.ids()).collect();
     let (labels, rest): (Vec<Label>, Vec<Label>) =
         table.labels.iter().cloned().partition(|label| ids.contains(&label.id));
@@ -244,6 +263,7 @@ fn selection(
         variant: choice.variant.clone(),
         parts: selected,
         labels,
+        context,
         missing: rest.into_iter().map(|label| label.name).collect(),
         subseg: choice.subseg.as_deref().map(|name| registry.table(name)).transpose()?.cloned(),
         recipe: choice.recipe.clone(),
@@ -280,6 +300,16 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
         });
     }
     Ok(subset)
+}
+
+/// The structures of a model that the table lacks, with ids that the table does not use.
+fn context_of(own: &[Label], table: &LabelTable) -> Vec<Label> {
+    let in_table = |label: &&Label| table.labels.iter().any(|known| known.name == label.name);
+    let mut free = (1..=u16::MAX).filter(|id| table.labels.iter().all(|known| known.id != *id));
+    own.iter()
+        .filter(|label| !in_table(label))
+        .filter_map(|label| Some(Label { id: free.next()?, ..label.clone() }))
+        .collect()
 }
 
 /// The largest label of a model whose configuration names none.

@@ -300,6 +300,28 @@ fn parts_are_merged_by_their_ids() {
 }
 
 #[test]
+fn what_a_shared_model_labels_besides_is_context() {
+    let folder = Folder::new();
+    folder.model("total", labels(["kidney_left", "vertebrae_L1", "liver"]));
+    let registry = folder.registry();
+    let mut selection = select(&registry, "abdomen", &|_| true).expect("installed");
+    let table = registry.table("abdomen_standard").expect("the table");
+    let [context] = &selection.context[..] else { panic!("{:?}", selection.context) };
+    assert_eq!(context.name, "vertebrae_L1");
+    assert!(table.labels.iter().all(|label| label.id != context.id), "an id of its own");
+    let id = |name: &str| table.find(name).expect(name).id;
+    let part = &selection.parts[0];
+    assert_eq!(part.subset.ids(), [id("kidney_left"), id("liver")]);
+    assert_eq!(part.whole, LabelSubset::by_ids([id("kidney_left"), context.id, id("liver")]));
+
+    let whole = part.whole.clone();
+    selection.keep_only(&["liver"]).expect("labeled");
+    assert_eq!(selection.parts[0].whole, whole, "the recipe still sees all");
+    let context: Vec<&str> = selection.context.iter().map(|label| &*label.name).collect();
+    assert_eq!(context, ["vertebrae_L1", "kidney_left"]);
+}
+
+#[test]
 fn structures_the_weights_lack_are_not_unknown() {
     let folder = Folder::new();
     folder.model("total", labels(["liver", "spleen", "colon"]));

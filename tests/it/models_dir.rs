@@ -129,6 +129,42 @@ fn modes_of_the_folder_are_listed() {
     list_fails(&["modes", "knee"], None, 2, "bone");
 }
 
+/// Runs mode abdomen of a folder on a small scan; returns its voxels by label.
+fn counts(folder: &Path, args: &[&str]) -> Vec<usize> {
+    let scan = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/case/input_plain.nii.gz");
+    let output = folder.join("labels.nii.gz");
+    let mut command = list(&["--quiet", "--overwrite", "--mode", "abdomen"], Some(folder));
+    command.arg("-i").arg(scan).arg("-o").arg(&output).args(args).assert().success();
+    let result = fastnnunet::io::load(&output, fastnnunet::io::Limits::default()).expect("loads");
+    let mut counts = vec![0; 8];
+    result.volume.data.iter().for_each(|&label| counts[label as usize] += 1);
+    counts
+}
+
+#[test]
+fn recipes_see_what_the_mode_does_not_show() {
+    let folder = folder_with("total", ["kidney_left", "vertebrae_L1", "liver"]);
+    let recipe = folder.path().join("recipe.txt");
+    fs::write(
+        &recipe,
+        r#"{"steps": [{"step": "clip_to_neighbor", "labels": ["kidney_left"],
+            "neighbor": ["vertebrae_L1"], "distance_mm": 4}]}"#,
+    )
+    .expect("writes");
+    let recipe = recipe.to_str().expect("UTF-8");
+    let raw = counts(folder.path(), &["--postprocess", "none"]);
+    let clipped = counts(folder.path(), &["--postprocess", recipe]);
+    // Ids 3 and 5 are the left kidney and the liver; nothing else comes out.
+    assert!(raw[3] > 0 && raw[5] > 0, "{raw:?}");
+    assert_eq!(raw.iter().sum::<usize>(), raw[0] + raw[3] + raw[5], "{raw:?}");
+    assert!(clipped[3] > 0 && clipped[3] < raw[3], "{clipped:?} of {raw:?}");
+    assert_eq!(clipped[5], raw[5]);
+    assert_eq!(clipped[0], raw[0] + raw[3] - clipped[3]);
+    // A structure is the same whether it is shown alone or among others.
+    let alone = counts(folder.path(), &["--postprocess", recipe, "--roi", "kidney_left"]);
+    assert_eq!((alone[3], alone[5]), (clipped[3], 0));
+}
+
 #[test]
 fn weights_that_cannot_answer_are_not_installed_and_say_why() {
     let folder = folder_with("headneck_30", ["left", "right", "middle"]);
