@@ -1,14 +1,17 @@
 //! Times the CPU engine on one patch and prints JSON; `benches/peers/compare.py` calls it.
 //!
-//! `bench_engine MODEL.onnx Z Y X --isa NAME --precision f32|bf16 --threads N --runs N
+//! `bench_engine MODEL Z Y X --isa NAME --precision f32|bf16 --threads N --runs N
 //! [--input RAW] [--output RAW] [--profile]`: input and output are little-endian f32,
-//! `[c, z, y, x]`. With `--serve`, runs once per line of standard input instead.
+//! `[c, z, y, x]`. With `--serve`, runs once per line of standard input instead. MODEL is an
+//! ONNX file or a folder that nnU-Net trained.
 
 use fastnnunet::infer::cpu::{CpuEngine, Isa};
 use fastnnunet::infer::{Engine, Precision};
+use fastnnunet::nnunet::{Folder, Folds};
 use ndarray::Array4;
 use std::error::Error;
 use std::io::{BufRead, Write};
+use std::path::Path;
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let has = |name: &str| arguments.iter().any(|a| a == name);
     let [model, z, y, x, ..] = &arguments[..] else {
-        return Err("usage: bench_engine MODEL.onnx Z Y X [options]".into());
+        return Err("usage: bench_engine MODEL Z Y X [options]".into());
     };
     let patch = [z.parse()?, y.parse()?, x.parse()?];
     let isa = match after("--isa") {
@@ -35,8 +38,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
 
     let opened = Instant::now();
-    let mut engine = CpuEngine::open(&std::fs::read(model)?, patch, precision, isa)?;
-    let open_seconds = opened.elapsed().as_secs_f64();
+    let mut engine = if Path::new(model).is_dir() {
+        let folder = Folder::open(Path::new(model), &Folds::Auto, None)?;
+        CpuEngine::from_graph(folder.graph(0)?, patch, precision, isa)?
+    } else {
+        CpuEngine::open(&std::fs::read(model)?, patch, precision, isa)?
+    };
+    let (open_seconds, peak_of_open) = (opened.elapsed().as_secs_f64(), peak_bytes());
     let shape = (engine.input_channels(), patch[0], patch[1], patch[2]);
     let input = match after("--input") {
         Some(path) => {
@@ -91,6 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "threads": rayon::current_num_threads(),
         "open_seconds": open_seconds,
         "seconds": seconds,
+        "peak_bytes_of_open": peak_of_open,
         "engine_bytes": engine.memory_bytes(rayon::current_num_threads()),
         "peak_bytes": peak_bytes(),
     });

@@ -14,7 +14,8 @@ pub(super) enum Level {
     Avx512,
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
-    // AMX goes here: a level of its own, listed after the permission request succeeded.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -34,7 +35,13 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl");
             let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-            let found = [(avx2, Level::Avx2), (avx512, Level::Avx512), (bf16, Level::Avx512Bf16)];
+            let amx = bf16 && super::conv::amx_is_allowed();
+            let found = [
+                (avx2, Level::Avx2),
+                (avx512, Level::Avx512),
+                (bf16, Level::Avx512Bf16),
+                (amx, Level::Amx),
+            ];
             levels.extend(found.iter().filter(|(has, _)| *has).map(|(_, level)| *level));
         }
         levels.into_iter().map(Self).collect()
@@ -63,6 +70,8 @@ impl Isa {
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => "amx-bf16",
         }
     }
 
@@ -71,7 +80,7 @@ impl Isa {
     pub fn has_bf16(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => true,
+            Level::Avx512Bf16 | Level::Amx => true,
             _ => false,
         }
     }

@@ -108,8 +108,8 @@ pub fn verify(folder: &Folder, fold: usize, onnx: &Path) -> Result<Difference> {
     let bytes = fs::read(onnx)
         .map_err(|error| Wrong::new(error.to_string(), "the file just written").of(onnx))?;
     let patch = folder.config().patch_size;
-    let expected = logits(&folder.graph(fold)?, patch)?;
-    let found = logits(&Graph::read(&bytes)?, patch)?;
+    let expected = logits(folder.graph(fold)?, patch)?;
+    let found = logits(Graph::read(&bytes)?, patch)?;
     if found.dim() != expected.dim() {
         let found = format!("{} output channels", found.dim().0);
         return Err(Wrong::new(found, expected.dim().0.to_string()).of(onnx));
@@ -130,7 +130,7 @@ pub fn verify(folder: &Folder, fold: usize, onnx: &Path) -> Result<Difference> {
 }
 
 /// A patch with structure at several scales, and what the network says about it.
-fn logits(graph: &Graph, patch: [usize; 3]) -> Result<Array4<f32>> {
+fn logits(graph: Graph, patch: [usize; 3]) -> Result<Array4<f32>> {
     let mut engine = CpuEngine::from_graph(graph, patch, Precision::F32, Isa::best())?;
     let [z, y, x] = patch;
     let input = Array4::from_shape_fn((engine.input_channels(), z, y, x), |(c, z, y, x)| {

@@ -14,7 +14,7 @@
 //! for fold in 0..folder.folds().len() {
 //!     let graph = folder.graph(fold)?;
 //!     let patch = folder.config().patch_size;
-//!     let engine = CpuEngine::from_graph(&graph, patch, Precision::F32, Isa::best())?;
+//!     let engine = CpuEngine::from_graph(graph, patch, Precision::F32, Isa::best())?;
 //! }
 //! # Ok(())
 //! # }

@@ -51,7 +51,7 @@ fn array(case: &str, name: &str) -> Array4<f32> {
 
 fn logits(graph: &Graph, input: &Array4<f32>) -> Array4<f32> {
     let (_, z, y, x) = input.dim();
-    let mut engine = CpuEngine::from_graph(graph, [z, y, x], Precision::F32, Isa::best())
+    let mut engine = CpuEngine::from_graph(graph.clone(), [z, y, x], Precision::F32, Isa::best())
         .expect("the graph lowers");
     let mut output = Array4::zeros((engine.output_channels(), z, y, x));
     engine.run(input.view(), &mut output).expect("it runs");

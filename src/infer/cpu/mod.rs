@@ -58,7 +58,7 @@ impl CpuEngine {
     /// [`Error::Model`] naming node and operator if the graph cannot be run;
     /// [`Error::Device`] if `isa` has no arithmetic of this `precision`.
     pub fn open(onnx: &[u8], patch: [usize; 3], precision: Precision, isa: Isa) -> Result<Self> {
-        Self::from_graph(&Graph::read(onnx)?, patch, precision, isa)
+        Self::from_graph(Graph::read(onnx)?, patch, precision, isa)
     }
 
     /// As [`open`](Self::open), from a graph in memory.
@@ -67,7 +67,7 @@ impl CpuEngine {
     ///
     /// As [`open`](Self::open).
     pub fn from_graph(
-        graph: &Graph,
+        graph: Graph,
         patch: [usize; 3],
         precision: Precision,
         isa: Isa,
@@ -90,7 +90,7 @@ impl CpuEngine {
         isa: Isa,
     ) -> Result<Option<Self>> {
         let graph = Graph::read(onnx)?;
-        match lower::lower(&graph, patch, precision, isa, true)? {
+        match lower::lower(graph, patch, precision, isa, true)? {
             (plan, Some(head)) => Self::new(vec![plan], Some(head), patch, precision).map(Some),
             (_, None) => Ok(None),
         }
@@ -117,7 +117,7 @@ impl CpuEngine {
         for fold in 0..folds {
             let graph = graph(fold)?;
             let features = lower::head_shape(&graph).is_some_and(|(c, f)| f * folds < c);
-            let (plan, head) = lower::lower(&graph, patch, precision, isa, features)?;
+            let (plan, head) = lower::lower(graph, patch, precision, isa, features)?;
             plans.push(plan);
             heads.extend(head);
         }

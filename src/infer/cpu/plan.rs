@@ -107,8 +107,8 @@ impl Plan {
     /// Floats the packed weights take.
     pub(super) fn weights(&self) -> usize {
         let of = |step: &Step| match &step.operation {
-            Operation::Conv(conv) => conv.shape().weights(),
-            Operation::Upsample(up) => up.weights(),
+            Operation::Conv(conv) => conv.packed_len(),
+            Operation::Upsample(up) => up.packed_len(),
             _ => 0,
         };
         self.steps.iter().map(of).sum()

@@ -20,11 +20,11 @@ pub(super) struct Tile {
     pub taps: *const usize,
     /// Number of taps.
     pub tap_count: usize,
-    /// For each input channel and tap one weight per output channel.
+    /// For each input channel (AMX: part of them) and tap one weight per output channel.
     pub weights: *const f32,
-    /// From input channel to input channel.
+    /// From input channel, or part, to the next.
     pub weight_stride: usize,
-    /// One per output channel.
+    /// One per output channel; for AMX a row of 16 equal ones.
     pub bias: *const f32,
     /// First position of the first output channel.
     pub out: *mut f32,
@@ -44,18 +44,26 @@ pub(super) struct Tile {
 /// stored channels are all inside their allocations, and nothing else uses the output.
 pub(super) type Micro = unsafe fn(&Tile);
 
-/// Vectors per row of registers; kernels exist for 1 to this many.
-pub(super) const VECTORS: usize = 3;
-
-/// Output channels a kernel can have on `isa`, widest first.
+/// Output channels a vector kernel can have on `isa`, widest first.
 pub(super) fn widths(isa: Isa) -> &'static [usize] {
     match isa.0 {
         Level::Scalar => &[4, 2, 1],
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => &[4, 2, 1],
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 => &[8, 6, 4, 2, 1],
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => &[8, 6, 4, 2, 1],
     }
+}
+
+/// Whether tiles of AMX compute a convolution, instead of vectors.
+pub(super) fn uses_tiles(isa: Isa, arithmetic: Arithmetic) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return isa.0 == Level::Amx && arithmetic == Arithmetic::Bf16;
+    #[cfg(not(target_arch = "x86_64"))]
+    return {
+        let _ = (isa, arithmetic);
+        false
+    };
 }
 
 /// Positions per vector on `isa`.
@@ -65,7 +73,7 @@ pub(super) fn lanes(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => 8,
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 => 16,
+        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => 16,
     }
 }
 
@@ -73,7 +81,7 @@ pub(super) fn lanes(isa: Isa) -> usize {
 macro_rules! row {
     ($function:path, $width:literal) => {{
         use $function as micro;
-        [micro::<$width, 1> as Micro, micro::<$width, 2>, micro::<$width, 3>]
+        const { &[micro::<$width, 1> as Micro, micro::<$width, 2>, micro::<$width, 3>] }
     }};
 }
 
@@ -81,8 +89,8 @@ macro_rules! row {
 ///
 /// # Panics
 ///
-/// If `width` is not one of [`widths`], or `isa` has no such arithmetic.
-pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> [Micro; VECTORS] {
+/// If `width` is not one of [`widths`] (on AMX any number up to 32 is one), or `isa` has no such arithmetic.
+pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> &'static [Micro] {
     match (isa.0, arithmetic, width) {
         (Level::Scalar, Arithmetic::F32, 1) => row!(super::scalar::micro, 1),
         (Level::Scalar, Arithmetic::F32, 2) => row!(super::scalar::micro, 2),
@@ -94,7 +102,7 @@ pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> [Micro;
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2, Arithmetic::F32, 4) => row!(super::avx2::micro, 4),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512 | Level::Avx512Bf16, Arithmetic::F32, width) => match width {
+        (Level::Avx512 | Level::Avx512Bf16 | Level::Amx, Arithmetic::F32, width) => match width {
             1 => row!(super::avx512::micro, 1),
             2 => row!(super::avx512::micro, 2),
             4 => row!(super::avx512::micro, 4),
@@ -111,6 +119,8 @@ pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> [Micro;
             8 => row!(super::avx512_bf16::micro, 8),
             _ => panic!("no avx512-bf16 kernel for {width} channels"),
         },
+        #[cfg(target_arch = "x86_64")]
+        (Level::Amx, Arithmetic::Bf16, stored) => super::amx::kernels(stored),
         _ => panic!("no {isa} kernel for {width} channels in {arithmetic:?}"),
     }
 }

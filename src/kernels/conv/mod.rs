@@ -8,6 +8,8 @@
 //! any result.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -20,6 +22,8 @@ mod shape;
 mod upsample;
 mod worker;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx::is_allowed as amx_is_allowed;
 pub use shape::Shape;
 pub use upsample::Upsample;
 
@@ -27,12 +31,19 @@ use super::Layout;
 use super::buffer::{Buffer, ScratchPool, Shared};
 use super::isa::Isa;
 use super::row::{Affine, Moments, round_bf16, transform_weights};
-use micro::{Micro, VECTORS};
+use micro::Micro;
 use ring::Filler;
 use shape::Geometry;
 
 /// Fewest channels on either side for which minimal filtering pays for its transforms.
 const MIN_CHANNELS: usize = 4;
+
+/// Transformed weights are twice as many. Beyond a cache, each slice reads them from memory, and
+/// a slice of few positions waits for them: 320 channels at 6x6 ran at half the speed.
+const CACHED_WEIGHTS: usize = 1 << 19;
+
+/// Positions of a slice that are few in that sense.
+const FEW_POSITIONS: usize = 128;
 
 /// What is multiplied; sums are `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +71,21 @@ struct Block {
     /// First output channel and how many.
     output: usize,
     stored: usize,
-    /// First of the ring's channels that it reads, and how many.
+    /// First of the ring's channels that it reads, and how many; of all slices at once if
+    /// those are [`folded`](Conv::folded).
     first_channel: usize,
     channels: usize,
     /// Where its weights and biases start.
     weights: usize,
     bias: usize,
     width: usize,
-    kernels: [Micro; VECTORS],
+    /// Floats of weights per tap, and how many times those of all taps follow each other: once
+    /// per channel, or per part of them.
+    tap_weights: usize,
+    parts: usize,
+    biases: usize,
+    /// For one, two, ... vectors of positions.
+    kernels: &'static [Micro],
 }
 
 /// A convolution ready to run.
@@ -80,6 +98,10 @@ pub struct Conv {
     output: [usize; 3],
     geometry: Geometry,
     blocks: Vec<Block>,
+    /// The kernel's slices count as channels: AMX multiplies up to 16 pairs at the price of
+    /// one, and few channels leave room. In the ring they follow each other like channels, in
+    /// an order that depends on the slice; weights are packed for each order.
+    folded: bool,
     weights: Buffer,
     bias: Buffer,
 }
@@ -106,7 +128,9 @@ impl Conv {
     /// Rows that minimal filtering should make together, 1 for direct convolution.
     fn best_tile(arithmetic: Arithmetic, shape: &Shape) -> usize {
         let enough = shape.inputs.min(shape.outputs) >= MIN_CHANNELS;
-        if !enough || !Self::can_tile(arithmetic, shape) {
+        let [_, rows, columns] = shape.output().unwrap_or_default();
+        let streamed = shape.weights() > CACHED_WEIGHTS && rows * columns < FEW_POSITIONS;
+        if !enough || streamed || !Self::can_tile(arithmetic, shape) {
             return 1;
         }
         // Whole tiles where that can be had; half a tile of four is a tile of two.
@@ -156,9 +180,15 @@ impl Conv {
             output,
             geometry,
             blocks: Vec::new(),
+            folded: false,
             weights: Buffer::default(),
             bias: Buffer::default(),
         };
+        #[cfg(target_arch = "x86_64")]
+        if micro::uses_tiles(isa, arithmetic) {
+            let Shape { kernel, dilation, .. } = conv.shape;
+            conv.folded = channels < amx::ROWS && kernel[0] > 1 && dilation[0] == 1;
+        }
         conv.pack(weights, bias);
         conv
     }
@@ -175,58 +205,126 @@ impl Conv {
                 0.0
             }
         };
+        // What is multiplied at once: a channel, or a pair of them in bf16.
+        let element = |output: usize, channel: usize, tap: usize| match self.arithmetic {
+            Arithmetic::F32 => weight(output, channel, tap),
+            Arithmetic::Bf16 => f32::from_bits(
+                round_bf16(weight(output, 2 * channel, tap)) >> 16
+                    | round_bf16(weight(output, 2 * channel + 1, tap)),
+            ),
+        };
         for group in 0..groups {
             let (mut output, end) = (group * group_outputs, (group + 1) * group_outputs);
             while output < end {
-                let widths = micro::widths(self.isa);
-                let left = end - output;
-                // The narrowest kernel that takes all that is left, or the widest there is.
-                let width =
-                    widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
-                let stored = width.min(left);
                 let channels = self.geometry.channels / groups;
-                self.blocks.push(Block {
-                    output,
-                    stored,
-                    first_channel: group * channels,
-                    channels,
-                    weights: packed.len(),
-                    bias: packed_bias.len(),
-                    width,
-                    kernels: micro::kernels(self.isa, self.arithmetic, width),
-                });
+                let mut block = self.block(output, end - output, channels);
+                block.first_channel = group * channels;
+                (block.weights, block.bias) = (packed.len(), packed_bias.len());
                 if self.geometry.tile > 1 {
-                    self.pack_transformed(&mut packed, (output, stored, width), weights);
+                    self.pack_transformed(&mut packed, &block, weights);
                 } else {
-                    for channel in 0..channels {
-                        for tap in 0..taps {
-                            packed.extend((0..width).map(|k| match self.arithmetic {
-                                _ if k >= stored => 0.0,
-                                Arithmetic::F32 => weight(output + k, channel, tap),
-                                Arithmetic::Bf16 => f32::from_bits(
-                                    round_bf16(weight(output + k, 2 * channel, tap)) >> 16
-                                        | round_bf16(weight(output + k, 2 * channel + 1, tap)),
-                                ),
-                            }));
-                        }
-                    }
+                    self.pack_taps(&mut packed, &block, taps, element);
                 }
-                packed_bias
-                    .extend((0..width).map(|k| if k < stored { bias[output + k] } else { 0.0 }));
-                output += stored;
+                let each = block.biases / block.width;
+                for k in 0..block.width {
+                    let value = if k < block.stored { bias[output + k] } else { 0.0 };
+                    packed_bias.extend(std::iter::repeat_n(value, each));
+                }
+                output += block.stored;
+                self.blocks.push(block);
             }
         }
         self.weights = Buffer::from_slice(&packed);
         self.bias = Buffer::from_slice(&packed_bias);
     }
 
-    /// Weights of one block for minimal filtering: for each transformed row those of all inputs.
-    fn pack_transformed(
+    /// The next block of at most `left` output channels, reading `channels` of the ring.
+    fn block(&self, output: usize, left: usize, channels: usize) -> Block {
+        #[cfg(target_arch = "x86_64")]
+        if micro::uses_tiles(self.isa, self.arithmetic) {
+            let stored = left.min(amx::MOST_OUTPUTS);
+            let channels = if self.folded { channels * self.geometry.slots } else { channels };
+            let parts = amx::Parts::of(channels);
+            return Block {
+                output,
+                stored,
+                first_channel: 0,
+                channels,
+                weights: 0,
+                bias: 0,
+                width: stored,
+                tap_weights: stored * parts.height,
+                parts: parts.count,
+                biases: stored * micro::lanes(self.isa),
+                kernels: micro::kernels(self.isa, self.arithmetic, stored),
+            };
+        }
+        let widths = micro::widths(self.isa);
+        // The narrowest kernel that takes all that is left, or the widest there is.
+        let width = widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
+        Block {
+            output,
+            stored: width.min(left),
+            first_channel: 0,
+            channels,
+            weights: 0,
+            bias: 0,
+            width,
+            tap_weights: width,
+            parts: channels,
+            biases: width,
+            kernels: micro::kernels(self.isa, self.arithmetic, width),
+        }
+    }
+
+    /// Weights of one block, tap by tap.
+    fn pack_taps(
         &self,
         packed: &mut Vec<f32>,
-        (output, stored, width): (usize, usize, usize),
-        weights: &[f32],
+        block: &Block,
+        taps: usize,
+        element: impl Fn(usize, usize, usize) -> f32,
     ) {
+        #[cfg(target_arch = "x86_64")]
+        if micro::uses_tiles(self.isa, self.arithmetic) {
+            let parts = amx::Parts::of(block.channels);
+            let (slots, slice_taps) = match (self.folded, self.shape.kernel) {
+                (true, [depth, rows, columns]) => (depth, rows * columns),
+                (false, _) => (1, taps),
+            };
+            for order in 0..slots {
+                for part in 0..parts.count {
+                    let rows = parts.first(part)..parts.first(part) + parts.height;
+                    for tap in 0..slice_taps {
+                        for k in 0..block.stored {
+                            packed.extend(rows.clone().map(|row| {
+                                // What the part before had already counts once.
+                                if row < part * parts.height {
+                                    return 0.0;
+                                }
+                                let (slot, channel) =
+                                    (row / self.geometry.channels, row % self.geometry.channels);
+                                let slice = (slot + slots - order) % slots;
+                                element(block.output + k, channel, slice * slice_taps + tap)
+                            }));
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        for channel in 0..block.channels {
+            for tap in 0..taps {
+                packed.extend((0..block.width).map(|k| {
+                    if k < block.stored { element(block.output + k, channel, tap) } else { 0.0 }
+                }));
+            }
+        }
+    }
+
+    /// Weights of one block for minimal filtering: for each transformed row those of all inputs.
+    fn pack_transformed(&self, packed: &mut Vec<f32>, block: &Block, weights: &[f32]) {
+        let Block { output, stored, width, .. } = *block;
         let (inputs, tile) = (self.shape.inputs, self.geometry.tile);
         let [depth, rows, columns] = self.shape.kernel;
         let taps = depth * columns;
@@ -255,6 +353,12 @@ impl Conv {
     #[must_use]
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// Floats the packed weights take.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.weights.len() + self.bias.len()
     }
 
     /// Name for logs, for instance `avx512-f32-conv3x3x3-s1`.
@@ -370,5 +474,7 @@ impl Conv {
     }
 }
 
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+mod amx_emulator;
 #[cfg(test)]
 mod tests;

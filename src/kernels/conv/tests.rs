@@ -32,6 +32,14 @@ fn read(sources: &[Source<'_>], mut c: usize, place: [isize; 3]) -> f32 {
     unreachable!()
 }
 
+/// `v` as it is multiplied.
+fn rounded(arithmetic: Arithmetic, v: f32) -> f32 {
+    match arithmetic {
+        Arithmetic::F32 => v,
+        Arithmetic::Bf16 => half::bf16::from_f32(v).to_f32(),
+    }
+}
+
 /// Value and sum of magnitudes of one output voxel, in f64.
 fn naive(
     shape: &Shape,
@@ -58,6 +66,22 @@ fn naive(
         }
     }
     (sum, magnitude)
+}
+
+/// Every instruction set that can be tested here. Where the CPU lacks AMX, its instructions trap
+/// and a handler computes what the manual says they do.
+fn tested() -> Vec<Isa> {
+    let mut all = Isa::available();
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    {
+        use crate::kernels::isa::Level;
+        // The rest of the level (rows, f32) runs on AVX-512 itself.
+        if all.last().map(|isa| isa.0) == Some(Level::Avx512Bf16) {
+            amx_emulator::install();
+            all.push(Isa(Level::Amx));
+        }
+    }
+    all
 }
 
 /// Arithmetics, and tiles of minimal filtering, that can compute `shape`.
@@ -95,7 +119,7 @@ fn check(case: &str, shape: &Shape, split: usize) {
         .collect();
     let (weights, bias) = (noise(shape.weights(), 2), noise(shape.outputs, 3));
     let output = shape.output().expect("the kernel fits");
-    for isa in Isa::available() {
+    for isa in tested() {
         for (arithmetic, tile) in variants(isa, shape) {
             let conv = Conv::with_tile(isa, arithmetic, shape.clone(), &weights, &bias, tile, 0);
             let layout = Layout::sliced(shape.outputs, output, conv.pitch());
@@ -103,10 +127,7 @@ fn check(case: &str, shape: &Shape, split: usize) {
             let mut moments = vec![Moments::default(); conv.moments_len()];
             let scratch = ScratchPool::new(conv.scratch_len());
             conv.run(&sources, &mut out, layout, Some(&mut moments), &scratch);
-            let round = |v: f32| match arithmetic {
-                Arithmetic::F32 => v,
-                Arithmetic::Bf16 => half::bf16::from_f32(v).to_f32(),
-            };
+            let round = |v: f32| rounded(arithmetic, v);
             // Each product and each sum rounds once, to f32 (half an epsilon each).
             let terms = weights.len() / shape.outputs + 1;
             for c in 0..shape.outputs {
@@ -162,7 +183,7 @@ fn same(inputs: usize, outputs: usize, input: [usize; 3], kernel: [usize; 3]) ->
 
 #[test]
 fn conv_matches_f64_reference_over_awkward_shapes() {
-    for (inputs, outputs) in [(1, 8), (3, 1), (8, 3), (3, 61), (61, 8), (16, 80)] {
+    for (inputs, outputs) in [(1, 8), (3, 1), (8, 3), (3, 61), (61, 8), (16, 80), (70, 17)] {
         check("channels", &same(inputs, outputs, [3, 4, 7], [3; 3]), inputs / 2);
     }
     for width in [1, 2, 7, 8, 15, 16, 17, 31, 33, 48, 50] {
@@ -205,27 +226,36 @@ fn upsample_matches_f64_reference() {
             let affines = vec![Affine { scale: 0.5, shift: 0.1, slope: 0.0 }; inputs];
             let source = Source { data: &data, layout, affines: &affines };
             let (weights, bias) = (noise(inputs * outputs * boxed, 8), noise(outputs, 9));
-            for isa in Isa::available() {
-                let up = Upsample::new(isa, Arithmetic::F32, input, factor, &weights, &bias);
-                let dims = up.output();
-                let target = Layout::dense(outputs, dims);
-                let mut out = vec![f32::NAN; target.len()];
-                up.run(&[source], &mut out, target, &ScratchPool::new(up.scratch_len()));
-                for (at, &found) in out.iter().enumerate() {
-                    let [x, y, z] =
-                        [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
-                    let c = at / target.channel_stride;
-                    let inside =
-                        (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
-                    let mut exact = f64::from(bias[c]);
-                    for i in 0..inputs {
-                        let from =
-                            [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
-                        let w = weights[(i * outputs + c) * boxed + inside];
-                        exact += f64::from(read(&[source], i, from)) * f64::from(w);
+            for isa in tested() {
+                for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+                    if arithmetic == Arithmetic::Bf16 && !isa.has_bf16() {
+                        continue;
                     }
-                    let bound = f64::from(f32::EPSILON) * (inputs + 1) as f64 * 2.0;
-                    assert!((f64::from(found) - exact).abs() < bound, "{isa} {factor:?} at {at}");
+                    let round = |v: f32| f64::from(rounded(arithmetic, v));
+                    let up = Upsample::new(isa, arithmetic, input, factor, &weights, &bias);
+                    let dims = up.output();
+                    let target = Layout::dense(outputs, dims);
+                    let mut out = vec![f32::NAN; target.len()];
+                    up.run(&[source], &mut out, target, &ScratchPool::new(up.scratch_len()));
+                    for (at, &found) in out.iter().enumerate() {
+                        let [x, y, z] =
+                            [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
+                        let c = at / target.channel_stride;
+                        let inside =
+                            (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
+                        let mut exact = f64::from(bias[c]);
+                        for i in 0..inputs {
+                            let from =
+                                [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
+                            let w = weights[(i * outputs + c) * boxed + inside];
+                            exact += round(read(&[source], i, from)) * round(w);
+                        }
+                        let bound = f64::from(f32::EPSILON) * (inputs + 1) as f64 * 2.0;
+                        assert!(
+                            (f64::from(found) - exact).abs() < bound,
+                            "{isa} {factor:?} at {at}"
+                        );
+                    }
                 }
             }
         }
@@ -240,8 +270,9 @@ fn threads_do_not_change_a_byte() {
     let affines = vec![Affine { scale: 1.1, shift: 0.1, slope: 0.01 }; 5];
     let source = Source { data: &data, layout, affines: &affines };
     let (weights, bias) = (noise(shape.weights(), 12), noise(9, 13));
-    for isa in Isa::available() {
-        let conv = Conv::new(isa, Arithmetic::F32, shape.clone(), &weights, &bias);
+    for isa in tested() {
+        let arithmetic = if isa.has_bf16() { Arithmetic::Bf16 } else { Arithmetic::F32 };
+        let conv = Conv::new(isa, arithmetic, shape.clone(), &weights, &bias);
         let layout = Layout::sliced(9, [11, 40, 33], conv.pitch());
         let run = |threads: usize| {
             let pool =

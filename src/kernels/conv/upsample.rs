@@ -62,10 +62,10 @@ impl Upsample {
         self.conv.shape.flops()
     }
 
-    /// Number of weights.
+    /// Floats the packed weights take.
     #[must_use]
-    pub fn weights(&self) -> usize {
-        self.conv.shape.weights()
+    pub fn packed_len(&self) -> usize {
+        self.conv.packed_len()
     }
 
     /// Name for logs.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::micro::{self, Tile, VECTORS};
+use super::micro::{self, Tile};
 use super::ring::Filler;
 use super::shape::SLACK;
 use super::{Block, Conv, Source};
@@ -10,16 +10,17 @@ use crate::kernels::buffer::ScratchPool;
 use crate::kernels::row;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
-/// Widest tile a micro-kernel stores: channels and positions.
-const TILE: usize = 8 * 48;
+/// Most sums a micro-kernel stores: channels times positions.
+const TILE: usize = 1024;
 
 /// Biases of sums that are not outputs yet.
 static ZEROS: [f32; 8] = [0.0; 8];
 
-/// Taps per axis that a micro-kernel sums over: minimal filtering has one row.
+/// Taps per axis that a micro-kernel sums over: minimal filtering has one row, and slices that
+/// count as channels have no taps.
 fn conv_taps(conv: &Conv) -> [usize; 3] {
     let [depth, rows, columns] = conv.shape.kernel;
-    [depth, if conv.geometry.tile > 1 { 1 } else { rows }, columns]
+    [if conv.folded { 1 } else { depth }, if conv.geometry.tile > 1 { 1 } else { rows }, columns]
 }
 
 /// A task's state.
@@ -38,6 +39,8 @@ pub(super) struct Worker<'a> {
     taps: Vec<usize>,
     /// Number of taps before the first of those.
     skipped: usize,
+    /// Slot of the first slice, where slices count as channels.
+    order: usize,
     ahead: Ahead,
 }
 
@@ -78,6 +81,7 @@ impl<'a> Worker<'a> {
             held: vec![None; geometry.slots],
             taps: Vec::with_capacity(shape.kernel.iter().product()),
             skipped: 0,
+            order: 0,
             ahead: Ahead::new(conv, &rows),
         }
     }
@@ -85,37 +89,49 @@ impl<'a> Worker<'a> {
     /// Makes the ring hold what output slice `z` needs.
     fn advance(&mut self, z: usize) {
         let Conv { shape, geometry, .. } = self.conv;
-        let [depth_taps, row_taps, column_taps] = conv_taps(self.conv);
+        let [_, row_taps, column_taps] = conv_taps(self.conv);
         let mut newest = None;
         let slot_stride = geometry.slot_stride();
         self.taps.clear();
         self.skipped = 0;
-        for kz in 0..depth_taps {
-            let place = z * shape.stride[0] + kz * shape.dilation[0];
+        let folded = self.conv.folded;
+        let first = z * shape.stride[0];
+        self.order = if folded { first % geometry.slots } else { 0 };
+        for kz in 0..shape.kernel[0] {
+            let place = first + kz * shape.dilation[0];
             let inside = place.checked_sub(shape.pad_begin[0]).filter(|&z| z < shape.input[0]);
-            let Some(slice) = inside else {
+            let slot = place % geometry.slots;
+            let target = &mut self.ring[slot * slot_stride..][..slot_stride];
+            if let Some(slice) = inside {
+                newest = Some(slice);
+                if self.held[slot] != Some(slice) {
+                    self.filler.fill(target, self.rows, slice, self.strip.0, self.strip.1);
+                    self.held[slot] = Some(slice);
+                }
+            } else if folded {
+                target.fill(0.0);
+                self.held[slot] = None;
+            } else {
                 // Taps before the first slice or after the last read only zeros.
                 if self.taps.is_empty() {
                     self.skipped += row_taps * column_taps;
                 }
                 continue;
-            };
-            newest = Some(slice);
-            let slot = slice % geometry.slots;
-            if self.held[slot] != Some(slice) {
-                let target = &mut self.ring[slot * slot_stride..][..slot_stride];
-                self.filler.fill(target, self.rows, slice, self.strip.0, self.strip.1);
-                self.held[slot] = Some(slice);
             }
+            if folded && kz > 0 {
+                continue;
+            }
+            let start = if folded { 0 } else { slot * slot_stride };
             for ky in 0..row_taps {
                 for kx in 0..column_taps {
-                    self.taps.push(slot * slot_stride + geometry.tap(shape, ky, kx));
+                    self.taps.push(start + geometry.tap(shape, ky, kx));
                 }
             }
         }
         self.ahead.start(newest.map(|z| z + shape.stride[0]).filter(|&z| z < shape.input[0]));
         // The last channel, and with minimal filtering its last transformed row.
-        let mut last_row = (geometry.channels - 1) * geometry.channel_stride();
+        let channels = geometry.channels * if folded { geometry.slots } else { 1 };
+        let mut last_row = (channels - 1) * geometry.channel_stride();
         if geometry.tile > 1 {
             last_row += (geometry.tile + 1) * geometry.phase_len();
         }
@@ -141,10 +157,12 @@ impl<'a> Worker<'a> {
     ) {
         let conv = self.conv;
         debug_assert!(len <= conv.geometry.positions(self.strip.1));
-        let weight_stride = conv_taps(conv).iter().product::<usize>() * block.width;
-        let weights_len = block.channels * weight_stride;
-        let weights = &conv.weights[block.weights + phase * weights_len..][..weights_len];
-        let bias = &conv.bias[block.bias..][..block.width];
+        let weight_stride = conv_taps(conv).iter().product::<usize>() * block.tap_weights;
+        let weights_len = block.parts * weight_stride;
+        // Only one of the two is not 0.
+        let variant = phase + self.order;
+        let weights = &conv.weights[block.weights + variant * weights_len..][..weights_len];
+        let bias = &conv.bias[block.bias..][..block.biases];
         let channel_stride = conv.geometry.channel_stride();
         let first = block.first_channel * channel_stride + phase * conv.geometry.phase_len();
         let ring = &self.ring[first..];
@@ -154,21 +172,23 @@ impl<'a> Worker<'a> {
             channels: block.channels,
             taps: self.taps.as_ptr(),
             tap_count: self.taps.len(),
-            weights: weights[(self.skipped * block.width).min(weights.len())..].as_ptr(),
+            weights: weights[(self.skipped * block.tap_weights).min(weights.len())..].as_ptr(),
             weight_stride,
             bias: if conv.geometry.tile > 1 { ZEROS.as_ptr() } else { bias.as_ptr() },
             out: target,
             out_stride: stride,
             stored: block.stored,
         };
-        let lanes = micro::lanes(conv.isa);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a convolution uses tiles only on a level that has them.
+        let _configured = micro::uses_tiles(conv.isa, conv.arithmetic)
+            .then(|| unsafe { super::amx::Configured::new(block.channels, block.stored) });
+        let (lanes, most) = (micro::lanes(conv.isa), block.kernels.len());
         let mut at = 0;
         while at < len {
+            let left = (len - at).div_ceil(lanes);
             // Two pairs rather than three and a lonely one.
-            let vectors = match (len - at).div_ceil(lanes) {
-                4 => 2,
-                left => left.min(VECTORS),
-            };
+            let vectors = if left == most + 1 { left.div_ceil(2) } else { left.min(most) };
             let positions = vectors * lanes;
             let micro = block.kernels[vectors - 1];
             // SAFETY: `at < len` positions of ring and target.
@@ -243,15 +263,13 @@ impl Ahead {
         let tile = geometry.tile;
         let phases = if tile > 1 { tile + 2 } else { 1 };
         let vectors = geometry.positions(rows.len()).div_ceil(micro::lanes(conv.isa));
+        let calls: usize =
+            conv.blocks.iter().map(|block| phases * vectors.div_ceil(block.kernels.len())).sum();
         let (first, last) = (rows.start * tile, rows.end * tile - 1);
         let first = first * shape.stride[1];
         let end = last * shape.stride[1] + shape.reach(1) + 1;
         let inside = |y: usize| y.saturating_sub(shape.pad_begin[1]).min(shape.input[1]);
-        Self {
-            rows: inside(first)..inside(end),
-            calls_in_all: (conv.blocks.len() * phases * vectors.div_ceil(VECTORS)).max(1),
-            ..Self::default()
-        }
+        Self { rows: inside(first)..inside(end), calls_in_all: calls.max(1), ..Self::default() }
     }
 
     fn start(&mut self, slice: Option<usize>) {

@@ -60,7 +60,7 @@ macro_rules! dispatch {
             Level::Avx2 => unsafe { avx2::$name($($arg),*) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Bf16 => unsafe { avx512::$name($($arg),*) },
+            Level::Avx512 | Level::Avx512Bf16 | Level::Amx => unsafe { avx512::$name($($arg),*) },
         }
     };
 }
@@ -93,7 +93,7 @@ pub fn activate_pairs(
     match isa.0 {
         // SAFETY: as in `dispatch`.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512Bf16 => unsafe {
+        Level::Avx512Bf16 | Level::Amx => unsafe {
             avx512_bf16::activate_pairs(target, channels.0, channels.1);
         },
         _ => dispatch!(isa, activate_pairs(target, channels.0, channels.1)),

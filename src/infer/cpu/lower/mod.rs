@@ -53,7 +53,9 @@ enum Value {
 }
 
 struct Lowering<'a> {
-    graph: &'a Graph,
+    /// Those that nodes to come read: packed weights take the place of the graph's, layer by
+    /// layer, so that both are not held at once.
+    constants: HashMap<String, Tensor>,
     plan: Plan,
     values: HashMap<&'a str, Value>,
     arithmetic: Arithmetic,
@@ -71,7 +73,7 @@ pub(super) fn head_shape(graph: &Graph) -> Option<(usize, usize)> {
 /// Lowers `graph`; with `features`, up to the input of its last layer if that is a pointwise
 /// convolution, which is then returned.
 pub(super) fn lower(
-    graph: &Graph,
+    mut graph: Graph,
     patch: [usize; 3],
     precision: Precision,
     isa: Isa,
@@ -110,24 +112,37 @@ pub(super) fn lower(
         scratch: 0,
         moments: 0,
     };
-    let mut lowering = Lowering { graph, plan, values: HashMap::new(), arithmetic, rank };
-    let first = lowering.tensor(channels, patch, patch[2])?;
-    lowering.values.insert(&input.name, Value::View(lowering.raw(first)));
-
     let mut head = None;
     let mut result: &str = &output.name;
     if features
         && let Some(last) = graph.nodes.iter().find(|node| node.outputs.contains(&output.name))
-        && let Some(linear) = convs::linear_head(graph, last)
+        && let Some(linear) = convs::linear_head(&graph, last)
     {
         head = Some(linear);
         result = &last.inputs[0];
     }
-    for node in &graph.nodes {
+    let constants = std::mem::take(&mut graph.constants);
+    let (input, output, nodes) = (&graph.inputs[0], &graph.outputs[0], &graph.nodes);
+    let mut lowering = Lowering { constants, plan, values: HashMap::new(), arithmetic, rank };
+    let first = lowering.tensor(channels, patch, patch[2])?;
+    lowering.values.insert(&input.name, Value::View(lowering.raw(first)));
+    let mut readers: HashMap<&str, usize> = HashMap::new();
+    nodes
+        .iter()
+        .flat_map(|node| &node.inputs)
+        .for_each(|name| *readers.entry(name).or_default() += 1);
+    for node in nodes {
         if node.outputs.contains(&output.name) && head.is_some() {
             break;
         }
         lowering.node(node)?;
+        for name in &node.inputs {
+            let left = readers.entry(name).or_default();
+            *left -= 1;
+            if *left == 0 {
+                lowering.constants.remove(name.as_str());
+            }
+        }
     }
     let view = match lowering.values.get(result) {
         Some(Value::View(view)) => view.clone(),
@@ -268,7 +283,7 @@ impl<'a> Lowering<'a> {
         if let Some(value) = self.values.get(name) {
             return Ok(value.clone());
         }
-        let constant = self.graph.constants.get(name).cloned().map(Value::Constant);
+        let constant = self.constants.get(name).cloned().map(Value::Constant);
         constant.ok_or_else(|| bad(node, format!("{name:?}, which no step made"), "a known value"))
     }
 

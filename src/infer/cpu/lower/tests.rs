@@ -13,7 +13,7 @@ fn selftest() -> Graph {
 }
 
 fn lowered(graph: &Graph) -> Result<Plan> {
-    lower(graph, PATCH, Precision::F32, Isa::SCALAR, false).map(|(plan, _)| plan)
+    lower(graph.clone(), PATCH, Precision::F32, Isa::SCALAR, false).map(|(plan, _)| plan)
 }
 
 #[test]
