@@ -6,6 +6,7 @@ use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Case, Options};
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array2, Array3, Array4, ArrayView4, Axis};
+use proptest::prelude::*;
 use std::ops::ControlFlow;
 
 /// A network of one pointwise layer over three features of the patch.
@@ -147,6 +148,22 @@ fn scans_coarser_than_the_network_are_labeled() {
         }
         let differ = logits.iter().zip(&features).filter(|(a, b)| a != b).count();
         assert!(differ * 500 <= logits.len(), "{shape:?} {spacing:?}: {differ} differ");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(50))]
+
+    #[test]
+    fn any_scan_is_labeled(
+        shape in [1..14_usize, 1..14_usize, 1..14_usize],
+        spacing in [0.8..12.0_f64, 0.8..6.0_f64, 0.8..6.0_f64],
+        patch in [1..12_usize, 4..20_usize, 4..20_usize],
+        features in any::<bool>(),
+    ) {
+        let labels = labels_of((shape, spacing), patch, 4, features);
+        prop_assert_eq!(labels.dim(), shape.into());
+        prop_assert!(labels.iter().all(|&label| label < 4));
     }
 }
 
