@@ -12,6 +12,7 @@ use fastnnunet::pipeline::Options;
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::segmenter::Segmenter;
 use fastnnunet::{Error, Result, preview};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// A checked request.
@@ -46,10 +47,7 @@ impl Job {
         };
         let engine =
             EngineOptions { device: args.device, arithmetic: args.precision, isa: args.isa };
-        let registry = match &args.models_dir {
-            Some(folder) => &Registry::with_folder(folder)?,
-            None => Registry::embedded(),
-        };
+        let registry = &registry(args.models_dir.as_deref())?;
         let asked = match (&args.mode, &args.model) {
             (Some(mode), _) => Asked::Mode(Box::new(select(args, mode, registry, &options)?)),
             (None, Some(model)) => Asked::named(args, model, registry)?,
@@ -172,6 +170,14 @@ impl Asked {
             Self::Folder(folder) => folder.configuration().to_owned(),
         }
     }
+}
+
+/// The program's models and, before them, those of a folder.
+pub(crate) fn registry(folder: Option<&Path>) -> Result<Cow<'static, Registry>> {
+    Ok(match folder {
+        Some(folder) => Cow::Owned(Registry::with_folder(folder)?),
+        None => Cow::Borrowed(Registry::embedded()),
+    })
 }
 
 fn usage(what: &str, found: &str, expected: &str) -> Error {

@@ -92,6 +92,9 @@ impl Summary<'_> {
                 times_sign(reversed(self.grid.spacing).map(|s| format!("{s:.3}"))),
             ),
         )];
+        if !self.job.why.is_empty() {
+            rows.push(("choice", self.job.why.clone()));
+        }
         for network in self.stages() {
             let info = network.info();
             rows.push((
