@@ -14,6 +14,7 @@ use fastnnunet::segmenter::Segmenter;
 use fastnnunet::{Error, Result, preview};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A checked request.
 pub(crate) struct Job {
@@ -27,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) subseg: Option<Vec<Label>>,
     /// One sentence: what runs, and why that.
     pub(crate) why: String,
+    /// What it took to check the request and to open the models, once for all cases.
+    pub(crate) opened: Duration,
     /// Structures of the mode that no model labels.
     pub(crate) missing: Vec<String>,
 }
@@ -34,6 +37,7 @@ pub(crate) struct Job {
 impl Job {
     /// Checks the request and loads the networks.
     pub(crate) fn open(args: &PredictArgs) -> Result<(Self, Segmenter)> {
+        let started = Instant::now();
         let options = Options {
             mirror_axes: match &args.mirror {
                 Mirror::Auto => None,
@@ -68,6 +72,7 @@ impl Job {
             previous: None,
             subseg: None,
             why: String::new(),
+            opened: Duration::ZERO,
             missing: Vec::new(),
         };
         let mut segmenter = match &asked {
@@ -97,6 +102,7 @@ impl Job {
         if let Some(recipe) = recipe(&args.postprocess, &asked)? {
             segmenter.postprocess_with(recipe)?;
         }
+        job.opened = started.elapsed();
         Ok((job, segmenter))
     }
 
