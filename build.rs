@@ -10,6 +10,10 @@ mod config;
 #[path = "src/model/graph.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod graph;
+#[cfg(feature = "reference")]
+#[path = "src/model/head.rs"]
+#[allow(unreachable_pub)]
+mod head;
 #[path = "src/model/labels.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod labels;
@@ -122,8 +126,9 @@ fn in_package(file: &str) -> String {
 #[cfg(feature = "reference")]
 mod reference {
     use super::{Checked, Path, write};
-    use crate::graph;
+    use crate::{graph, head};
     use burn_import::{LoadStrategy, ModelGen};
+    use prost::Message as _;
     use std::fmt::Write as _;
     use std::panic;
 
@@ -173,8 +178,16 @@ mod model_{name} {{
     /// Generates `<name>.rs` and returns the weights file that goes with it.
     fn import(folder: &Path, model: &Checked) -> Result<Vec<u8>, String> {
         let name = &model.entry.name;
-        // A path relative to the package, because the importer writes it into its output.
-        let onnx = format!("models/{}", model.entry.file);
+        let mut network = graph::parse(model.onnx.clone()).map_err(|e| e.to_string())?;
+        let onnx = if head::cut(&mut network).is_some() {
+            let path = folder.join(format!("{name}.onnx"));
+            std::fs::create_dir_all(folder)
+                .map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+            write(&path, &network.encode_to_vec())?;
+            path.to_string_lossy().into_owned()
+        } else {
+            format!("models/{}", model.entry.file)
+        };
         let mut importer = ModelGen::new();
         importer.input(&onnx).out_dir(&folder.to_string_lossy()).load_strategy(LoadStrategy::Bytes);
         // The importer reports by panicking; its message is ours to print.
@@ -191,7 +204,10 @@ mod model_{name} {{
         let path = folder.join(format!("{name}.rs"));
         let code = std::fs::read_to_string(&path)
             .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-        write(&path, our_norms(&code)?.as_bytes())?;
+        // The first line is a comment with the path of the ONNX file, which may be a machine's.
+        let code = code.split_once('\n').filter(|(first, _)| first.starts_with("//"));
+        let (_, code) = code.ok_or("generated code without its first comment")?;
+        write(&path, our_norms(code)?.as_bytes())?;
         let path = folder.join(format!("{name}.bpk"));
         let weights = without_ids(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         // Nothing reads the file, and its random numbers would differ from build to build.

@@ -159,6 +159,9 @@ pub(crate) struct PredictArgs {
     /// Refuse a case that would hold more than this, such as 3GiB [default: memory available]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory_limit: Option<u64>,
+    /// Plan with at most this much of a GPU's memory, such as 3GiB [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) gpu_memory_limit: Option<u64>,
     /// Draw an overview picture (.png); a folder if the input is one
     #[arg(long, value_name = "PATH")]
     pub(crate) preview: Option<PathBuf>,

@@ -44,8 +44,12 @@ impl Job {
             keep_evidence: args.save_probabilities,
             memory_limit_bytes: args.memory_limit.or_else(peak::available_bytes),
         };
-        let engine =
-            EngineOptions { device: args.device, arithmetic: args.precision, isa: args.isa };
+        let engine = EngineOptions {
+            device: args.device,
+            arithmetic: args.precision,
+            isa: args.isa,
+            gpu_memory_limit_bytes: args.gpu_memory_limit,
+        };
         let registry = match &args.models_dir {
             Some(folder) => &Registry::with_folder(folder)?,
             None => Registry::embedded(),

@@ -6,11 +6,11 @@
 
 mod norm;
 
-use super::{Engine, Precision};
-use crate::model::Model;
+use super::{Engine, LinearHead, Precision};
+use crate::model::{Model, graph, head};
 use crate::{Error, Result};
 use burn::tensor::{Bytes, Device, Tensor, TensorData};
-use ndarray::{Array4, ArrayView4};
+use ndarray::{Array2, Array4, ArrayView4};
 #[allow(unused_imports, reason = "called where a model is installed")]
 use norm::Normalize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,7 +51,9 @@ pub(super) struct Generated {
     forward: Forward,
     device: Device,
     input_channels: usize,
+    /// Of what the generated code gives: features if there is a head.
     output_channels: usize,
+    head: Option<LinearHead>,
 }
 
 /// Loads an embedded model on the CPU.
@@ -71,6 +73,7 @@ impl Generated {
             return Err(Error::Device { device: name, reason });
         };
         let (onnx, facts) = (model.onnx()?, model.facts()?);
+        let head = linear_head(&onnx);
         let forward = guard(&name, || (network.load)(network.weights(&onnx), &device))?;
         Ok(Self {
             model: network.name,
@@ -78,7 +81,10 @@ impl Generated {
             forward,
             device,
             input_channels: facts.input_channels,
-            output_channels: facts.output_channels,
+            output_channels: head
+                .as_ref()
+                .map_or(facts.output_channels, |head| head.weights.ncols()),
+            head,
         })
     }
 
@@ -97,6 +103,14 @@ impl Generated {
             Forward::Volume(forward) => forward(input),
         }
     }
+}
+
+/// The layer that `build.rs` cut off before it had the code generated.
+fn linear_head(onnx: &[u8]) -> Option<LinearHead> {
+    let mut model = graph::parse(onnx.to_vec().into()).ok()?;
+    let head = head::cut(&mut model)?;
+    let weights = Array2::from_shape_vec((head.bias.len(), head.features), head.weights).ok()?;
+    Some(LinearHead { weights, bias: head.bias })
 }
 
 impl Network {
@@ -132,6 +146,10 @@ impl Engine for Generated {
 
     fn output_channels(&self) -> usize {
         self.output_channels
+    }
+
+    fn head(&self) -> Option<&LinearHead> {
+        self.head.as_ref()
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
