@@ -86,3 +86,60 @@ fn floats(tensor: &Tensor) -> Option<Vec<f32>> {
     let (numbers, rest) = tensor.raw_data.as_chunks::<4>();
     rest.is_empty().then(|| numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{graph, registry};
+
+    fn network(name: &str) -> Model {
+        let onnx = registry::find(name).expect(name).onnx().expect("embedded");
+        graph::parse(onnx.into_owned().into()).expect("an ONNX model")
+    }
+
+    #[test]
+    fn a_wide_head_is_cut_off_and_given_back() {
+        let whole = network("total");
+        let mut cut_off = whole.clone();
+        let head = cut(&mut cut_off).expect("more classes than features");
+        let classes = registry::find("total").expect("total").facts().expect("facts");
+        assert_eq!((head.bias.len(), head.features), (classes.output_channels, 8));
+        let (whole, graph) =
+            (whole.graph.expect("a graph"), cut_off.graph.as_ref().expect("a graph"));
+        assert_eq!(graph.node, whole.node[..whole.node.len() - 1]);
+        assert_eq!(graph.initializer.len() + 2, whole.initializer.len());
+        let last = whole.node.last().expect("a node");
+        assert_eq!(graph.output[0].name, last.input[0]);
+        let find = |name| whole.initializer.iter().find(|t| t.name == name).expect("weights");
+        let values = |tensor: &Tensor| -> Vec<u8> { tensor.raw_data.to_vec() };
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        };
+        assert_eq!(bytes(&head.weights), values(find(last.input[1].as_str())));
+        assert_eq!(bytes(&head.bias), values(find(last.input[2].as_str())));
+        assert_eq!(cut(&mut cut_off), None, "what is left ends in an activation");
+    }
+
+    #[test]
+    fn other_networks_stay_whole() {
+        // Fewer classes than features.
+        let mut narrow = network("selftest");
+        let before = narrow.clone();
+        assert_eq!(cut(&mut narrow), None);
+        assert_eq!(narrow, before);
+        // Last layers that are not linear per voxel.
+        for (name, value) in [("strides", vec![2; 3]), ("pads", vec![1; 6])] {
+            let mut changed = network("total");
+            let graph = changed.graph.as_mut().expect("a graph");
+            let last = graph.node.last_mut().expect("a node");
+            last.attribute.retain(|attribute| attribute.name != name);
+            let name = name.to_owned();
+            let setting =
+                super::super::proto::Attribute { name, ints: value, ..Default::default() };
+            last.attribute.push(setting);
+            let before = changed.clone();
+            assert_eq!(cut(&mut changed), None);
+            assert_eq!(changed, before);
+        }
+    }
+}

@@ -3,9 +3,9 @@
 
 use super::{DEVICES, open_on};
 use fastnnunet::Result;
-use fastnnunet::infer::gpu::GpuEngine;
+use fastnnunet::infer::gpu::{GpuEngine, footprint};
 use fastnnunet::infer::{Device, Engine, LinearHead, Precision, Tiles};
-use fastnnunet::model::ModelConfig;
+use fastnnunet::model::{ModelConfig, registry};
 use fastnnunet::pipeline::{self, Case, Options};
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array3, Array4, ArrayView4};
@@ -208,8 +208,10 @@ fn what_does_not_fit_streams() {
     let options = Options { memory_limit_bytes: Some(limit + 1), ..scan.options() };
     assert!(plan(&all, &options).whole_image);
 
-    // The device: one tile of this network takes less than 8 MiB, the image with its sums more.
-    let mut small = engine(Some(8 << 20));
+    // The device: one tile fits, the image with its sums does not.
+    let model = registry::find(scan.model).expect("self-test model");
+    let tile = footprint(&model.onnx().expect("ONNX"), 1, scan.patch).expect("a footprint");
+    let mut small = engine(Some(tile.weights + tile.patch + (1 << 20)));
     assert!(!plan(&small, &scan.options()).whole_image);
     let (labels, _) = scan.run(&mut small);
     assert_eq!(small.images, 0);
