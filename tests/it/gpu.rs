@@ -307,11 +307,11 @@ mod program {
         for device in devices {
             let output = folder.path().join("seg.nii.gz");
             let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
-            command.args(["--model", "bone_low", "--gpu-memory-limit", "100MiB", "-i"]);
+            command.args(["--model", "bone_low", "--gpu-memory-limit", "10MiB", "-i"]);
             command.arg(&input).args(["--device", device, "-o"]).arg(&output);
             let result = command.assert().code(6).get_output().clone();
             let message = String::from_utf8(result.stderr).expect("UTF-8");
-            assert!(message.contains("on the GPU") && message.contains("100"), "{message}");
+            assert!(message.contains("on the GPU") && message.contains("is 10.0 MiB"), "{message}");
             assert_eq!(message.matches("MiB").count(), 2, "need and limit: {message}");
             assert!(!output.exists());
         }

@@ -60,12 +60,32 @@ fn vulkan(index: usize) -> Result<(burn::tensor::Device, String)> {
 fn vulkan_limits(device: &burn::tensor::Device) -> (u64, Option<u64>) {
     /// What every Vulkan device can do.
     const GUARANTEED_ARRAY: u64 = 1 << 27;
-    match device.as_dispatch() {
-        burn::backend::DispatchDevice::Cube(device) => {
-            let client = device.client();
-            let memory = &client.properties().memory;
-            (memory.max_page_size, memory.max_memory())
+    let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else {
+        return (GUARANTEED_ARRAY, None);
+    };
+    let client = device.client();
+    let memory = &client.properties().memory;
+    (memory.max_page_size, memory.max_memory())
+}
+
+#[cfg(all(test, feature = "vulkan"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a skipped test says why")]
+    fn a_vulkan_device_says_what_it_holds() {
+        match vulkan(0) {
+            Ok((device, _)) => {
+                let (array, all) = vulkan_limits(&device);
+                println!("arrays of {array} bytes, {all:?} in all");
+                for t in [burn::tensor::FloatDType::F16, burn::tensor::FloatDType::BF16] { println!("{t:?} {}", device.supports_dtype(t)); }
+                assert!(array >= 1 << 27 && all.is_none_or(|all| all > array / 2));
+            }
+            Err(error) => {
+                assert!(std::env::var_os("REQUIRE_VULKAN").is_none(), "{error}");
+                println!("skipped: {error}");
+            }
         }
-        _ => (GUARANTEED_ARRAY, None),
     }
 }
