@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(at) => {
             let edge = |k: usize| arguments.get(at + k).map_or(Ok(0), |n| n.parse::<usize>());
             let image = [edge(1)?, edge(2)?, edge(3)?];
-            let engine = Box::new(GpuEngine::open(model, patch, device, None)?);
+            let engine = Box::new(GpuEngine::open(model, patch, &options)?);
             (Work::Image(engine, Tiling::new(image, patch, 0.5), gaussian(patch)), image)
         }
         None => (Work::Patch(open(model, patch, &options)?), patch),

@@ -4,12 +4,16 @@
 //! burn-flex works in the rayon pool it is called in, so `ThreadPool::install` bounds its
 //! threads. GPUs run the same code (`gpu`).
 
+mod layers;
 mod norm;
 
 use super::{Engine, LinearHead, Precision};
 use crate::model::{Model, graph, head};
 use crate::{Error, Result};
-use burn::tensor::{Bytes, Device, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{Bytes, Device, FloatDType, Tensor, TensorData};
+#[allow(unused_imports, reason = "called where a model is installed")]
+use layers::Layer;
 use ndarray::{Array2, Array4, ArrayView4};
 #[allow(unused_imports, reason = "called where a model is installed")]
 use norm::Normalize;
@@ -22,7 +26,7 @@ struct Network {
     name: &'static str,
     pieces: &'static [Piece],
     rest: &'static [u8],
-    load: fn(Bytes, &Device) -> Forward,
+    load: fn(Bytes, &Device, Precision) -> Forward,
 }
 
 /// Some bytes of burn's weights file. The weights themselves lie in the embedded ONNX file.
@@ -50,6 +54,7 @@ pub(super) struct Generated {
     name: String,
     forward: Forward,
     device: Device,
+    precision: Precision,
     input_channels: usize,
     /// Of what the generated code gives: features if there is a head.
     output_channels: usize,
@@ -57,14 +62,49 @@ pub(super) struct Generated {
 }
 
 /// Loads an embedded model on the CPU.
-pub(super) fn open(model: &Model) -> Result<Box<dyn Engine>> {
-    let generated = Generated::load(model, Device::flex(), "reference".to_owned())?;
+pub(super) fn open(model: &Model, precision: Precision) -> Result<Box<dyn Engine>> {
+    let generated = Generated::load(model, Device::flex(), "reference".to_owned(), precision)?;
     Ok(Box::new(generated))
+}
+
+/// burn's name of a precision; `None` for `f32`, which everything is in already.
+fn half(precision: Precision) -> Option<FloatDType> {
+    match precision {
+        Precision::F32 => None,
+        Precision::F16 => Some(FloatDType::F16),
+        Precision::Bf16 => Some(FloatDType::BF16),
+    }
+}
+
+/// A network with its weights converted.
+#[allow(dead_code, reason = "called where a model is installed")]
+fn converted<M: Module>(network: M, precision: Precision) -> M {
+    match half(precision) {
+        Some(dtype) => network.map(&mut layers::Cast(dtype)),
+        None => network,
+    }
 }
 
 impl Generated {
     /// Loads an embedded model; `name` is the device as the user knows it.
-    pub(super) fn load(model: &Model, device: Device, name: String) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if there is no generated code for the model or the device does not
+    /// compute in `precision`.
+    pub(super) fn load(
+        model: &Model,
+        device: Device,
+        name: String,
+        precision: Precision,
+    ) -> Result<Self> {
+        let able = |dtype| guard(&name, || device.supports_dtype(dtype));
+        if let Some(dtype) = half(precision)
+            && !able(dtype)?
+        {
+            let reason = format!("it does not compute in {precision}; use another precision");
+            return Err(Error::Device { device: name, reason });
+        }
         // A user's model may have the name of one of the program's.
         let known = model.is_embedded();
         let network = NETWORKS.iter().find(|network| known && network.name == model.name);
@@ -74,12 +114,13 @@ impl Generated {
         };
         let (onnx, facts) = (model.onnx()?, model.facts()?);
         let head = linear_head(&onnx);
-        let forward = guard(&name, || (network.load)(network.weights(&onnx), &device))?;
+        let forward = guard(&name, || (network.load)(network.weights(&onnx), &device, precision))?;
         Ok(Self {
             model: network.name,
             name,
             forward,
             device,
+            precision,
             input_channels: facts.input_channels,
             output_channels: head
                 .as_ref()
@@ -93,8 +134,15 @@ impl Generated {
         &self.device
     }
 
-    /// Runs patches `[n, c, z, y, x]`, all on the device. Panics as burn does.
+    /// Runs patches `[n, c, z, y, x]`, all on the device, `f32` in and out. Panics as burn does.
     pub(super) fn forward(&self, input: Tensor<5>) -> Tensor<5> {
+        match half(self.precision) {
+            Some(dtype) => self.forward_as_is(input.cast(dtype)).cast(FloatDType::F32),
+            None => self.forward_as_is(input),
+        }
+    }
+
+    fn forward_as_is(&self, input: Tensor<5>) -> Tensor<5> {
         match &self.forward {
             Forward::Plane(forward) => {
                 assert_eq!(input.dims()[2], 1, "a 2-D network takes one slice");
@@ -137,7 +185,7 @@ impl Engine for Generated {
     }
 
     fn precision(&self) -> Precision {
-        Precision::F32
+        self.precision
     }
 
     fn input_channels(&self) -> usize {

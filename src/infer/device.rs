@@ -77,8 +77,23 @@ pub enum Arithmetic {
     Auto,
     /// 32-bit floats: what agreement with the reference is judged on.
     F32,
+    /// fp16 products, or an error where the device has none: GPUs, and the reference.
+    F16,
     /// bf16 products, or an error where the device has none.
     Bf16,
+}
+
+impl Arithmetic {
+    /// What generated code multiplies in.
+    #[cfg(feature = "reference")]
+    pub(super) fn of_generated_code(self) -> Precision {
+        match self {
+            // Half precision is not the default before it has been measured on GPUs.
+            Self::Auto | Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 /// How to open an engine.
@@ -112,21 +127,17 @@ pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result
         open_folds(&model.name, 1, graph, patch, options)
     };
     let device = options.device;
-    let generated = !matches!(device, Device::Auto | Device::Cpu);
-    if generated && options.arithmetic == Arithmetic::Bf16 {
-        return Err(Error::Device {
-            device: device.to_string(),
-            reason: "it multiplies in f32 only; use precision f32 or auto".to_owned(),
-        });
-    }
     match device {
         // Who names an arithmetic or instruction set of the CPU gets the CPU.
+        Device::Auto if options.arithmetic == Arithmetic::F16 => {
+            gpu(model, patch, Device::Cuda(0), options)
+        }
         Device::Auto if options.arithmetic != Arithmetic::Auto || options.isa.is_some() => ours(),
         Device::Auto => gpu(model, patch, Device::Cuda(0), options)
             .or_else(|_| ours())
-            .or_else(|lacking| reference(model).map_err(|_| lacking)),
+            .or_else(|lacking| reference(model, options).map_err(|_| lacking)),
         Device::Cpu => ours(),
-        Device::Reference => reference(model),
+        Device::Reference => reference(model, options),
         Device::Cuda(_) | Device::Vulkan(_) => gpu(model, patch, device, options),
     }
 }
@@ -139,8 +150,8 @@ fn gpu(
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
     built(device)?;
-    let limit = options.gpu_memory_limit_bytes;
-    Ok(Box::new(super::gpu::GpuEngine::open(model, patch, device, limit)?))
+    let options = EngineOptions { device, ..*options };
+    Ok(Box::new(super::gpu::GpuEngine::open(model, patch, &options)?))
 }
 
 #[cfg(not(feature = "reference"))]
@@ -185,6 +196,7 @@ pub fn open_folds(
                 Arithmetic::Auto if isa.has_bf16() => Precision::Bf16,
                 Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
                 Arithmetic::Bf16 => Precision::Bf16,
+                Arithmetic::F16 => Precision::F16,
             };
             let engine = CpuEngine::open_folds(folds, graph, patch, precision, isa);
             return match engine {
@@ -203,12 +215,12 @@ pub fn open_folds(
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &Model) -> Result<Box<dyn Engine>> {
-    super::burn::open(model)
+fn reference(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>> {
+    super::burn::open(model, options.arithmetic.of_generated_code())
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(model: &Model) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>> {
     Err(Error::Device {
         device: Device::Reference.to_string(),
         reason: format!("{} needs a build with the feature `reference`", model.name),

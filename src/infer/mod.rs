@@ -79,6 +79,8 @@ impl LinearHead {
 pub enum Precision {
     /// 32-bit floats: what agreement with the reference is judged on.
     F32,
+    /// Products of numbers rounded to fp16, on devices that hold those.
+    F16,
     /// Products of numbers rounded to bf16, where the device multiplies those.
     Bf16,
 }
@@ -87,6 +89,7 @@ impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::Bf16 => "bf16",
         })
     }

@@ -4,7 +4,7 @@
 mod pipeline;
 
 use fastnnunet::infer::gpu::{GpuEngine, footprint};
-use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, Tiles, open};
+use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, Precision, Tiles, open};
 use fastnnunet::model::registry;
 use fastnnunet::pipeline::mirror_passes;
 use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
@@ -139,6 +139,15 @@ fn engine(case: &Case, device: Device, limit: Option<u64>) -> Option<GpuEngine> 
     open_on(device, case.model, case.patch, limit)
 }
 
+fn on(device: Device, gpu_memory_limit_bytes: Option<u64>) -> EngineOptions {
+    EngineOptions {
+        device,
+        arithmetic: Arithmetic::F32,
+        gpu_memory_limit_bytes,
+        ..EngineOptions::default()
+    }
+}
+
 /// The engine on a device, unless this machine lacks it.
 fn open_on(
     device: Device,
@@ -147,7 +156,7 @@ fn open_on(
     limit: Option<u64>,
 ) -> Option<GpuEngine> {
     let model = registry::find(model).expect("a model of this build");
-    match GpuEngine::open(model, patch, device, limit) {
+    match GpuEngine::open(model, patch, &on(device, limit)) {
         Ok(engine) => Some(engine),
         Err(error) => {
             assert_eq!(error.exit_code(), 5, "{error}");
@@ -193,12 +202,13 @@ fn whole_images_match_the_pipeline() {
 fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
     let case = &CASES[0];
     let model = registry::find(case.model).expect("self-test model");
-    let need = footprint(&model.onnx().expect("ONNX"), 1, case.patch).expect("a footprint");
+    let need = footprint(&model.onnx().expect("ONNX"), 1, case.patch, Precision::F32)
+        .expect("a footprint");
     let one = need.weights + need.patch;
-    let error = GpuEngine::open(model, case.patch, Device::Reference, Some(one - 1)).err();
+    let error = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one - 1))).err();
     assert_eq!(error.expect("one tile does not fit").exit_code(), 6);
 
-    let narrow = GpuEngine::open(model, case.patch, Device::Reference, Some(one + (1 << 20)));
+    let narrow = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one + (1 << 20))));
     let mut narrow = narrow.expect("one tile fits");
     assert_eq!(narrow.batch(case.image, 1).expect("fits"), 1);
     assert!(narrow.image_bytes(case.image, case.patch, 1).is_some());
@@ -249,7 +259,8 @@ fn a_caller_can_stop_a_sweep() {
 fn the_cpu_has_an_engine_of_its_own() {
     let model = registry::find("selftest").expect("self-test model");
     for device in [Device::Auto, Device::Cpu] {
-        let error = GpuEngine::open(model, [16, 24, 24], device, None).err().expect("not a device");
+        let error =
+            GpuEngine::open(model, [16, 24, 24], &on(device, None)).err().expect("not a device");
         assert_eq!(error.exit_code(), 5);
     }
 }

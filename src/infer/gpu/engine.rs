@@ -3,7 +3,7 @@
 use super::memory::{self, Footprint};
 use super::sweep;
 use crate::infer::burn::Generated;
-use crate::infer::{Device, Engine, LinearHead, Precision, Tiles};
+use crate::infer::{Device, Engine, EngineOptions, LinearHead, Precision, Tiles};
 use crate::model::Model;
 use crate::{Error, Result};
 use ndarray::{Array4, ArrayView4};
@@ -38,25 +38,22 @@ pub(super) struct Limits {
 }
 
 impl GpuEngine {
-    /// Loads an embedded model onto `device` for tiles of `patch` voxels (`[z, y, x]`).
+    /// Loads an embedded model onto the device of `options` for tiles of `patch` voxels
+    /// (`[z, y, x]`).
     ///
-    /// `memory_limit_bytes` caps the device memory that is planned with; without it the memory
-    /// free now is the limit. [`Device::Reference`] runs the same code on the CPU.
+    /// Without a limit of the device's memory, what is free now is the limit.
+    /// [`Device::Reference`] runs the same code on the CPU.
     ///
     /// # Errors
     ///
-    /// [`Error::Device`] if the device is not part of this build, is missing or fails, and for
-    /// [`Device::Auto`] and [`Device::Cpu`], which have engines of their own;
+    /// [`Error::Device`] if the device is not part of this build, is missing, fails or lacks the
+    /// arithmetic, and for [`Device::Auto`] and [`Device::Cpu`], which have engines of their own;
     /// [`Error::Memory`] if one tile does not fit the limit.
-    pub fn open(
-        model: &Model,
-        patch: [usize; 3],
-        device: Device,
-        memory_limit_bytes: Option<u64>,
-    ) -> Result<Self> {
-        let facts = model.facts()?;
-        let footprint = memory::footprint(&model.onnx()?, facts.input_channels, patch)?;
-        let limit = memory_limit_bytes.unwrap_or(u64::MAX);
+    pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Self> {
+        let (device, facts) = (options.device, model.facts()?);
+        let precision = options.arithmetic.of_generated_code();
+        let footprint = memory::footprint(&model.onnx()?, facts.input_channels, patch, precision)?;
+        let limit = options.gpu_memory_limit_bytes.unwrap_or(u64::MAX);
         // Before the device is touched: what cannot run should fail at once.
         footprint.batch(0, limit, 1)?;
         let (on, name, mut limits) = match device {
@@ -77,7 +74,8 @@ impl GpuEngine {
                 let (on, name) = super::vulkan(index)?;
                 let (array_bytes, all) = super::vulkan_limits(&on);
                 // How much of it is free is not known; a caller who names a limit knows better.
-                let assumed = if memory_limit_bytes.is_some() { u64::MAX } else { ASSUMED_BYTES };
+                let named = options.gpu_memory_limit_bytes.is_some();
+                let assumed = if named { u64::MAX } else { ASSUMED_BYTES };
                 let budget_bytes = all.unwrap_or(u64::MAX).min(assumed);
                 (on, name, Limits { budget_bytes, array_bytes, on_host: false })
             }
@@ -89,7 +87,8 @@ impl GpuEngine {
             }
         };
         limits.budget_bytes = limits.budget_bytes.min(limit);
-        Ok(Self { network: Generated::load(model, on, name)?, patch, footprint, limits })
+        let network = Generated::load(model, on, name, precision)?;
+        Ok(Self { network, patch, footprint, limits })
     }
 
     /// Tiles that run at once over an image of `shape` voxels (`[z, y, x]`), with `passes`

@@ -4,12 +4,13 @@
 //! up what is alive at each node and what burn's form of that operator copies, and takes the
 //! largest sum. A test compares it with what a device reports.
 
+use crate::infer::Precision;
 use crate::model::onnx::{Graph, Node, invalid};
 use crate::model::{graph, head};
 use crate::{Error, Result};
 use std::collections::HashMap;
 
-/// Bytes of `f32` a network takes on a device.
+/// Bytes a network takes on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Weights.
@@ -30,6 +31,9 @@ pub struct Image {
     /// Channels that are summed: classes, or features where the last layer is applied late.
     pub outputs: usize,
 }
+
+/// Bytes of an `f32`.
+const FLOAT: u64 = size_of::<f32>() as u64;
 
 /// Most elements of an array on a device: cubecl's kernels count in 32 bits.
 pub(super) const MOST_ELEMENTS: u64 = u32::MAX as u64;
@@ -86,7 +90,12 @@ type Size = (usize, [usize; 3]);
 /// # Errors
 ///
 /// [`Error::Model`] if the graph cannot be read or an extent does not come out.
-pub fn footprint(onnx: &[u8], channels: usize, patch: [usize; 3]) -> Result<Footprint> {
+pub fn footprint(
+    onnx: &[u8],
+    channels: usize,
+    patch: [usize; 3],
+    precision: Precision,
+) -> Result<Footprint> {
     let mut model = graph::parse(onnx.to_vec().into()).map_err(|e| invalid(e.found, e.expected))?;
     head::cut(&mut model);
     let graph = Graph::from_proto(model)?;
@@ -102,26 +111,30 @@ pub fn footprint(onnx: &[u8], channels: usize, patch: [usize; 3]) -> Result<Foot
     }
     let mut alive: HashMap<&str, Size> =
         graph.inputs.iter().map(|port| (port.name.as_str(), (channels, patch))).collect();
+    let half = precision != Precision::F32;
+    let number = if half { 2 } else { FLOAT };
     let mut peak = 0;
     for (at, node) in graph.nodes.iter().enumerate() {
         let held = alive.values().fold(0_u64, |sum, &size| sum.saturating_add(voxels(size)));
         let Some(size) = output(node, &graph, &alive)? else { continue };
         let input = node.input(0).and_then(|name| alive.get(name)).copied().unwrap_or(size);
+        // All of them `f32`.
         let copies = match node.op.as_str() {
-            // Input and output once more, channels last.
-            "Conv" | "ConvTranspose" => voxels(input).saturating_add(voxels(size)),
-            // Centered, squared and scaled values, each a tensor of its own.
-            "InstanceNormalization" => voxels(size).saturating_mul(3),
+            // Input and output once more, channels last; our kernels make none.
+            "Conv" if !half => voxels(input).saturating_add(voxels(size)),
+            // Centered, squared and scaled values, each a tensor of its own, and the input.
+            "InstanceNormalization" => voxels(size).saturating_mul(if half { 4 } else { 3 }),
             _ => 0,
         };
-        peak = peak.max(held.saturating_add(voxels(size)).saturating_add(copies));
+        let kept = held.saturating_add(voxels(size)).saturating_mul(number);
+        peak = peak.max(kept.saturating_add(copies.saturating_mul(FLOAT)));
         if let Some(name) = node.outputs.first() {
             alive.insert(name, size);
         }
         alive.retain(|name, _| last_use.get(name).is_some_and(|&last| last > at));
     }
-    let bytes = |floats: u64| floats.saturating_mul(size_of::<f32>() as u64);
-    Ok(Footprint { weights: bytes(weights as u64), patch: bytes(peak) })
+    // Weights arrive as `f32` and are converted there.
+    Ok(Footprint { weights: (weights as u64).saturating_mul(FLOAT), patch: peak })
 }
 
 fn voxels((channels, [z, y, x]): Size) -> u64 {
@@ -236,7 +249,8 @@ mod tests {
 
     fn selftest() -> Footprint {
         let model = registry::find("selftest").expect("self-test model");
-        footprint(&model.onnx().expect("ONNX"), 1, [16, 24, 24]).expect("a footprint")
+        footprint(&model.onnx().expect("ONNX"), 1, [16, 24, 24], Precision::F32)
+            .expect("a footprint")
     }
 
     #[test]
@@ -251,11 +265,16 @@ mod tests {
     fn activations_grow_with_the_patch() {
         let model = registry::find("selftest").expect("self-test model");
         let onnx = model.onnx().expect("ONNX");
-        let large = footprint(&onnx, 1, [32, 48, 48]).expect("a footprint");
+        let large = footprint(&onnx, 1, [32, 48, 48], Precision::F32).expect("a footprint");
         assert_eq!(large.patch, 8 * selftest().patch);
-        let huge = footprint(&onnx, 1, [1 << 20; 3]).expect("a footprint");
+        let half = footprint(&onnx, 1, [32, 48, 48], Precision::F16).expect("a footprint");
+        assert!(half.patch < large.patch && half.patch * 2 > large.patch, "{half:?} {large:?}");
+        let huge = footprint(&onnx, 1, [1 << 20; 3], Precision::F32).expect("a footprint");
         assert_eq!(huge.patch, u64::MAX, "saturates");
-        assert!(footprint(&onnx, 1, [usize::MAX; 3]).is_err(), "no extent comes out");
+        assert!(
+            footprint(&onnx, 1, [usize::MAX; 3], Precision::F32).is_err(),
+            "no extent comes out"
+        );
     }
 
     #[test]
@@ -263,7 +282,7 @@ mod tests {
         for model in registry::models() {
             let config = model.config().expect("checked by the build");
             let onnx = model.onnx().expect("ONNX");
-            let found = footprint(&onnx, config.channels.len(), config.patch_size);
+            let found = footprint(&onnx, config.channels.len(), config.patch_size, Precision::F32);
             let found = found.expect(&model.name);
             assert!(found.weights + found.patch < 3 << 30, "{}: {found:?}", model.name);
         }
@@ -278,8 +297,12 @@ mod tests {
         for model in registry::models() {
             let config = model.config().expect("checked by the build");
             let facts = model.facts().expect("checked by the build");
-            let found =
-                footprint(&model.onnx().expect("ONNX"), facts.input_channels, config.patch_size);
+            let found = footprint(
+                &model.onnx().expect("ONNX"),
+                facts.input_channels,
+                config.patch_size,
+                Precision::F32,
+            );
             let found = found.expect(&model.name);
             assert_eq!(found.batch(0, budget, 1).expect(&model.name), 1);
             let (scan, spacing) = ([275, 512, 512], [1.25, 0.75, 0.75]);

@@ -9,6 +9,8 @@ mod probe;
 
 #[cfg(feature = "reference")]
 mod engine;
+#[cfg(feature = "gpu")]
+pub(super) mod kernels;
 mod memory;
 #[cfg(feature = "reference")]
 mod sweep;
@@ -79,7 +81,6 @@ mod tests {
             Ok((device, _)) => {
                 let (array, all) = vulkan_limits(&device);
                 println!("arrays of {array} bytes, {all:?} in all");
-                for t in [burn::tensor::FloatDType::F16, burn::tensor::FloatDType::BF16] { println!("{t:?} {}", device.supports_dtype(t)); }
                 assert!(array >= 1 << 27 && all.is_none_or(|all| all > array / 2));
             }
             Err(error) => {

@@ -210,7 +210,8 @@ fn what_does_not_fit_streams() {
 
     // The device: one tile fits, the image with its sums does not.
     let model = registry::find(scan.model).expect("self-test model");
-    let tile = footprint(&model.onnx().expect("ONNX"), 1, scan.patch).expect("a footprint");
+    let onnx = model.onnx().expect("ONNX");
+    let tile = footprint(&onnx, 1, scan.patch, Precision::F32).expect("a footprint");
     let mut small = engine(Some(tile.weights + tile.patch + (1 << 20)));
     assert!(!plan(&small, &scan.options()).whole_image);
     let (labels, _) = scan.run(&mut small);
