@@ -235,11 +235,32 @@ pub(super) fn guard<T>(device: &str, work: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
-/// The error for what burn said; its first line, because cubecl adds a backtrace.
+/// The error for what burn said: its first line that says something. cubecl adds a backtrace.
 pub(super) fn failed(device: &str, said: &str) -> Error {
-    let said = said.lines().map(str::trim).find(|line| !line.is_empty());
+    let telling = |line: &&str| {
+        !line.is_empty() && !line.starts_with("An error happened") && *line != "Caused by:"
+    };
+    let said = said.lines().map(str::trim).find(telling);
     Error::Device {
         device: device.to_owned(),
         reason: format!("burn stopped: {}", said.unwrap_or("no reason given")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failed;
+
+    #[test]
+    fn the_reason_is_the_first_line_that_gives_one() {
+        for (said, reason) in [
+            ("out of memory\n   0: backtrace", "out of memory"),
+            ("An error happened during execution\nCaused by:\n  too large\n", "too large"),
+            ("An error happened during execution\n", "no reason given"),
+            ("", "no reason given"),
+        ] {
+            let text = failed("vulkan:0", said).to_string();
+            assert!(text.ends_with(&format!("burn stopped: {reason}")), "{text}");
+        }
     }
 }

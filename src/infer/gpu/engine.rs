@@ -37,6 +37,65 @@ pub(super) struct Limits {
     pub(super) on_host: bool,
 }
 
+impl Limits {
+    /// The reason why not even one tile runs, as a sentence without a full stop.
+    fn check(self, footprint: Footprint) -> Result<(), String> {
+        let (need, have) = (footprint.weights.saturating_add(footprint.patch), self.budget_bytes);
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        if need > have {
+            return Err(format!(
+                "the network needs {} MiB and {} are planned with; see --gpu-memory-limit, or use \
+                 --device cpu",
+                mib(need),
+                have >> 20
+            ));
+        }
+        if footprint.array > self.array_bytes {
+            return Err(format!(
+                "the network needs {} MiB in one piece and the device offers {}; use --device cpu",
+                mib(footprint.array),
+                self.array_bytes >> 20
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The device of `options`, its name, and what it holds.
+fn reach(
+    options: &EngineOptions,
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))] footprint: Footprint,
+) -> Result<(burn::tensor::Device, String, Limits)> {
+    let name = options.device.to_string();
+    match options.device {
+        Device::Reference => {
+            let limits = Limits { budget_bytes: u64::MAX, array_bytes: u64::MAX, on_host: true };
+            Ok((burn::tensor::Device::flex(), name, limits))
+        }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(index) => {
+            let (on, name) = super::cuda(index, footprint.weights + footprint.patch)?;
+            let free = crate::kernels::cuda::gpu(index).map_or(ASSUMED_BYTES, |g| g.free_bytes);
+            let budget_bytes = free.saturating_sub(super::RESERVED_BYTES);
+            Ok((on, name, Limits { budget_bytes, array_bytes: u64::MAX, on_host: false }))
+        }
+        #[cfg(feature = "vulkan")]
+        Device::Vulkan(index) => {
+            let (on, name) = super::vulkan(index)?;
+            let (array_bytes, all) = super::vulkan_limits(&on);
+            // How much of it is free is not known; a caller who names a limit knows better.
+            let named = options.gpu_memory_limit_bytes.is_some();
+            let assumed = if named { u64::MAX } else { ASSUMED_BYTES };
+            let budget_bytes = all.unwrap_or(u64::MAX).min(assumed);
+            Ok((on, name, Limits { budget_bytes, array_bytes, on_host: false }))
+        }
+        _ => Err(Error::Device {
+            device: name,
+            reason: "this build runs no generated code there".to_owned(),
+        }),
+    }
+}
+
 impl GpuEngine {
     /// Loads an embedded model onto the device of `options` for tiles of `patch` voxels
     /// (`[z, y, x]`).
@@ -50,42 +109,14 @@ impl GpuEngine {
     /// arithmetic, and for [`Device::Auto`] and [`Device::Cpu`], which have engines of their own;
     /// [`Error::Memory`] if one tile does not fit the limit.
     pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Self> {
-        let (device, facts) = (options.device, model.facts()?);
+        let facts = model.facts()?;
         let precision = options.arithmetic.of_generated_code();
         let footprint = memory::footprint(&model.onnx()?, facts.input_channels, patch, precision)?;
         let limit = options.gpu_memory_limit_bytes.unwrap_or(u64::MAX);
         // Before the device is touched: what cannot run should fail at once.
         footprint.batch(0, limit, 1)?;
-        let (on, name, mut limits) = match device {
-            Device::Reference => {
-                let limits =
-                    Limits { budget_bytes: u64::MAX, array_bytes: u64::MAX, on_host: true };
-                (burn::tensor::Device::flex(), device.to_string(), limits)
-            }
-            #[cfg(feature = "cuda")]
-            Device::Cuda(index) => {
-                let (on, name) = super::cuda(index, footprint.weights + footprint.patch)?;
-                let free = crate::kernels::cuda::gpu(index).map_or(ASSUMED_BYTES, |g| g.free_bytes);
-                let budget_bytes = free.saturating_sub(super::RESERVED_BYTES);
-                (on, name, Limits { budget_bytes, array_bytes: u64::MAX, on_host: false })
-            }
-            #[cfg(feature = "vulkan")]
-            Device::Vulkan(index) => {
-                let (on, name) = super::vulkan(index)?;
-                let (array_bytes, all) = super::vulkan_limits(&on);
-                // How much of it is free is not known; a caller who names a limit knows better.
-                let named = options.gpu_memory_limit_bytes.is_some();
-                let assumed = if named { u64::MAX } else { ASSUMED_BYTES };
-                let budget_bytes = all.unwrap_or(u64::MAX).min(assumed);
-                (on, name, Limits { budget_bytes, array_bytes, on_host: false })
-            }
-            _ => {
-                return Err(Error::Device {
-                    device: device.to_string(),
-                    reason: "this build runs no generated code there".to_owned(),
-                });
-            }
-        };
+        let (on, name, mut limits) = reach(options, footprint)?;
+        limits.check(footprint).map_err(|reason| Error::Device { device: name.clone(), reason })?;
         limits.budget_bytes = limits.budget_bytes.min(limit);
         let network = Generated::load(model, on, name, precision)?;
         Ok(Self { network, patch, footprint, limits })
@@ -108,7 +139,11 @@ impl GpuEngine {
             });
         }
         let per_tile = self.footprint.with_passes(image, passes);
-        per_tile.batch(image.fixed_bytes(), self.limits.budget_bytes, MOST_TILES)
+        // A batch is one array.
+        let array_bytes = self.limits.array_bytes.min(memory::MOST_ELEMENTS * 4);
+        let most = array_bytes.checked_div(self.footprint.array).unwrap_or(u64::MAX);
+        let most = usize::try_from(most).unwrap_or(MOST_TILES).clamp(1, MOST_TILES);
+        per_tile.batch(image.fixed_bytes(), self.limits.budget_bytes, most)
     }
 
     fn image(&self, shape: [usize; 3]) -> memory::Image {
@@ -168,5 +203,28 @@ impl Engine for GpuEngine {
             return Ok(None);
         };
         sweep::run(&self.network, tiles, batch, advance).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_too_small_for_one_tile_says_both_numbers() {
+        let footprint = Footprint { weights: 10 << 20, patch: 100 << 20, array: 50 << 20 };
+        let limits = |budget: u64, array: u64| Limits {
+            budget_bytes: budget << 20,
+            array_bytes: array << 20,
+            on_host: false,
+        };
+        assert_eq!(limits(110, 50).check(footprint), Ok(()));
+        for (limits, numbers) in
+            [(limits(109, 50), ["110", "109"]), (limits(110, 49), ["50", "49"])]
+        {
+            let reason = limits.check(footprint).expect_err("too small");
+            assert!(numbers.iter().all(|number| reason.contains(number)), "{reason}");
+            assert!(!reason.ends_with('.') && reason.contains("--device cpu"), "{reason}");
+        }
     }
 }

@@ -17,6 +17,8 @@ pub struct Footprint {
     pub weights: u64,
     /// Activations per patch, at their peak.
     pub patch: u64,
+    /// The largest array of a patch.
+    pub array: u64,
 }
 
 /// What a whole image takes.
@@ -113,7 +115,7 @@ pub fn footprint(
         graph.inputs.iter().map(|port| (port.name.as_str(), (channels, patch))).collect();
     let half = precision != Precision::F32;
     let number = if half { 2 } else { FLOAT };
-    let mut peak = 0;
+    let (mut peak, mut largest) = (0, 0);
     for (at, node) in graph.nodes.iter().enumerate() {
         let held = alive.values().fold(0_u64, |sum, &size| sum.saturating_add(voxels(size)));
         let Some(size) = output(node, &graph, &alive)? else { continue };
@@ -126,6 +128,8 @@ pub fn footprint(
             "InstanceNormalization" => voxels(size).saturating_mul(if half { 4 } else { 3 }),
             _ => 0,
         };
+        // Statistics are computed in `f32`.
+        largest = largest.max(voxels(size).saturating_mul(FLOAT));
         let kept = held.saturating_add(voxels(size)).saturating_mul(number);
         peak = peak.max(kept.saturating_add(copies.saturating_mul(FLOAT)));
         if let Some(name) = node.outputs.first() {
@@ -134,7 +138,8 @@ pub fn footprint(
         alive.retain(|name, _| last_use.get(name).is_some_and(|&last| last > at));
     }
     // Weights arrive as `f32` and are converted there.
-    Ok(Footprint { weights: (weights as u64).saturating_mul(FLOAT), patch: peak })
+    let weights = (weights as u64).saturating_mul(FLOAT);
+    Ok(Footprint { weights, patch: peak, array: largest })
 }
 
 fn voxels((channels, [z, y, x]): Size) -> u64 {
@@ -327,7 +332,7 @@ mod tests {
 
     #[test]
     fn batches_fill_the_budget() {
-        let footprint = Footprint { weights: 10, patch: 100 };
+        let footprint = Footprint { weights: 10, patch: 100, array: 50 };
         assert_eq!(footprint.batch(5, 115, 8).expect("one"), 1);
         assert_eq!(footprint.batch(5, 314, 8).expect("two"), 2);
         assert_eq!(footprint.batch(5, u64::MAX, 8).expect("eight"), 8);
