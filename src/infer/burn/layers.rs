@@ -8,7 +8,7 @@ use burn::nn::conv::{Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d};
 use burn::nn::{PaddingConfig2d, PaddingConfig3d};
 use burn::tensor::{DType, FloatDType, Tensor};
 
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 use crate::infer::gpu::kernels;
 
 /// What the generated code calls instead of a layer's `forward`.
@@ -133,7 +133,7 @@ impl Layer<4> for ConvTranspose2d {
     }
 }
 
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn convolve(
     input: Tensor<5>,
     weights: Tensor<5>,
@@ -147,7 +147,7 @@ fn convolve(
     })
 }
 
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn upsample(input: Tensor<5>, weights: Tensor<5>, bias: Option<Tensor<1>>) -> Option<Tensor<5>> {
     kernels::reaches(&input).then(|| {
         let bias = bias.unwrap_or_else(|| zeros(&weights, 1));
@@ -156,12 +156,12 @@ fn upsample(input: Tensor<5>, weights: Tensor<5>, bias: Option<Tensor<1>>) -> Op
 }
 
 /// One zero per entry of `weights` along `axis`.
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn zeros(weights: &Tensor<5>, axis: usize) -> Tensor<1> {
     Tensor::zeros([weights.dims()[axis]], (&weights.device(), DType::F32))
 }
 
-#[cfg(not(feature = "gpu"))]
+#[cfg(not(any(feature = "cuda", feature = "vulkan")))]
 fn convolve(
     _: Tensor<5>,
     _: Tensor<5>,
@@ -172,7 +172,7 @@ fn convolve(
     None
 }
 
-#[cfg(not(feature = "gpu"))]
+#[cfg(not(any(feature = "cuda", feature = "vulkan")))]
 fn upsample(_: Tensor<5>, _: Tensor<5>, _: Option<Tensor<1>>) -> Option<Tensor<5>> {
     None
 }

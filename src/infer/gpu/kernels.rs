@@ -1,4 +1,4 @@
-//! Our own GPU kernels, in CubeCL, under the generated code (`infer::burn::layers`).
+//! Our own GPU kernels, in `CubeCL`, under the generated code (`infer::burn::layers`).
 //!
 //! burn's direct convolution adds up in the type of its numbers, which in half precision loses
 //! what the network is about; and its transposed convolution looks for contributions that, with
@@ -107,10 +107,8 @@ fn launch(
 }
 
 fn on_gpu(kind: DispatchTensorKind) -> CubeTensor {
-    match kind {
-        DispatchTensorKind::Cube(tensor) => tensor.float(),
-        _ => panic!("a tensor that is not on a GPU"),
-    }
+    let DispatchTensorKind::Cube(tensor) = kind else { panic!("a tensor that is not on a GPU") };
+    tensor.float()
 }
 
 #[cfg(all(test, feature = "vulkan"))]

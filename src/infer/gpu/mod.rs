@@ -9,7 +9,7 @@ mod probe;
 
 #[cfg(feature = "reference")]
 mod engine;
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 pub(super) mod kernels;
 mod memory;
 #[cfg(feature = "reference")]

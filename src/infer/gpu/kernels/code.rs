@@ -1,6 +1,14 @@
 //! The code that runs on the GPU. Arrays are contiguous, the last axis fastest; one thread makes
 //! one voxel of `block` output channels.
 
+#![allow(
+    clippy::manual_div_ceil,
+    clippy::too_many_arguments,
+    clippy::too_many_lines,
+    clippy::used_underscore_binding,
+    reason = "a smaller language than Rust, and what its macro generates"
+)]
+
 use cubecl::prelude::*;
 
 #[derive(CubeLaunch, CubeType)]
