@@ -10,6 +10,10 @@ mod config;
 #[path = "src/model/graph.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod graph;
+#[cfg(feature = "reference")]
+#[path = "src/model/head.rs"]
+#[allow(unreachable_pub)]
+mod head;
 #[path = "src/model/labels.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod labels;
@@ -122,8 +126,9 @@ fn in_package(file: &str) -> String {
 #[cfg(feature = "reference")]
 mod reference {
     use super::{Checked, Path, write};
-    use crate::graph;
+    use crate::{graph, head};
     use burn_import::{LoadStrategy, ModelGen};
+    use prost::Message as _;
     use std::fmt::Write as _;
     use std::panic;
 
@@ -146,7 +151,7 @@ mod reference {
                 "#[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, missing_docs)]
 #[allow(unused, unreachable_pub, rust_2018_idioms)]
 mod model_{name} {{
-    use super::Normalize;
+    use super::{{Layer, Normalize}};
     include!(concat!(env!(\"OUT_DIR\"), \"/burn/{name}.rs\"));
 }}
 
@@ -158,8 +163,8 @@ mod model_{name} {{
         name: {name:?},
         pieces: &[{pieces}],
         rest: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/burn/{name}.rest\")),
-        load: |weights, device| {{
-            let model = model_{name}::Model::from_bytes(weights, device);
+        load: |weights, device, precision| {{
+            let model = converted(model_{name}::Model::from_bytes(weights, device), precision);
             Forward::{rank}(Box::new(move |input| model.forward(input)))
         }},
     }},
@@ -173,8 +178,16 @@ mod model_{name} {{
     /// Generates `<name>.rs` and returns the weights file that goes with it.
     fn import(folder: &Path, model: &Checked) -> Result<Vec<u8>, String> {
         let name = &model.entry.name;
-        // A path relative to the package, because the importer writes it into its output.
-        let onnx = format!("models/{}", model.entry.file);
+        let mut network = graph::parse(model.onnx.clone()).map_err(|e| e.to_string())?;
+        let onnx = if head::cut(&mut network).is_some() {
+            let path = folder.join(format!("{name}.onnx"));
+            std::fs::create_dir_all(folder)
+                .map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
+            write(&path, &network.encode_to_vec())?;
+            path.to_string_lossy().into_owned()
+        } else {
+            format!("models/{}", model.entry.file)
+        };
         let mut importer = ModelGen::new();
         importer.input(&onnx).out_dir(&folder.to_string_lossy()).load_strategy(LoadStrategy::Bytes);
         // The importer reports by panicking; its message is ours to print.
@@ -191,7 +204,10 @@ mod model_{name} {{
         let path = folder.join(format!("{name}.rs"));
         let code = std::fs::read_to_string(&path)
             .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-        write(&path, our_norms(&code)?.as_bytes())?;
+        // The first line is a comment with the path of the ONNX file, which may be a machine's.
+        let code = code.split_once('\n').filter(|(first, _)| first.starts_with("//"));
+        let (_, code) = code.ok_or("generated code without its first comment")?;
+        write(&path, our_layers(code)?.as_bytes())?;
         let path = folder.join(format!("{name}.bpk"));
         let weights = without_ids(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         // Nothing reads the file, and its random numbers would differ from build to build.
@@ -200,27 +216,43 @@ mod model_{name} {{
         Ok(weights)
     }
 
-    /// The generated code with our instance normalization (`src/infer/burn/norm.rs`) called
-    /// in place of burn's.
-    fn our_norms(code: &str) -> Result<String, String> {
-        const FIELD: &str = ".instancenormalization";
-        const CALL: &str = ".forward(";
-        let mut parts = code.split(FIELD);
-        let mut result = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            let number = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            let (number, rest) = part.split_at(number);
-            let argument = rest.trim_start().strip_prefix(CALL).ok_or_else(|| {
-                format!("instance normalization {number} is not called as expected")
-            })?;
-            let _ = write!(result, "{FIELD}{number}.normalize({argument}");
+    /// The layers we call in place of burn's (`src/infer/burn/norm.rs` and `layers.rs`): field of
+    /// the generated code, its type, and our method.
+    const OURS: [(&str, &str, &str); 5] = [
+        ("instancenormalization", "InstanceNorm", "normalize"),
+        ("convtranspose3d", "ConvTranspose3d", "apply"),
+        ("convtranspose2d", "ConvTranspose2d", "apply"),
+        ("conv3d", "Conv3d", "apply"),
+        ("conv2d", "Conv2d", "apply"),
+    ];
+
+    /// The generated code with our layers called.
+    fn our_layers(code: &str) -> Result<String, String> {
+        let mut code = code.to_owned();
+        for (field, kind, method) in OURS {
+            let access = format!(".{field}");
+            let mut parts = code.split(&access);
+            let mut result = parts.next().unwrap_or_default().to_owned();
+            let mut called = 0;
+            for part in parts {
+                let digits = |c: char| c.is_ascii_digit();
+                let number = part.len() - part.trim_start_matches(digits).len();
+                let (number, rest) = part.split_at(number);
+                let argument = rest
+                    .trim_start()
+                    .strip_prefix(".forward(")
+                    .ok_or_else(|| format!("layer {field}{number} is not called as expected"))?;
+                let _ = write!(result, ".{field}{number}.{method}({argument}");
+                called += 1;
+            }
+            // Nothing else in the code may run burn's.
+            let declared = code.matches(&format!(": {kind},")).count();
+            if called < declared {
+                return Err(format!("{called} of {declared} layers {kind} are ours"));
+            }
+            code = result;
         }
-        // Nothing else in the code may run burn's.
-        let declared = code.matches(": InstanceNorm,").count();
-        match result.matches(".normalize(").count() {
-            called if called >= declared => Ok(result),
-            called => Err(format!("{called} of {declared} instance normalizations are ours")),
-        }
+        Ok(code)
     }
 
     /// The weights file without the random number the importer gives each tensor.

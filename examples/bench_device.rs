@@ -6,8 +6,8 @@
 //! open and for the first run, then runs once per line of standard input.
 
 use fastnnunet::Error as Failure;
-use fastnnunet::infer::gpu::{Sweep, Tiles};
-use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, open};
+use fastnnunet::infer::gpu::GpuEngine;
+use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, Tiles, open};
 use fastnnunet::model::registry;
 use fastnnunet::pipeline::tile::{Tiling, gaussian};
 use ndarray::{Array3, Array4};
@@ -18,23 +18,34 @@ use std::time::Instant;
 /// What is timed.
 enum Work {
     Patch(Box<dyn Engine>),
-    Image(Box<Sweep>, Tiling, Array3<f32>),
+    Image(Box<GpuEngine>, Tiling, Array3<f32>),
 }
 
 impl Work {
     fn run(&mut self, input: &Array4<f32>, output: &mut Array4<f32>) -> Result<(), Failure> {
         match self {
             Self::Patch(engine) => engine.run(input.view(), output),
-            Self::Image(sweep, tiling, weights) => {
+            Self::Image(engine, tiling, weights) => {
                 let tiles = Tiles {
                     image: input.view(),
                     tiling,
                     weights: weights.view(),
                     passes: &[vec![]],
                 };
-                *output = sweep.run(tiles, &mut || Ok(()))?;
+                let map = engine.run_image(tiles, &mut || Ok(()))?;
+                *output = map.ok_or_else(|| Failure::Device {
+                    device: engine.device().to_owned(),
+                    reason: "it does not hold that image".to_owned(),
+                })?;
                 Ok(())
             }
+        }
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        match self {
+            Self::Patch(engine) => engine.as_ref(),
+            Self::Image(engine, ..) => engine.as_ref(),
         }
     }
 }
@@ -49,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = registry::find(model).ok_or("no such model in this build")?;
     let device: Device = device.parse()?;
     let patch = [z.parse()?, y.parse()?, x.parse()?];
-    let options = EngineOptions { device, arithmetic: Arithmetic::F32, isa: None };
+    let options = EngineOptions { device, arithmetic: Arithmetic::F32, ..EngineOptions::default() };
     let facts = model.facts()?;
     let runs: usize = after("--runs").map_or(Ok(5), |n| n.parse())?;
 
@@ -58,8 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(at) => {
             let edge = |k: usize| arguments.get(at + k).map_or(Ok(0), |n| n.parse::<usize>());
             let image = [edge(1)?, edge(2)?, edge(3)?];
-            let sweep = Box::new(Sweep::open(model, patch, device, None)?);
-            (Work::Image(sweep, Tiling::new(image, patch, 0.5), gaussian(patch)), image)
+            let engine = Box::new(GpuEngine::open(model, patch, &options)?);
+            (Work::Image(engine, Tiling::new(image, patch, 0.5), gaussian(patch)), image)
         }
         None => (Work::Patch(open(model, patch, &options)?), patch),
     };
@@ -75,7 +86,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ((c * 7 + z * 31 + y * 17 + x * 5) % 97) as f32 / 48.0 - 1.0
         }),
     };
-    let mut output = Array4::zeros(size(facts.output_channels));
+    let mut output = Array4::zeros(size(work.engine().output_channels()));
     let mut once = || -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
         work.run(&input, &mut output)?;
@@ -106,6 +117,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         writeln!(stdout, "{report}")?;
     }
     if let Some(path) = after("--output") {
+        let head = work.engine().head();
+        let output = head.map(|head| head.logits(output.view())).unwrap_or(output);
         let bytes: Vec<u8> = output.iter().flat_map(|v| v.to_le_bytes()).collect();
         std::fs::write(path, bytes)?;
     }

@@ -142,7 +142,8 @@ pub(crate) struct PredictArgs {
     /// an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
-    /// Arithmetic: auto (bf16 products where the CPU multiplies those), f32 or bf16
+    /// Arithmetic: auto (bf16 products where the CPU multiplies those), f32, bf16, or f16 on a
+    /// GPU
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
     pub(crate) precision: Arithmetic,
     /// Lower the instruction set: scalar, avx2, avx512 or avx512-bf16 [default: the CPU's best]
@@ -163,6 +164,9 @@ pub(crate) struct PredictArgs {
     /// Refuse a case that would hold more than this, such as 3GiB [default: memory available]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory_limit: Option<u64>,
+    /// Plan with at most this much of a GPU's memory, such as 3GiB [default: what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) gpu_memory_limit: Option<u64>,
     /// Draw an overview picture (.png); a folder if the input is one
     #[arg(long, value_name = "PATH")]
     pub(crate) preview: Option<PathBuf>,
@@ -222,8 +226,9 @@ fn parse_precision(text: &str) -> Result<Arithmetic, String> {
     match text {
         "auto" => Ok(Arithmetic::Auto),
         "f32" => Ok(Arithmetic::F32),
+        "f16" => Ok(Arithmetic::F16),
         "bf16" => Ok(Arithmetic::Bf16),
-        _ => Err("expected auto, f32 or bf16".into()),
+        _ => Err("expected auto, f32, f16 or bf16".into()),
     }
 }
 

@@ -49,8 +49,12 @@ impl Job {
             keep_evidence: args.save_probabilities,
             memory_limit_bytes: args.memory_limit.or_else(peak::available_bytes),
         };
-        let engine =
-            EngineOptions { device: args.device, arithmetic: args.precision, isa: args.isa };
+        let engine = EngineOptions {
+            device: args.device,
+            arithmetic: args.precision,
+            isa: args.isa,
+            gpu_memory_limit_bytes: args.gpu_memory_limit,
+        };
         let registry = &registry(args.models_dir.as_deref())?;
         let asked = match (&args.mode, &args.model) {
             (Some(mode), _) => Asked::Mode(Box::new(select(args, mode, registry, &options)?)),

@@ -4,13 +4,17 @@
 //! burn-flex works in the rayon pool it is called in, so `ThreadPool::install` bounds its
 //! threads. GPUs run the same code (`gpu`).
 
+mod layers;
 mod norm;
 
-use super::{Engine, Precision};
-use crate::model::Model;
+use super::{Engine, LinearHead, Precision};
+use crate::model::{Model, graph, head};
 use crate::{Error, Result};
-use burn::tensor::{Bytes, Device, Tensor, TensorData};
-use ndarray::{Array4, ArrayView4};
+use burn::module::Module;
+use burn::tensor::{Bytes, Device, FloatDType, Tensor, TensorData};
+#[allow(unused_imports, reason = "called where a model is installed")]
+use layers::Layer;
+use ndarray::{Array2, Array4, ArrayView4};
 #[allow(unused_imports, reason = "called where a model is installed")]
 use norm::Normalize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +26,7 @@ struct Network {
     name: &'static str,
     pieces: &'static [Piece],
     rest: &'static [u8],
-    load: fn(Bytes, &Device) -> Forward,
+    load: fn(Bytes, &Device, Precision) -> Forward,
 }
 
 /// Some bytes of burn's weights file. The weights themselves lie in the embedded ONNX file.
@@ -50,19 +54,57 @@ pub(super) struct Generated {
     name: String,
     forward: Forward,
     device: Device,
+    precision: Precision,
     input_channels: usize,
+    /// Of what the generated code gives: features if there is a head.
     output_channels: usize,
+    head: Option<LinearHead>,
 }
 
 /// Loads an embedded model on the CPU.
-pub(super) fn open(model: &Model) -> Result<Box<dyn Engine>> {
-    let generated = Generated::load(model, Device::flex(), "reference".to_owned())?;
+pub(super) fn open(model: &Model, precision: Precision) -> Result<Box<dyn Engine>> {
+    let generated = Generated::load(model, Device::flex(), "reference".to_owned(), precision)?;
     Ok(Box::new(generated))
+}
+
+/// burn's name of a precision; `None` for `f32`, which everything is in already.
+fn half(precision: Precision) -> Option<FloatDType> {
+    match precision {
+        Precision::F32 => None,
+        Precision::F16 => Some(FloatDType::F16),
+        Precision::Bf16 => Some(FloatDType::BF16),
+    }
+}
+
+/// A network with its weights converted.
+#[allow(dead_code, reason = "called where a model is installed")]
+fn converted<M: Module>(network: M, precision: Precision) -> M {
+    match half(precision) {
+        Some(dtype) => network.map(&mut layers::Cast(dtype)),
+        None => network,
+    }
 }
 
 impl Generated {
     /// Loads an embedded model; `name` is the device as the user knows it.
-    pub(super) fn load(model: &Model, device: Device, name: String) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if there is no generated code for the model or the device does not
+    /// compute in `precision`.
+    pub(super) fn load(
+        model: &Model,
+        device: Device,
+        name: String,
+        precision: Precision,
+    ) -> Result<Self> {
+        let able = |dtype| guard(&name, || device.supports_dtype(dtype));
+        if let Some(dtype) = half(precision)
+            && !able(dtype)?
+        {
+            let reason = format!("it does not compute in {precision}; use another precision");
+            return Err(Error::Device { device: name, reason });
+        }
         // A user's model may have the name of one of the program's.
         let known = model.is_embedded();
         let network = NETWORKS.iter().find(|network| known && network.name == model.name);
@@ -71,14 +113,19 @@ impl Generated {
             return Err(Error::Device { device: name, reason });
         };
         let (onnx, facts) = (model.onnx()?, model.facts()?);
-        let forward = guard(&name, || (network.load)(network.weights(&onnx), &device))?;
+        let head = linear_head(&onnx);
+        let forward = guard(&name, || (network.load)(network.weights(&onnx), &device, precision))?;
         Ok(Self {
             model: network.name,
             name,
             forward,
             device,
+            precision,
             input_channels: facts.input_channels,
-            output_channels: facts.output_channels,
+            output_channels: head
+                .as_ref()
+                .map_or(facts.output_channels, |head| head.weights.ncols()),
+            head,
         })
     }
 
@@ -87,8 +134,15 @@ impl Generated {
         &self.device
     }
 
-    /// Runs patches `[n, c, z, y, x]`, all on the device. Panics as burn does.
+    /// Runs patches `[n, c, z, y, x]`, all on the device, `f32` in and out. Panics as burn does.
     pub(super) fn forward(&self, input: Tensor<5>) -> Tensor<5> {
+        match half(self.precision) {
+            Some(dtype) => self.forward_as_is(input.cast(dtype)).cast(FloatDType::F32),
+            None => self.forward_as_is(input),
+        }
+    }
+
+    fn forward_as_is(&self, input: Tensor<5>) -> Tensor<5> {
         match &self.forward {
             Forward::Plane(forward) => {
                 assert_eq!(input.dims()[2], 1, "a 2-D network takes one slice");
@@ -97,6 +151,14 @@ impl Generated {
             Forward::Volume(forward) => forward(input),
         }
     }
+}
+
+/// The layer that `build.rs` cut off before it had the code generated.
+fn linear_head(onnx: &[u8]) -> Option<LinearHead> {
+    let mut model = graph::parse(onnx.to_vec().into()).ok()?;
+    let head = head::cut(&mut model)?;
+    let weights = Array2::from_shape_vec((head.bias.len(), head.features), head.weights).ok()?;
+    Some(LinearHead { weights, bias: head.bias })
 }
 
 impl Network {
@@ -123,7 +185,7 @@ impl Engine for Generated {
     }
 
     fn precision(&self) -> Precision {
-        Precision::F32
+        self.precision
     }
 
     fn input_channels(&self) -> usize {
@@ -132,6 +194,10 @@ impl Engine for Generated {
 
     fn output_channels(&self) -> usize {
         self.output_channels
+    }
+
+    fn head(&self) -> Option<&LinearHead> {
+        self.head.as_ref()
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
@@ -169,11 +235,32 @@ pub(super) fn guard<T>(device: &str, work: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
-/// The error for what burn said; its first line, because cubecl adds a backtrace.
+/// The error for what burn said: its first line that says something. cubecl adds a backtrace.
 pub(super) fn failed(device: &str, said: &str) -> Error {
-    let said = said.lines().map(str::trim).find(|line| !line.is_empty());
+    let telling = |line: &&str| {
+        !line.is_empty() && !line.starts_with("An error happened") && *line != "Caused by:"
+    };
+    let said = said.lines().map(str::trim).find(telling);
     Error::Device {
         device: device.to_owned(),
         reason: format!("burn stopped: {}", said.unwrap_or("no reason given")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::failed;
+
+    #[test]
+    fn the_reason_is_the_first_line_that_gives_one() {
+        for (said, reason) in [
+            ("out of memory\n   0: backtrace", "out of memory"),
+            ("An error happened during execution\nCaused by:\n  too large\n", "too large"),
+            ("An error happened during execution\n", "no reason given"),
+            ("", "no reason given"),
+        ] {
+            let text = failed("vulkan:0", said).to_string();
+            assert!(text.ends_with(&format!("burn stopped: {reason}")), "{text}");
+        }
     }
 }

@@ -77,8 +77,23 @@ pub enum Arithmetic {
     Auto,
     /// 32-bit floats: what agreement with the reference is judged on.
     F32,
+    /// fp16 products, or an error where the device has none: GPUs, and the reference.
+    F16,
     /// bf16 products, or an error where the device has none.
     Bf16,
+}
+
+impl Arithmetic {
+    /// What generated code multiplies in.
+    #[cfg(feature = "reference")]
+    pub(super) fn of_generated_code(self) -> Precision {
+        match self {
+            // Half precision is not the default before it has been measured on GPUs.
+            Self::Auto | Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 /// How to open an engine.
@@ -90,6 +105,9 @@ pub struct EngineOptions {
     pub arithmetic: Arithmetic,
     /// Instruction set of the CPU engine; `None` for the best there is.
     pub isa: Option<Isa>,
+    /// Most bytes of a GPU's memory to plan with; `None` for what is free. A whole image that
+    /// does not fit runs tile by tile.
+    pub gpu_memory_limit_bytes: Option<u64>,
 }
 
 /// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
@@ -101,55 +119,57 @@ pub struct EngineOptions {
 /// # Errors
 ///
 /// [`Error::Device`] if the device is not part of this build, is missing or fails,
-/// [`Error::Model`] if the network does not load or does not take such patches.
+/// [`Error::Model`] if the network does not load or does not take such patches,
+/// [`Error::Memory`] if one patch exceeds the limit of a GPU's memory.
 pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
     let ours = || {
         let graph = &mut |_| Graph::read(&model.onnx()?);
         open_folds(&model.name, 1, graph, patch, options)
     };
     let device = options.device;
-    let generated = !matches!(device, Device::Auto | Device::Cpu);
-    if generated && options.arithmetic == Arithmetic::Bf16 {
-        return Err(Error::Device {
-            device: device.to_string(),
-            reason: "it multiplies in f32 only; use precision f32 or auto".to_owned(),
-        });
-    }
     match device {
         // Who names an arithmetic or instruction set of the CPU gets the CPU.
+        Device::Auto if options.arithmetic == Arithmetic::F16 => {
+            gpu(model, patch, Device::Cuda(0), options)
+        }
         Device::Auto if options.arithmetic != Arithmetic::Auto || options.isa.is_some() => ours(),
-        Device::Auto => cuda(model, patch, 0)
+        Device::Auto => gpu(model, patch, Device::Cuda(0), options)
             .or_else(|_| ours())
-            .or_else(|lacking| reference(model).map_err(|_| lacking)),
+            .or_else(|lacking| reference(model, options).map_err(|_| lacking)),
         Device::Cpu => ours(),
-        Device::Reference => reference(model),
-        Device::Cuda(index) => cuda(model, patch, index),
-        Device::Vulkan(index) => vulkan(model, index),
+        Device::Reference => reference(model, options),
+        Device::Cuda(_) | Device::Vulkan(_) => gpu(model, patch, device, options),
     }
 }
 
-#[cfg(feature = "cuda")]
-fn cuda(model: &Model, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
-    super::gpu::open_cuda(model, patch, index)
+#[cfg(feature = "reference")]
+fn gpu(
+    model: &Model,
+    patch: [usize; 3],
+    device: Device,
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    built(device)?;
+    let options = EngineOptions { device, ..*options };
+    Ok(Box::new(super::gpu::GpuEngine::open(model, patch, &options)?))
 }
 
-#[cfg(not(feature = "cuda"))]
-fn cuda(_: &Model, _: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
-    Err(not_built(Device::Cuda(index), "cuda"))
+#[cfg(not(feature = "reference"))]
+fn gpu(_: &Model, _: [usize; 3], device: Device, _: &EngineOptions) -> Result<Box<dyn Engine>> {
+    built(device)?;
+    Err(missing(device, "reference"))
 }
 
-#[cfg(feature = "vulkan")]
-fn vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
-    super::gpu::open_vulkan(model, index)
+/// Whether this build knows a GPU of that kind.
+fn built(device: Device) -> Result<()> {
+    match device {
+        Device::Cuda(_) if cfg!(not(feature = "cuda")) => Err(missing(device, "cuda")),
+        Device::Vulkan(_) if cfg!(not(feature = "vulkan")) => Err(missing(device, "vulkan")),
+        _ => Ok(()),
+    }
 }
 
-#[cfg(not(feature = "vulkan"))]
-fn vulkan(_: &Model, index: usize) -> Result<Box<dyn Engine>> {
-    Err(not_built(Device::Vulkan(index), "vulkan"))
-}
-
-#[cfg(not(all(feature = "cuda", feature = "vulkan", feature = "reference")))]
-fn not_built(device: Device, feature: &str) -> Error {
+fn missing(device: Device, feature: &str) -> Error {
     Error::Device {
         device: device.to_string(),
         reason: format!("this build lacks the feature `{feature}`"),
@@ -176,6 +196,7 @@ pub fn open_folds(
                 Arithmetic::Auto if isa.has_bf16() => Precision::Bf16,
                 Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
                 Arithmetic::Bf16 => Precision::Bf16,
+                Arithmetic::F16 => Precision::F16,
             };
             let engine = CpuEngine::open_folds(folds, graph, patch, precision, isa);
             return match engine {
@@ -194,12 +215,12 @@ pub fn open_folds(
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &Model) -> Result<Box<dyn Engine>> {
-    super::burn::open(model)
+fn reference(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>> {
+    super::burn::open(model, options.arithmetic.of_generated_code())
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(model: &Model) -> Result<Box<dyn Engine>> {
+fn reference(model: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>> {
     Err(Error::Device {
         device: Device::Reference.to_string(),
         reason: format!("{} needs a build with the feature `reference`", model.name),

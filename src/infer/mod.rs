@@ -12,7 +12,8 @@ pub mod gpu;
 pub use device::{Arithmetic, Device, EngineOptions, open, open_folds};
 
 use crate::Result;
-use ndarray::{Array2, Array4, ArrayView4, Axis};
+use crate::pipeline::tile::Tiling;
+use ndarray::{Array2, Array4, ArrayView3, ArrayView4, Axis, Zip};
 
 /// The last layer of a network that ends in a pointwise convolution: `weights * features +
 /// bias` for each voxel.
@@ -50,6 +51,27 @@ impl LinearHead {
         }
         Some(Self { weights: weights.as_standard_layout().into_owned(), bias })
     }
+
+    /// Logits of `features`, `[c, z, y, x]` both.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many features as the head takes.
+    #[must_use]
+    pub fn logits(&self, features: ArrayView4<'_, f32>) -> Array4<f32> {
+        let (count, z, y, x) = features.dim();
+        assert_eq!(count, self.weights.ncols(), "features of the head");
+        let mut logits = Array4::zeros((self.bias.len(), z, y, x));
+        for ((mut plane, weights), &bias) in
+            logits.outer_iter_mut().zip(self.weights.outer_iter()).zip(&self.bias)
+        {
+            plane.fill(bias);
+            for (feature, &weight) in features.outer_iter().zip(weights) {
+                Zip::from(&mut plane).and(feature).for_each(|sum, &value| *sum += weight * value);
+            }
+        }
+        logits
+    }
 }
 
 /// Arithmetic an engine multiplies in; statistics and sums are always `f32`.
@@ -57,6 +79,8 @@ impl LinearHead {
 pub enum Precision {
     /// 32-bit floats: what agreement with the reference is judged on.
     F32,
+    /// Products of numbers rounded to fp16, on devices that hold those.
+    F16,
     /// Products of numbers rounded to bf16, where the device multiplies those.
     Bf16,
 }
@@ -65,9 +89,23 @@ impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
             Self::Bf16 => "bf16",
         })
     }
+}
+
+/// A whole image and the tiles to run over it.
+#[derive(Clone, Copy)]
+pub struct Tiles<'a> {
+    /// The normalized image on the network's grid, `[c, z, y, x]`.
+    pub image: ArrayView4<'a, f32>,
+    /// Where the tiles lie, in the order in which they are added up.
+    pub tiling: &'a Tiling,
+    /// Weight of each voxel of a tile.
+    pub weights: ArrayView3<'a, f32>,
+    /// Axes flipped in each pass over a tile.
+    pub passes: &'a [Vec<usize>],
 }
 
 /// A network ready to run on some device.
@@ -111,4 +149,31 @@ pub trait Engine: Send {
     /// [`Error::Device`](crate::Error::Device) if the device fails,
     /// [`Error::Model`](crate::Error::Model) if the network answers with another shape.
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()>;
+
+    /// Bytes of the host's memory that [`run_image`](Self::run_image) holds beside the image,
+    /// for an image of `shape` voxels and tiles of `patch` (`[z, y, x]`) with `passes` passes
+    /// over each; the map it returns is among them. `None` if this engine runs single patches
+    /// only, or if its device does not hold that image.
+    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3], passes: usize) -> Option<u64> {
+        let _ = (shape, patch, passes);
+        None
+    }
+
+    /// Runs the network on every tile of an image and returns the weighted mean of what it
+    /// gives, `[c, z, y, x]`: stages 6 to 8 in one, for devices that are far from the host's
+    /// memory. `None` where [`image_bytes`](Self::image_bytes) is.
+    ///
+    /// `advance` is called once per tile and pass; an error it returns ends the run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`](crate::Error::Device) if the device fails, and what `advance` returns.
+    fn run_image(
+        &mut self,
+        tiles: Tiles<'_>,
+        advance: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Array4<f32>>> {
+        let _ = (tiles, advance);
+        Ok(None)
+    }
 }

@@ -1,6 +1,7 @@
 //! What a model is: its configuration, the ones there are, and what they answer.
 
 pub mod graph;
+pub mod head;
 pub mod labels;
 pub mod modes;
 pub mod onnx;

@@ -5,7 +5,7 @@ use super::progress::Clock;
 use super::stitch::Stitcher;
 use super::tile::Tiling;
 use crate::Result;
-use crate::infer::Engine;
+use crate::infer::{Engine, Tiles};
 use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut4, Axis};
 
 /// The order in which the network's axes are walked: `order[0]` outermost. Planes across that
@@ -44,6 +44,8 @@ pub(super) struct Pass<'a> {
     pub(super) walk: Walk,
     /// Axes flipped in each pass, see [`mirror_passes`].
     pub(super) mirrors: &'a [Vec<usize>],
+    /// Whether the engine runs the image as a whole.
+    pub(super) whole_image: bool,
 }
 
 /// Runs `engine` over all tiles of `image` (`[c, z, y, x]`) and hands finished planes to `take`.
@@ -54,10 +56,13 @@ pub(super) fn infer(
     clock: &mut Clock<'_>,
     take: &mut Take<'_>,
 ) -> Result<()> {
-    let Pass { tiling, weights, walk, mirrors } = pass;
-    let mut patch = [0; 3];
-    walk.iter().zip(tiling.patch).for_each(|(&axis, n)| patch[axis] = n);
-    let [pz, py, px] = patch;
+    if pass.whole_image
+        && let Some(map) = whole_image(image, engine, &pass, clock)?
+    {
+        return take(walked(map.view(), pass.walk), 0, clock).map(drop);
+    }
+    let Pass { tiling, weights, walk, mirrors, .. } = pass;
+    let [pz, py, px] = unwalked(tiling.patch, walk);
     let weights = weights.permuted_axes(walk).as_standard_layout().into_owned();
     let image = walked(image.view(), walk);
 
@@ -94,6 +99,31 @@ pub(super) fn infer(
         }
     }
     hand_on(&mut stitcher, tiling.image[0], clock)
+}
+
+/// The same tiles, in the same order, by an engine that takes the image as a whole.
+fn whole_image(
+    image: &Array4<f32>,
+    engine: &mut dyn Engine,
+    pass: &Pass<'_>,
+    clock: &mut Clock<'_>,
+) -> Result<Option<Array4<f32>>> {
+    let back = |extent| unwalked(extent, pass.walk);
+    let tiling = Tiling {
+        patch: back(pass.tiling.patch),
+        image: back(pass.tiling.image),
+        origins: pass.tiling.origins.iter().map(|&o| unwalked(o, pass.walk)).collect(),
+    };
+    let weights = pass.weights.view();
+    let tiles = Tiles { image: image.view(), tiling: &tiling, weights, passes: pass.mirrors };
+    engine.run_image(tiles, &mut || clock.advance())
+}
+
+/// Numbers in the walk's order of axes, back as `[z, y, x]`.
+fn unwalked<T: Copy + Default>(walked: [T; 3], walk: Walk) -> [T; 3] {
+    let mut result = [T::default(); 3];
+    walk.iter().zip(walked).for_each(|(&axis, n)| result[axis] = n);
+    result
 }
 
 /// The axes flipped in each pass: none, then every subset by size and in order.

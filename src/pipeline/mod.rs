@@ -276,7 +276,13 @@ impl Run<'_> {
         let isa = options.isa.unwrap_or_else(Isa::best);
         let labeler = Labeler::new(engine.output_channels(), &resize, &plan.decision, isa);
         let mut done = 0;
-        let pass = infer_tiles::Pass { tiling: &tiling, weights, walk, mirrors: &plan.mirrors };
+        let pass = infer_tiles::Pass {
+            tiling: &tiling,
+            weights,
+            walk,
+            mirrors: &plan.mirrors,
+            whole_image: plan.whole_image,
+        };
         infer_tiles::infer(image, *engine, pass, clock, &mut |planes, first, clock| {
             let known = first + planes.len_of(Axis(1));
             let slices = done..labeler.ready(known);

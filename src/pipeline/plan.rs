@@ -17,6 +17,9 @@ pub struct Plan {
     pub network_shape: [usize; 3],
     /// Bytes the run is expected to hold at its largest moment, the case itself included.
     pub peak: Memory,
+    /// Whether the engine runs the image as a whole instead of tile by tile, because its device
+    /// and the host's memory hold it.
+    pub whole_image: bool,
     /// From the array as stored to the network's axes.
     pub(super) axes: AxisMap,
     /// The part of the case, in the network's axes, that is worked on.
@@ -87,6 +90,7 @@ pub fn plan(
     let mut plan = Plan {
         network_shape,
         peak: Memory { bytes: 0, during: "" },
+        whole_image: false,
         axes,
         separate_in: resample::separate_axis(force, spacing, target),
         separate_back: resample::separate_axis(force, target, spacing),
@@ -97,7 +101,15 @@ pub fn plan(
         bounds,
         crop_time: Duration::ZERO,
     };
-    plan.peak = plan.predict(case, config, engine, options);
+    plan.peak = plan.predict(case, config, engine, options, None);
+    let (shape, passes) = (plan.network_shape, plan.mirrors.len());
+    if let Some(bytes) = engine.image_bytes(shape, config.patch_size, passes) {
+        let peak = plan.predict(case, config, engine, options, Some(bytes));
+        plan.whole_image = options.memory_limit_bytes.is_none_or(|limit| peak.bytes <= limit);
+        if plan.whole_image {
+            plan.peak = peak;
+        }
+    }
     if let Some(limit_bytes) = options.memory_limit_bytes
         && plan.peak.bytes > limit_bytes
     {
@@ -118,13 +130,15 @@ impl Plan {
         self.decision.largest_label(classes) < u16::from(u8::MAX)
     }
 
-    /// Bytes held at the largest moment.
+    /// Bytes held at the largest moment. `whole_image` is what the engine holds to run the
+    /// image as a whole; without it, tiles are stitched here.
     fn predict(
         &self,
         case: &Case,
         config: &ModelConfig,
         engine: &dyn Engine,
         options: &Options,
+        whole_image: Option<u64>,
     ) -> Memory {
         let voxels = |shape: [usize; 3]| shape.iter().map(|&n| n as u64).product::<u64>();
         let float = size_of::<f32>() as u64;
@@ -160,7 +174,8 @@ impl Plan {
         let weights = voxels(config.patch_size) * float;
         let label = if self.has_small_labels(engine.classes()) { 1 } else { 2 };
         let kept = if options.keep_evidence { network * outputs as u64 * float } else { 0 };
-        let inferring = image + sums + tile + weights + stored * label + kept;
+        let running = whole_image.unwrap_or(sums + tile);
+        let inferring = image + running + weights + stored * label + kept;
         // While probabilities are written: largest logit, sum, and two of one class.
         let writing = if options.keep_evidence { kept + stored * (label + 4 * float) } else { 0 };
 

@@ -1,6 +1,8 @@
 //! One list of network cases, run on every engine of this build.
 
 use crate::golden;
+#[cfg(feature = "reference")]
+use fastnnunet::infer::Precision;
 use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, open};
 use fastnnunet::model::registry;
 use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};
@@ -75,14 +77,14 @@ fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engi
 }
 
 fn exactly(device: Device) -> EngineOptions {
-    EngineOptions { device, arithmetic: Arithmetic::F32, isa: None }
+    EngineOptions { device, arithmetic: Arithmetic::F32, ..EngineOptions::default() }
 }
 
 fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
     let (_, z, y, x) = input.dim();
     let mut output = Array4::from_elem((engine.output_channels(), z, y, x), f32::NAN);
     engine.run(input, &mut output).expect("a patch the network takes");
-    output
+    engine.head().map(|head| head.logits(output.view())).unwrap_or(output)
 }
 
 #[test]
@@ -102,6 +104,72 @@ fn logits_match_the_exporting_framework() {
             }
         }
     }
+}
+
+/// Half precision: how far logits may be off, relative to the largest. A number has 11 or 8
+/// binary digits, and is rounded twice per layer.
+#[cfg(feature = "reference")]
+const HALVES: &[(Device, Arithmetic, f32)] = &[
+    (Device::Reference, Arithmetic::F16, 5e-3),
+    (Device::Reference, Arithmetic::Bf16, 4e-2),
+    #[cfg(feature = "vulkan")]
+    (Device::Vulkan(0), Arithmetic::F16, 5e-3),
+    #[cfg(feature = "vulkan")]
+    (Device::Vulkan(0), Arithmetic::Bf16, 4e-2),
+    #[cfg(feature = "cuda")]
+    (Device::Cuda(0), Arithmetic::F16, 5e-3),
+    #[cfg(feature = "cuda")]
+    (Device::Cuda(0), Arithmetic::Bf16, 4e-2),
+];
+
+#[cfg(feature = "reference")]
+#[test]
+fn half_precision_stays_near() {
+    for &(device, arithmetic, tolerance) in HALVES {
+        for case in cases() {
+            let model = registry::find(&case.model).expect("an installed model");
+            let options = EngineOptions { device, arithmetic, ..EngineOptions::default() };
+            let mut engine = match open(model, case.patch(), &options) {
+                Ok(engine) => engine,
+                Err(error) => {
+                    assert_eq!(error.exit_code(), 5, "{error}");
+                    let lacking = error.to_string().contains("does not compute in bf16");
+                    if arithmetic == Arithmetic::F16 || !lacking {
+                        crate::gpu::may_be_missing(device, &error);
+                    }
+                    assert_ne!(device, Device::Reference, "{error}");
+                    continue;
+                }
+            };
+            assert_ne!(engine.precision(), Precision::F32);
+            let largest = case.logits.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            for (input, expected) in case.input.outer_iter().zip(case.logits.outer_iter()) {
+                let found = run(engine.as_mut(), input);
+                let worst = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+                let name = &case.name;
+                println!("{device}, {arithmetic:?}, {name}: off by {:e}", worst / largest);
+                // Less than a rounding would mean that nothing was rounded.
+                assert!(
+                    worst <= tolerance * largest && worst > 1e-5 * largest,
+                    "{device}, {arithmetic:?}, {name}: off by {worst:e} of {largest}"
+                );
+            }
+        }
+    }
+}
+
+/// The CPU's own kernels know no fp16.
+#[test]
+fn the_cpu_says_that_it_lacks_fp16() {
+    let model = registry::find("selftest").expect("self-test model");
+    let options = EngineOptions {
+        device: Device::Cpu,
+        arithmetic: Arithmetic::F16,
+        ..EngineOptions::default()
+    };
+    let error = open(model, [16, 24, 24], &options).err().expect("no fp16 there");
+    assert_eq!(error.exit_code(), 5);
+    assert!(error.to_string().contains("f16"), "{error}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Whole images on a device against the tile-by-tile pipeline, and what GPU builds say where
 //! there is no GPU.
 
-use fastnnunet::infer::gpu::{Sweep, Tiles, footprint};
-use fastnnunet::infer::{Arithmetic, Device, EngineOptions, open};
+mod pipeline;
+
+use fastnnunet::infer::gpu::{GpuEngine, footprint};
+use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, Precision, Tiles, open};
 use fastnnunet::model::registry;
 use fastnnunet::pipeline::mirror_passes;
 use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
@@ -77,8 +79,11 @@ impl Case {
     /// The map as the pipeline makes it: every tile through the reference engine.
     fn expected(&self) -> Array4<f32> {
         let model = registry::find(self.model).expect("a model for tests");
-        let options =
-            EngineOptions { device: Device::Reference, arithmetic: Arithmetic::F32, isa: None };
+        let options = EngineOptions {
+            device: Device::Reference,
+            arithmetic: Arithmetic::F32,
+            ..EngineOptions::default()
+        };
         let facts = model.facts().expect("known to the build");
         let mut engine = open(model, self.patch, &options).expect("reference engine");
         let (image, tiling) = (self.image(), self.tiling());
@@ -130,11 +135,29 @@ pub(crate) fn may_be_missing(device: Device, error: &fastnnunet::Error) {
     println!("skipped: {error}");
 }
 
-/// The sweep on a device, unless this machine lacks it.
-fn sweep(case: &Case, device: Device, limit: Option<u64>) -> Option<Sweep> {
-    let model = registry::find(case.model).expect("a model for tests");
-    match Sweep::open(model, case.patch, device, limit) {
-        Ok(sweep) => Some(sweep),
+fn engine(case: &Case, device: Device, limit: Option<u64>) -> Option<GpuEngine> {
+    open_on(device, case.model, case.patch, limit)
+}
+
+fn on(device: Device, gpu_memory_limit_bytes: Option<u64>) -> EngineOptions {
+    EngineOptions {
+        device,
+        arithmetic: Arithmetic::F32,
+        gpu_memory_limit_bytes,
+        ..EngineOptions::default()
+    }
+}
+
+/// The engine on a device, unless this machine lacks it.
+fn open_on(
+    device: Device,
+    model: &str,
+    patch: [usize; 3],
+    limit: Option<u64>,
+) -> Option<GpuEngine> {
+    let model = registry::find(model).expect("a model of this build");
+    match GpuEngine::open(model, patch, &on(device, limit)) {
+        Ok(engine) => Some(engine),
         Err(error) => {
             assert_eq!(error.exit_code(), 5, "{error}");
             assert_ne!(device, Device::Reference, "{error}");
@@ -151,7 +174,7 @@ fn whole_images_match_the_pipeline() {
         let (expected, passes) = (case.expected(), mirror_passes(case.mirrored));
         let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
         for &(device, tolerance) in DEVICES {
-            let Some(sweep) = sweep(case, device, None) else { continue };
+            let Some(mut engine) = engine(case, device, None) else { continue };
             let mut runs = 0;
             let mut count = || {
                 runs += 1;
@@ -163,7 +186,8 @@ fn whole_images_match_the_pipeline() {
                 weights: weights.view(),
                 passes: &passes,
             };
-            let found = sweep.run(tiles, &mut count).expect("an image that fits");
+            let found = engine.run_image(tiles, &mut count).expect("it runs");
+            let found = found.expect("an image that fits");
             assert_eq!(runs, tiling.origins.len() * passes.len(), "{device}, {}", case.name);
             assert_eq!(found.dim(), expected.dim());
             let worst = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
@@ -178,31 +202,40 @@ fn whole_images_match_the_pipeline() {
 fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
     let case = &CASES[0];
     let model = registry::find(case.model).expect("self-test model");
-    let need = footprint(&model.onnx().expect("ONNX"), 1, case.patch).expect("a footprint");
+    let need = footprint(&model.onnx().expect("ONNX"), 1, case.patch, Precision::F32)
+        .expect("a footprint");
     let one = need.weights + need.patch;
-    let error = Sweep::open(model, case.patch, Device::Reference, Some(one - 1)).err();
+    let error = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one - 1))).err();
     assert_eq!(error.expect("one tile does not fit").exit_code(), 6);
 
-    let narrow = Sweep::open(model, case.patch, Device::Reference, Some(one + (1 << 20)));
-    let narrow = narrow.expect("one tile fits");
-    assert_eq!(narrow.batch(case.image, case.patch).expect("fits"), 1);
-    let error = narrow.batch([4096; 3], case.patch).expect_err("an image of 256 GiB");
+    let narrow = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one + (1 << 20))));
+    let mut narrow = narrow.expect("one tile fits");
+    assert_eq!(narrow.batch(case.image, 1).expect("fits"), 1);
+    assert!(narrow.image_bytes(case.image, case.patch, 1).is_some());
+    for (shape, patch, why) in [
+        ([256; 3], case.patch, "image and sums of 400 MiB"),
+        (case.image, [8; 3], "an engine takes one size of patch"),
+    ] {
+        assert_eq!(narrow.image_bytes(shape, patch, 1), None, "{why}");
+    }
+    let error = narrow.batch([4096; 3], 1).expect_err("an image of 256 GiB");
     assert_eq!(error.exit_code(), 6);
-    let wide = sweep(case, Device::Reference, None).expect("the reference is in this build");
-    assert!(wide.batch(case.image, case.patch).expect("fits") > 1);
+    let mut wide = engine(case, Device::Reference, None).expect("the reference is in this build");
+    assert!(wide.batch(case.image, 1).expect("fits") > 1);
 
     let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
     let passes = mirror_passes(&[]);
-    let run = |sweep: &Sweep| {
+    let run = |engine: &mut GpuEngine| {
         let tiles = Tiles {
             image: image.view(),
             tiling: &tiling,
             weights: weights.view(),
             passes: &passes,
         };
-        sweep.run(tiles, &mut || Ok(())).expect("an image that fits")
+        let map = engine.run_image(tiles, &mut || Ok(())).expect("it runs");
+        map.expect("an image that fits")
     };
-    let (narrow, wide) = (run(&narrow), run(&wide));
+    let (narrow, wide) = (run(&mut narrow), run(&mut wide));
     let largest = wide.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     assert!((&narrow - &wide).iter().all(|d| d.abs() <= 1e-6 * largest));
 }
@@ -210,7 +243,7 @@ fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
 #[test]
 fn a_caller_can_stop_a_sweep() {
     let case = &CASES[0];
-    let sweep = sweep(case, Device::Reference, None).expect("the reference is in this build");
+    let mut engine = engine(case, Device::Reference, None).expect("in this build");
     let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
     let tiles = Tiles {
         image: image.view(),
@@ -218,7 +251,7 @@ fn a_caller_can_stop_a_sweep() {
         weights: weights.view(),
         passes: &mirror_passes(&[]),
     };
-    let error = sweep.run(tiles, &mut || Err(fastnnunet::Error::Interrupted));
+    let error = engine.run_image(tiles, &mut || Err(fastnnunet::Error::Interrupted));
     assert_eq!(error.expect_err("stopped").exit_code(), 130);
 }
 
@@ -226,7 +259,8 @@ fn a_caller_can_stop_a_sweep() {
 fn the_cpu_has_an_engine_of_its_own() {
     let model = registry::find("selftest").expect("self-test model");
     for device in [Device::Auto, Device::Cpu] {
-        let error = Sweep::open(model, [16, 24, 24], device, None).err().expect("not a device");
+        let error =
+            GpuEngine::open(model, [16, 24, 24], &on(device, None)).err().expect("not a device");
         assert_eq!(error.exit_code(), 5);
     }
 }
@@ -265,6 +299,32 @@ mod program {
             assert!(message.contains("lacks the feature `cuda`"), "{message}");
         } else {
             assert!(message.contains("NVIDIA driver"), "{message}");
+        }
+    }
+
+    /// Before a driver is asked for, so no GPU is needed to see it.
+    #[cfg(any(feature = "cuda", feature = "vulkan"))]
+    #[test]
+    fn a_network_above_the_limit_is_told_with_both_numbers() {
+        let folder = tempfile::tempdir().expect("folder");
+        let input =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/case/input_plain.nii.gz");
+        let devices = [
+            #[cfg(feature = "cuda")]
+            "cuda",
+            #[cfg(feature = "vulkan")]
+            "vulkan",
+        ];
+        for device in devices {
+            let output = folder.path().join("seg.nii.gz");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+            command.args(["--model", "bone_low", "--gpu-memory-limit", "10MiB", "-i"]);
+            command.arg(&input).args(["--device", device, "-o"]).arg(&output);
+            let result = command.assert().code(6).get_output().clone();
+            let message = String::from_utf8(result.stderr).expect("UTF-8");
+            assert!(message.contains("on the GPU") && message.contains("is 10.0 MiB"), "{message}");
+            assert_eq!(message.matches("MiB").count(), 2, "need and limit: {message}");
+            assert!(!output.exists());
         }
     }
 

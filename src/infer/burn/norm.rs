@@ -7,17 +7,21 @@
 //! `InstanceNorm::forward`.
 
 use burn::nn::InstanceNorm;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 
 /// What the generated code calls instead of `forward`.
 pub(super) trait Normalize {
     /// `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per image and channel
-    /// (`[n, c, ...]`).
+    /// (`[n, c, ...]`). Computed in `f32` whatever the type of the input, which the result has.
     fn normalize<const D: usize>(&self, input: Tensor<D>) -> Tensor<D>;
 }
 
 impl Normalize for InstanceNorm {
     fn normalize<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let dtype = input.dtype();
+        if dtype != DType::F32 {
+            return self.normalize(input.cast(FloatDType::F32)).cast(dtype);
+        }
         let shape = input.dims();
         let (images, channels) = (shape[0], shape[1]);
         let voxels: usize = shape[2..].iter().product();

@@ -137,10 +137,15 @@ impl CpuEngine {
         let Some(first) = plans.first() else {
             return Err(invalid("no network", "one or several"));
         };
-        if precision == Precision::Bf16 && !first.isa.has_bf16() {
+        let able = match precision {
+            Precision::F32 => true,
+            Precision::Bf16 => first.isa.has_bf16(),
+            Precision::F16 => false,
+        };
+        if !able {
             return Err(Error::Device {
                 device: format!("cpu ({})", first.isa),
-                reason: "it does not multiply bf16 numbers; use precision f32".into(),
+                reason: format!("it does not multiply {precision} numbers; use precision f32"),
             });
         }
         let channels = |plan: &Plan| {

@@ -4,29 +4,103 @@
 //! up what is alive at each node and what burn's form of that operator copies, and takes the
 //! largest sum. A test compares it with what a device reports.
 
+use crate::infer::Precision;
 use crate::model::onnx::{Graph, Node, invalid};
+use crate::model::{graph, head};
 use crate::{Error, Result};
 use std::collections::HashMap;
 
-/// Bytes of `f32` a network takes on a device.
+/// Bytes a network takes on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
     /// Weights.
     pub weights: u64,
     /// Activations per patch, at their peak.
     pub patch: u64,
+    /// The largest array of a patch.
+    pub array: u64,
+}
+
+/// What a whole image takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Voxels on the network's grid, `[z, y, x]`.
+    pub shape: [usize; 3],
+    /// Voxels per tile.
+    pub patch: [usize; 3],
+    /// Channels the network reads.
+    pub inputs: usize,
+    /// Channels that are summed: classes, or features where the last layer is applied late.
+    pub outputs: usize,
+}
+
+/// Bytes of an `f32`.
+const FLOAT: u64 = size_of::<f32>() as u64;
+
+/// Most elements of an array on a device: cubecl's kernels count in 32 bits.
+pub(super) const MOST_ELEMENTS: u64 = u32::MAX as u64;
+
+impl Image {
+    /// Voxels once the image is grown to hold every tile.
+    fn padded(self) -> u64 {
+        (0..3).fold(1, |n: u64, k| n.saturating_mul(self.shape[k].max(self.patch[k]) as u64))
+    }
+
+    fn maps(self, count: usize) -> u64 {
+        self.padded().saturating_mul((count * size_of::<f32>()) as u64)
+    }
+
+    /// Bytes of the image itself on the device.
+    #[must_use]
+    pub fn image_bytes(self) -> u64 {
+        self.maps(self.inputs)
+    }
+
+    /// Bytes of the weighted sums on the device.
+    #[must_use]
+    pub fn sums_bytes(self) -> u64 {
+        self.maps(self.outputs)
+    }
+
+    /// Bytes on the device whatever the number of tiles: image, sums and total weights.
+    #[must_use]
+    pub fn fixed_bytes(self) -> u64 {
+        self.maps(self.inputs + self.outputs + 1)
+    }
+
+    /// Bytes on the host at most: on the way up a copy of the image with its total weights, on
+    /// the way down the map, and once more as it arrives.
+    #[must_use]
+    pub fn host_bytes(self) -> u64 {
+        self.maps((self.inputs + 1).max(2 * self.outputs))
+    }
+
+    /// Whether every element of every array has a number on the device.
+    #[must_use]
+    pub fn is_indexable(self) -> bool {
+        let elements = self.padded().saturating_mul(self.inputs.max(self.outputs) as u64);
+        elements <= MOST_ELEMENTS
+    }
 }
 
 /// Channels, then `z, y, x` (z = 1 for a two-dimensional network).
 type Size = (usize, [usize; 3]);
 
-/// Estimates the footprint for patches of `patch` voxels (`[z, y, x]`).
+/// Estimates the footprint for patches of `patch` voxels (`[z, y, x]`), without the last layer
+/// where that is applied late ([`head::cut`]).
 ///
 /// # Errors
 ///
 /// [`Error::Model`] if the graph cannot be read or an extent does not come out.
-pub fn footprint(onnx: &[u8], channels: usize, patch: [usize; 3]) -> Result<Footprint> {
-    let graph = Graph::read(onnx)?;
+pub fn footprint(
+    onnx: &[u8],
+    channels: usize,
+    patch: [usize; 3],
+    precision: Precision,
+) -> Result<Footprint> {
+    let mut model = graph::parse(onnx.to_vec().into()).map_err(|e| invalid(e.found, e.expected))?;
+    head::cut(&mut model);
+    let graph = Graph::from_proto(model)?;
     let weights = graph.constants.values().map(crate::model::onnx::Tensor::len).sum::<usize>();
     let mut last_use: HashMap<&str, usize> = HashMap::new();
     for (at, node) in graph.nodes.iter().enumerate() {
@@ -39,26 +113,33 @@ pub fn footprint(onnx: &[u8], channels: usize, patch: [usize; 3]) -> Result<Foot
     }
     let mut alive: HashMap<&str, Size> =
         graph.inputs.iter().map(|port| (port.name.as_str(), (channels, patch))).collect();
-    let mut peak = 0;
+    let half = precision != Precision::F32;
+    let number = if half { 2 } else { FLOAT };
+    let (mut peak, mut largest) = (0, 0);
     for (at, node) in graph.nodes.iter().enumerate() {
         let held = alive.values().fold(0_u64, |sum, &size| sum.saturating_add(voxels(size)));
         let Some(size) = output(node, &graph, &alive)? else { continue };
         let input = node.input(0).and_then(|name| alive.get(name)).copied().unwrap_or(size);
+        // All of them `f32`.
         let copies = match node.op.as_str() {
-            // Input and output once more, channels last.
-            "Conv" | "ConvTranspose" => voxels(input).saturating_add(voxels(size)),
-            // Centered, squared and scaled values, each a tensor of its own.
-            "InstanceNormalization" => voxels(size).saturating_mul(3),
+            // Input and output once more, channels last; our kernels make none.
+            "Conv" if !half => voxels(input).saturating_add(voxels(size)),
+            // Centered, squared and scaled values, each a tensor of its own, and the input.
+            "InstanceNormalization" => voxels(size).saturating_mul(if half { 4 } else { 3 }),
             _ => 0,
         };
-        peak = peak.max(held.saturating_add(voxels(size)).saturating_add(copies));
+        // Statistics are computed in `f32`.
+        largest = largest.max(voxels(size).saturating_mul(FLOAT));
+        let kept = held.saturating_add(voxels(size)).saturating_mul(number);
+        peak = peak.max(kept.saturating_add(copies.saturating_mul(FLOAT)));
         if let Some(name) = node.outputs.first() {
             alive.insert(name, size);
         }
         alive.retain(|name, _| last_use.get(name).is_some_and(|&last| last > at));
     }
-    let bytes = |floats: u64| floats.saturating_mul(size_of::<f32>() as u64);
-    Ok(Footprint { weights: bytes(weights as u64), patch: bytes(peak) })
+    // Weights arrive as `f32` and are converted there.
+    let weights = (weights as u64).saturating_mul(FLOAT);
+    Ok(Footprint { weights, patch: peak, array: largest })
 }
 
 fn voxels((channels, [z, y, x]): Size) -> u64 {
@@ -135,6 +216,15 @@ fn bad(node: &Node) -> Error {
 }
 
 impl Footprint {
+    /// As part of a run over an image with `passes` passes over each tile: the tile as it was
+    /// cut stays for the passes to come, and so does the sum of those done.
+    #[must_use]
+    pub fn with_passes(self, image: Image, passes: usize) -> Self {
+        let held = image.inputs + if passes > 1 { image.outputs } else { 0 };
+        let bytes = voxels((held, image.patch)).saturating_mul(size_of::<f32>() as u64);
+        Self { patch: self.patch.saturating_add(bytes), ..self }
+    }
+
     /// How many patches run at once: as many as `budget_bytes` holds, at most `most`.
     ///
     /// `fixed_bytes` is what lies on the device whatever the number of patches.
@@ -164,7 +254,8 @@ mod tests {
 
     fn selftest() -> Footprint {
         let model = registry::find("selftest").expect("self-test model");
-        footprint(&model.onnx().expect("ONNX"), 1, [16, 24, 24]).expect("a footprint")
+        footprint(&model.onnx().expect("ONNX"), 1, [16, 24, 24], Precision::F32)
+            .expect("a footprint")
     }
 
     #[test]
@@ -179,11 +270,16 @@ mod tests {
     fn activations_grow_with_the_patch() {
         let model = registry::find("selftest").expect("self-test model");
         let onnx = model.onnx().expect("ONNX");
-        let large = footprint(&onnx, 1, [32, 48, 48]).expect("a footprint");
+        let large = footprint(&onnx, 1, [32, 48, 48], Precision::F32).expect("a footprint");
         assert_eq!(large.patch, 8 * selftest().patch);
-        let huge = footprint(&onnx, 1, [1 << 20; 3]).expect("a footprint");
+        let half = footprint(&onnx, 1, [32, 48, 48], Precision::F16).expect("a footprint");
+        assert!(half.patch < large.patch && half.patch * 2 > large.patch, "{half:?} {large:?}");
+        let huge = footprint(&onnx, 1, [1 << 20; 3], Precision::F32).expect("a footprint");
         assert_eq!(huge.patch, u64::MAX, "saturates");
-        assert!(footprint(&onnx, 1, [usize::MAX; 3]).is_err(), "no extent comes out");
+        assert!(
+            footprint(&onnx, 1, [usize::MAX; 3], Precision::F32).is_err(),
+            "no extent comes out"
+        );
     }
 
     #[test]
@@ -191,15 +287,52 @@ mod tests {
         for model in registry::models() {
             let config = model.config().expect("checked by the build");
             let onnx = model.onnx().expect("ONNX");
-            let found = footprint(&onnx, config.channels.len(), config.patch_size);
+            let found = footprint(&onnx, config.channels.len(), config.patch_size, Precision::F32);
             let found = found.expect(&model.name);
             assert!(found.weights + found.patch < 3 << 30, "{}: {found:?}", model.name);
         }
     }
 
+    /// A card of 4 GB, less what driver and kernels take, runs every model over a scan of
+    /// 512x512x275 voxels (0.75 x 0.75 x 1.25 mm), the whole image on the device or tile by tile.
+    #[test]
+    fn small_cards_run_every_model() {
+        let budget = 4_000_000_000 - (300 << 20);
+        let mut whole = Vec::new();
+        for model in registry::models() {
+            let config = model.config().expect("checked by the build");
+            let facts = model.facts().expect("checked by the build");
+            let found = footprint(
+                &model.onnx().expect("ONNX"),
+                facts.input_channels,
+                config.patch_size,
+                Precision::F32,
+            );
+            let found = found.expect(&model.name);
+            assert_eq!(found.batch(0, budget, 1).expect(&model.name), 1);
+            let (scan, spacing) = ([275, 512, 512], [1.25, 0.75, 0.75]);
+            let target = std::array::from_fn(|k| config.target_spacing[k].unwrap_or(spacing[k]));
+            let shape = crate::pipeline::resample::resampled_shape(scan, spacing, target);
+            let mut network = graph::parse(model.onnx().expect("ONNX").into_owned().into())
+                .expect("checked by the build");
+            let outputs = head::cut(&mut network).map_or(facts.output_channels, |h| h.features);
+            let image =
+                Image { shape, patch: config.patch_size, inputs: facts.input_channels, outputs };
+            let passes = 1 << config.mirror_axes.len();
+            let tiles = found.with_passes(image, passes);
+            if tiles.batch(image.fixed_bytes(), budget, 8).is_ok() && image.is_indexable() {
+                whole.push(model.name.to_string());
+            }
+        }
+        // The classes of `total` alone would not fit; its features do.
+        for name in ["bone_low", "bone_medium", "headneck", "total"] {
+            assert!(whole.iter().any(|model| model == name), "{name} is not among {whole:?}");
+        }
+    }
+
     #[test]
     fn batches_fill_the_budget() {
-        let footprint = Footprint { weights: 10, patch: 100 };
+        let footprint = Footprint { weights: 10, patch: 100, array: 50 };
         assert_eq!(footprint.batch(5, 115, 8).expect("one"), 1);
         assert_eq!(footprint.batch(5, 314, 8).expect("two"), 2);
         assert_eq!(footprint.batch(5, u64::MAX, 8).expect("eight"), 8);

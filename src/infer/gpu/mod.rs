@@ -1,38 +1,34 @@
 //! Stage 7 on a GPU: the generated networks on burn's CUDA and Vulkan backends.
 //!
 //! `probe` says why CUDA cannot run before burn would panic, `memory` how many tiles fit, and
-//! [`Sweep`] keeps everything between the resampled image and the finished logits on the
-//! device. docs/gpu.md is for users.
+//! `sweep` keeps everything between the resampled image and the finished map on the device.
+//! docs/gpu.md is for users.
 
 #[cfg(any(feature = "cuda", test))]
 mod probe;
 
+#[cfg(feature = "reference")]
+mod engine;
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+pub(super) mod kernels;
 mod memory;
 #[cfg(feature = "reference")]
 mod sweep;
 
-pub use memory::{Footprint, footprint};
 #[cfg(feature = "reference")]
-pub use sweep::{Sweep, Tiles};
+pub use engine::GpuEngine;
+pub use memory::{Footprint, Image, footprint};
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
-use super::burn::{Generated, guard};
+use super::Device;
+#[cfg(feature = "vulkan")]
+use super::burn::guard;
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
-use super::{Device, Engine};
-#[cfg(any(feature = "cuda", feature = "vulkan"))]
-use crate::{Error, Result, model::Model};
+use crate::{Error, Result};
 
 /// Bytes of the device left to the driver's context and to kernels.
 #[cfg(feature = "cuda")]
 const RESERVED_BYTES: u64 = 300 << 20;
-
-/// Loads a model onto a CUDA device, one patch at a time.
-#[cfg(feature = "cuda")]
-pub(super) fn open_cuda(model: &Model, patch: [usize; 3], index: usize) -> Result<Box<dyn Engine>> {
-    let footprint = memory::footprint(&model.onnx()?, model.facts()?.input_channels, patch)?;
-    let (device, name) = cuda(index, footprint.weights + footprint.patch)?;
-    Ok(Box::new(Generated::load(model, device, name)?))
-}
 
 /// The CUDA device of that number, once everything burn needs is there.
 #[cfg(feature = "cuda")]
@@ -42,13 +38,6 @@ fn cuda(index: usize, need_bytes: u64) -> Result<(burn::tensor::Device, String)>
     probe::check(&facts, index, need_bytes + RESERVED_BYTES)
         .map_err(|reason| Error::Device { device: name.clone(), reason })?;
     Ok((burn::tensor::Device::cuda(index), name))
-}
-
-/// Loads a model onto a Vulkan device.
-#[cfg(feature = "vulkan")]
-pub(super) fn open_vulkan(model: &Model, index: usize) -> Result<Box<dyn Engine>> {
-    let (device, name) = vulkan(index)?;
-    Ok(Box::new(Generated::load(model, device, name)?))
 }
 
 /// The Vulkan device of that number: discrete GPUs come first, software drivers last.
@@ -66,4 +55,38 @@ fn vulkan(index: usize) -> Result<(burn::tensor::Device, String)> {
     };
     let device = found.into_iter().nth(index);
     device.map(|device| (device, name.clone())).ok_or(Error::Device { device: name, reason })
+}
+
+/// Most bytes of one array on a Vulkan device, and the bytes it has where it says so.
+#[cfg(feature = "vulkan")]
+fn vulkan_limits(device: &burn::tensor::Device) -> (u64, Option<u64>) {
+    /// What every Vulkan device can do.
+    const GUARANTEED_ARRAY: u64 = 1 << 27;
+    let burn::backend::DispatchDevice::Cube(device) = device.as_dispatch() else {
+        return (GUARANTEED_ARRAY, None);
+    };
+    let client = device.client();
+    let memory = &client.properties().memory;
+    (memory.max_page_size, memory.max_memory())
+}
+
+#[cfg(all(test, feature = "vulkan"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::print_stdout, reason = "a skipped test says why")]
+    fn a_vulkan_device_says_what_it_holds() {
+        match vulkan(0) {
+            Ok((device, _)) => {
+                let (array, all) = vulkan_limits(&device);
+                println!("arrays of {array} bytes, {all:?} in all");
+                assert!(array >= 1 << 27 && all.is_none_or(|all| all > array / 2));
+            }
+            Err(error) => {
+                assert!(std::env::var_os("REQUIRE_VULKAN").is_none(), "{error}");
+                println!("skipped: {error}");
+            }
+        }
+    }
 }

@@ -1,0 +1,222 @@
+//! Our own GPU kernels, in `CubeCL`, under the generated code (`infer::burn::layers`).
+//!
+//! burn's direct convolution adds up in the type of its numbers, which in half precision loses
+//! what the network is about; and its transposed convolution looks for contributions that, with
+//! a kernel as long as its stride, are known. Here one thread makes one voxel of several output
+//! channels, so that a value read once serves them all, neighbors read neighbors, and sums are
+//! `f32` whatever the numbers are. They run in a fixed order: bias, then channel by channel.
+
+mod code;
+
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::backend::{BackendTensor, DispatchDevice, DispatchTensor, DispatchTensorKind};
+use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use code::{WindowLaunch, convolution, upsampling};
+use cubecl::calculate_cube_count_elemwise;
+use cubecl::prelude::{AddressType, Client, CubeCount, CubeDim, ElemType, TensorArg};
+
+/// Output channels one thread sums up.
+const BLOCK: usize = 8;
+
+/// Whether a tensor lies on a GPU.
+pub(in crate::infer) fn reaches<const D: usize>(tensor: &Tensor<D>) -> bool {
+    matches!(tensor.device().as_dispatch(), DispatchDevice::Cube(_))
+}
+
+/// Weights `[o, c, z, y, x]` over `[n, c, z, y, x]`, zeros outside; `bias` has one `f32` per
+/// output channel. The result has the input's type.
+///
+/// # Panics
+///
+/// If the tensors are not on a GPU or do not fit each other.
+pub(in crate::infer) fn convolve(
+    input: Tensor<5>,
+    weights: Tensor<5>,
+    bias: Tensor<1>,
+    stride: [usize; 3],
+    padding: [usize; 3],
+) -> Tensor<5> {
+    let ([n, channels, edges @ ..], [outputs, taken, kernel @ ..]) = (input.dims(), weights.dims());
+    assert_eq!((channels, outputs), (taken, bias.dims()[0]), "channels of the convolution");
+    let after = |k: usize| (edges[k] + 2 * padding[k] - kernel[k]) / stride[k] + 1;
+    let shape = [n, outputs, after(0), after(1), after(2)];
+    launch(input, weights, bias, shape, |client, count, dim, address, arguments, dtype| {
+        let [input, weights, bias, output] = arguments;
+        let window =
+            WindowLaunch::new(stride[0], stride[1], stride[2], padding[0], padding[1], padding[2]);
+        convolution::launch(
+            client, count, dim, address, input, weights, bias, output, window, BLOCK, dtype,
+        );
+    })
+}
+
+/// Transposed convolution with a kernel as long as its stride and no padding: weights
+/// `[c, o, z, y, x]` over `[n, c, z, y, x]`. Otherwise as [`convolve`].
+///
+/// # Panics
+///
+/// As [`convolve`].
+pub(in crate::infer) fn upsample(
+    input: Tensor<5>,
+    weights: Tensor<5>,
+    bias: Tensor<1>,
+) -> Tensor<5> {
+    let ([n, channels, edges @ ..], [taken, outputs, kernel @ ..]) = (input.dims(), weights.dims());
+    assert_eq!((channels, outputs), (taken, bias.dims()[0]), "channels of the convolution");
+    let shape = [n, outputs, edges[0] * kernel[0], edges[1] * kernel[1], edges[2] * kernel[2]];
+    launch(input, weights, bias, shape, |client, count, dim, address, arguments, dtype| {
+        let [input, weights, bias, output] = arguments;
+        upsampling::launch(client, count, dim, address, input, weights, bias, output, BLOCK, dtype);
+    })
+}
+
+/// Makes the output and one thread per voxel and block of its channels.
+fn launch(
+    input: Tensor<5>,
+    weights: Tensor<5>,
+    bias: Tensor<1>,
+    shape: [usize; 5],
+    run: impl FnOnce(&Client, CubeCount, CubeDim, AddressType, [TensorArg; 4], ElemType),
+) -> Tensor<5> {
+    let DispatchTensor { kind, autodiff } = input.into_dispatch();
+    let input = into_contiguous(on_gpu(kind));
+    let weights = into_contiguous(on_gpu(weights.into_dispatch().kind));
+    let bias = into_contiguous(on_gpu(bias.into_dispatch().kind));
+    let dtype = input.dtype;
+    assert_eq!((weights.dtype, bias.dtype), (dtype, DType::F32), "types of weights and bias");
+    let client = input.client.clone();
+    let output = empty_device_contiguous_dtype(
+        client.clone(),
+        input.device.clone(),
+        Shape::from(shape),
+        dtype,
+    );
+    let [n, outputs, z, y, x] = shape;
+    let threads = n * outputs.div_ceil(BLOCK) * z * y * x;
+    let dim = CubeDim::new(&client, threads);
+    let count = calculate_cube_count_elemwise(&client, threads, dim);
+    let tensors = [input, weights, bias, output.clone()];
+    let address = tensors.iter().map(CubeTensor::required_address_type).max().unwrap_or_default();
+    let arguments = tensors.map(CubeTensor::into_tensor_arg);
+    run(&client, count, dim, address, arguments, dtype_to_storage_type(dtype));
+    let kind = DispatchTensorKind::Cube(BackendTensor::Float(output));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff })
+}
+
+fn on_gpu(kind: DispatchTensorKind) -> CubeTensor {
+    let DispatchTensorKind::Cube(tensor) = kind else { panic!("a tensor that is not on a GPU") };
+    tensor.float()
+}
+
+#[cfg(all(test, feature = "vulkan"))]
+mod tests {
+    use super::*;
+    use burn::tensor::module::{conv_transpose3d, conv3d};
+    use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
+    use burn::tensor::{Device, FloatDType, TensorData};
+
+    #[allow(clippy::print_stdout, reason = "a skipped test says why")]
+    fn device() -> Option<Device> {
+        match crate::infer::gpu::vulkan(0) {
+            Ok((device, _)) => Some(device),
+            Err(error) => {
+                assert!(std::env::var_os("REQUIRE_VULKAN").is_none(), "{error}");
+                println!("skipped: {error}");
+                None
+            }
+        }
+    }
+
+    /// Values that fp16 holds exactly.
+    fn values<const D: usize>(shape: [usize; D], seed: usize) -> TensorData {
+        let count = shape.iter().product::<usize>();
+        let value = |i: usize| ((i * 7919 + seed * 104_729) % 251) as f32 / 64.0 - 2.0;
+        TensorData::new((0..count).map(value).collect::<Vec<f32>>(), shape)
+    }
+
+    fn check(found: Tensor<5>, expected: Tensor<5>, tolerance: f32, case: &str) {
+        assert_eq!(found.dims(), expected.dims(), "{case}");
+        let (found, expected) = (found.into_data(), expected.into_data());
+        let found = found.as_slice::<f32>().expect("f32");
+        let expected = expected.as_slice::<f32>().expect("f32");
+        let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() <= tolerance * largest, "{case}: {found} {expected}");
+        }
+    }
+
+    /// Input, output channels, kernel, stride, padding.
+    type Case = ([usize; 5], usize, [usize; 3], [usize; 3], [usize; 3]);
+
+    #[test]
+    fn convolutions_are_burns() {
+        let Some(gpu) = device() else { return };
+        let cases: [Case; 5] = [
+            ([1, 1, 4, 5, 6], 8, [3; 3], [1; 3], [1; 3]),
+            ([2, 5, 6, 7, 9], 11, [3; 3], [1, 2, 2], [1; 3]),
+            ([1, 3, 1, 9, 8], 4, [1, 3, 3], [1; 3], [0, 1, 1]),
+            ([1, 9, 4, 4, 4], 17, [1; 3], [1; 3], [0; 3]),
+            ([1, 2, 8, 7, 6], 3, [2, 3, 1], [2, 1, 1], [0, 2, 0]),
+        ];
+        let flex = Device::flex();
+        for (shape, outputs, kernel, stride, padding) in cases {
+            let [k, i, l] = kernel;
+            let weights = values([outputs, shape[1], k, i, l], 1);
+            let (input, bias) = (values(shape, 2), values([outputs], 3));
+            let on = |device: &Device| -> (Tensor<5>, Tensor<5>, Tensor<1>) {
+                (
+                    Tensor::from_data(input.clone(), device),
+                    Tensor::from_data(weights.clone(), device),
+                    Tensor::from_data(bias.clone(), device),
+                )
+            };
+            let (x, w, b) = on(&flex);
+            let options = ConvOptions::new(stride, padding, [1; 3], 1);
+            let expected = conv3d(x, w, Some(b), options);
+            let case = format!("{shape:?} by {kernel:?}, stride {stride:?}");
+            let (x, w, b) = on(&gpu);
+            let found = convolve(x.clone(), w.clone(), b.clone(), stride, padding);
+            check(found, expected.clone(), 1e-6, &case);
+            // Sums are `f32`: the result alone is rounded.
+            let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
+            let found = convolve(half(x), half(w), b, stride, padding);
+            assert_eq!(found.dtype(), DType::F16);
+            check(found.cast(FloatDType::F32), expected, 1.0 / 2048.0, &case);
+        }
+    }
+
+    #[test]
+    fn upsampling_is_burns() {
+        let Some(gpu) = device() else { return };
+        let cases = [
+            ([1, 4, 3, 4, 5], 8, [2; 3]),
+            ([2, 5, 2, 3, 4], 11, [1, 2, 2]),
+            ([1, 3, 1, 5, 4], 3, [1, 3, 2]),
+        ];
+        let flex = Device::flex();
+        for (shape, outputs, stride) in cases {
+            let [k, i, l] = stride;
+            let weights = values([shape[1], outputs, k, i, l], 1);
+            let (input, bias) = (values(shape, 2), values([outputs], 3));
+            let on = |device: &Device| -> (Tensor<5>, Tensor<5>, Tensor<1>) {
+                (
+                    Tensor::from_data(input.clone(), device),
+                    Tensor::from_data(weights.clone(), device),
+                    Tensor::from_data(bias.clone(), device),
+                )
+            };
+            let (x, w, b) = on(&flex);
+            let options = ConvTransposeOptions::new(stride, [0; 3], [0; 3], [1; 3], 1);
+            let expected = conv_transpose3d(x, w, Some(b), options);
+            let case = format!("{shape:?} by {stride:?}");
+            let (x, w, b) = on(&gpu);
+            check(upsample(x.clone(), w.clone(), b.clone()), expected.clone(), 1e-6, &case);
+            let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
+            let found = upsample(half(x), half(w), b).cast(FloatDType::F32);
+            check(found, expected, 1.0 / 2048.0, &case);
+        }
+    }
+}

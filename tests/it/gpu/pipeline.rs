@@ -1,0 +1,220 @@
+//! The pipeline gives the same labels whether an engine runs the image as a whole or tile by
+//! tile.
+
+use super::{DEVICES, open_on};
+use fastnnunet::Result;
+use fastnnunet::infer::gpu::{GpuEngine, footprint};
+use fastnnunet::infer::{Device, Engine, LinearHead, Precision, Tiles};
+use fastnnunet::model::{ModelConfig, registry};
+use fastnnunet::pipeline::{self, Case, Options};
+use fastnnunet::volume::{Affine, Grid, LabelMap};
+use ndarray::{Array3, Array4, ArrayView4};
+use std::ops::ControlFlow;
+
+/// An engine that counts what is asked of it, and may hide that it runs whole images.
+struct Counted {
+    engine: GpuEngine,
+    takes_images: bool,
+    patches: usize,
+    images: usize,
+}
+
+impl Engine for Counted {
+    fn device(&self) -> &str {
+        self.engine.device()
+    }
+
+    fn precision(&self) -> Precision {
+        self.engine.precision()
+    }
+
+    fn input_channels(&self) -> usize {
+        self.engine.input_channels()
+    }
+
+    fn output_channels(&self) -> usize {
+        self.engine.output_channels()
+    }
+
+    fn head(&self) -> Option<&LinearHead> {
+        self.engine.head()
+    }
+
+    fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
+        self.patches += 1;
+        self.engine.run(input, output)
+    }
+
+    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3], passes: usize) -> Option<u64> {
+        self.engine.image_bytes(shape, patch, passes).filter(|_| self.takes_images)
+    }
+
+    fn run_image(
+        &mut self,
+        tiles: Tiles<'_>,
+        advance: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Array4<f32>>> {
+        self.images += 1;
+        self.engine.run_image(tiles, advance)
+    }
+}
+
+impl Counted {
+    fn new(engine: GpuEngine, takes_images: bool) -> Self {
+        Self { engine, takes_images, patches: 0, images: 0 }
+    }
+}
+
+struct Scan {
+    model: &'static str,
+    shape: [usize; 3],
+    patch: [usize; 3],
+    mirror_axes: &'static [usize],
+    /// Labels expected at least: fewer, and the comparison would say little.
+    labels: usize,
+}
+
+const SCANS: &[Scan] = &[
+    Scan {
+        model: "selftest",
+        shape: [40, 44, 50],
+        patch: [16, 24, 24],
+        mirror_axes: &[],
+        labels: 3,
+    },
+    // Walked along y, and smaller than a tile along z.
+    Scan {
+        model: "selftest",
+        shape: [24, 90, 30],
+        patch: [32, 16, 24],
+        mirror_axes: &[1, 2],
+        labels: 3,
+    },
+    // Features travel, and the last layer is applied at the voxels of the image.
+    Scan { model: "total", shape: [40, 60, 44], patch: [32, 32, 32], mirror_axes: &[0], labels: 2 },
+];
+
+impl Scan {
+    fn config(&self) -> ModelConfig {
+        let json = format!(
+            r#"{{"patch_size": {:?}, "target_spacing": [1.25, 1.0, 1.25],
+                "intensity_properties": {{"mean": 0.0, "std": 1.0,
+                    "percentile_00_5": -2.0, "percentile_99_5": 2.0}}, "orientation": "native"}}"#,
+            self.patch
+        );
+        ModelConfig::from_json(&json).expect("a valid configuration")
+    }
+
+    fn case(&self) -> Case {
+        let data = Array3::from_shape_fn(self.shape, |(z, y, x)| {
+            let wave = (z as f32 * 0.21).sin() + (y as f32 * 0.13 + 1.0).cos();
+            wave * (x as f32 * 0.17).sin()
+                + if (z / 9 + y / 7 + x / 8) % 3 == 0 { 1.0 } else { 0.0 }
+        });
+        let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+        let grid = Grid { shape: self.shape, spacing: [1.0; 3], affine };
+        Case { channels: vec![data], grid, previous: None }
+    }
+
+    fn options(&self) -> Options {
+        Options { mirror_axes: Some(self.mirror_axes.to_vec()), ..Options::default() }
+    }
+
+    /// The labels, and how often progress was told while tiles ran.
+    fn run(&self, engine: &mut Counted) -> (Array3<u8>, usize) {
+        let mut told = 0;
+        let mut progress = |progress: pipeline::Progress| {
+            if progress.stage == pipeline::Stage::Infer && progress.done > 0 {
+                told += 1;
+                assert_eq!(progress.done, told, "tile after tile");
+                assert!(progress.done <= progress.total);
+            }
+            ControlFlow::Continue(())
+        };
+        let (config, options) = (self.config(), self.options());
+        let result = pipeline::segment(self.case(), &config, engine, &options, &mut progress);
+        let result = result.expect("segments");
+        assert_eq!(told, result.tiles.0 * result.tiles.1);
+        match result.labels {
+            LabelMap::U8(labels) => (labels, told),
+            LabelMap::U16(_) => panic!("few classes"),
+        }
+    }
+}
+
+#[test]
+fn labels_are_those_of_the_tiles() {
+    for scan in SCANS {
+        for &(device, _) in DEVICES {
+            let Some(engine) = open_on(device, scan.model, scan.patch, None) else { continue };
+            let mut engine = Counted::new(engine, true);
+            let (whole, told) = scan.run(&mut engine);
+            assert_eq!((engine.images, engine.patches), (1, 0), "{device}, {}", scan.model);
+            engine.takes_images = false;
+            let (tiled, _) = scan.run(&mut engine);
+            assert_eq!((engine.images, engine.patches), (1, told), "{device}, {}", scan.model);
+            let differ = whole.iter().zip(&tiled).filter(|(a, b)| a != b).count();
+            assert_eq!(differ, 0, "{device}, {}: of {}", scan.model, whole.len());
+            let found = (0..=u8::MAX).filter(|label| whole.iter().any(|l| l == label)).count();
+            assert!(found >= scan.labels, "{device}, {}: {found} labels", scan.model);
+        }
+    }
+}
+
+/// A run that is stopped stops, at a tile.
+#[test]
+fn a_run_over_a_whole_image_can_be_stopped() {
+    let scan = &SCANS[0];
+    let engine = open_on(Device::Reference, scan.model, scan.patch, None).expect("in this build");
+    let mut engine = Counted::new(engine, true);
+    let mut done = 0;
+    let mut stop = |progress: pipeline::Progress| {
+        done = progress.done;
+        let enough = progress.stage == pipeline::Stage::Infer && progress.done == 3;
+        if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let (config, options) = (scan.config(), scan.options());
+    let error = pipeline::segment(scan.case(), &config, &mut engine, &options, &mut stop);
+    assert_eq!(error.expect_err("stopped").exit_code(), 130);
+    assert_eq!((done, engine.images), (3, 1));
+}
+
+/// Where the host or the device does not hold the whole image, tiles run one by one.
+#[test]
+fn what_does_not_fit_streams() {
+    let scan = Scan { shape: [400, 30, 30], ..SCANS[0] };
+    let (case, config) = (scan.case(), scan.config());
+    let engine = |limit| {
+        let engine = open_on(Device::Reference, scan.model, scan.patch, limit);
+        Counted::new(engine.expect("in this build"), true)
+    };
+    let plan = |engine: &Counted, options: &Options| {
+        pipeline::plan(&case, &config, engine, options).expect("it fits")
+    };
+    let (all, tiles) = (engine(None), Counted { takes_images: false, ..engine(None) });
+    let (whole, streamed) = (plan(&all, &scan.options()), plan(&tiles, &scan.options()));
+    assert!(whole.whole_image && !streamed.whole_image);
+    assert!(streamed.peak.bytes < whole.peak.bytes, "{streamed:?} {whole:?}");
+    let image = whole.network_shape.iter().product::<usize>() as u64 * 4;
+    let maps = all.output_channels() as u64;
+    assert!(whole.peak.bytes > image * (1 + maps), "the whole map is counted");
+
+    // The host.
+    let limit = whole.peak.bytes - 1;
+    let options = Options { memory_limit_bytes: Some(limit), ..scan.options() };
+    let narrow = plan(&all, &options);
+    assert!(!narrow.whole_image);
+    assert_eq!(narrow.peak, streamed.peak);
+    let options = Options { memory_limit_bytes: Some(limit + 1), ..scan.options() };
+    assert!(plan(&all, &options).whole_image);
+
+    // The device: one tile fits, the image with its sums does not.
+    let model = registry::find(scan.model).expect("self-test model");
+    let onnx = model.onnx().expect("ONNX");
+    let tile = footprint(&onnx, 1, scan.patch, Precision::F32).expect("a footprint");
+    let mut small = engine(Some(tile.weights + tile.patch + (1 << 20)));
+    assert!(!plan(&small, &scan.options()).whole_image);
+    let (labels, _) = scan.run(&mut small);
+    assert_eq!(small.images, 0);
+    assert_eq!(labels, scan.run(&mut engine(None)).0);
+}
