@@ -40,7 +40,7 @@ Exit codes:
 pub(crate) enum Command {
     /// List the modes and the models that answer them
     Modes(ListArgs),
-    /// List the models inside this program
+    /// List the models: those inside this program and those of --models-dir
     Models(ListArgs),
     /// Turn a trained folder of nnU-Net into an ONNX file and its configuration
     Convert(ConvertArgs),
@@ -78,6 +78,9 @@ pub(crate) struct ListArgs {
     /// Show one in full, with its labels
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// A folder with further models (NAME.onnx and NAME.json), listed with the program's own
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) models_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -106,7 +109,8 @@ pub(crate) struct PredictArgs {
     /// Divide bone into cortical and trabecular bone
     #[arg(long, requires = "mode")]
     pub(crate) enable_subseg: bool,
-    /// Keep only these structures of the mode, by name, separated by commas
+    /// Keep only these structures of the mode, by name, separated by commas; lung_* stands for
+    /// all that begin so
     #[arg(long, value_name = "NAMES", requires = "mode", value_delimiter = ',')]
     pub(crate) roi: Vec<String>,
     /// A model instead of a mode: a name as listed by `fastnnunet models`, an ONNX file (with

@@ -12,7 +12,9 @@ use fastnnunet::pipeline::Options;
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::segmenter::Segmenter;
 use fastnnunet::{Error, Result, preview};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A checked request.
 pub(crate) struct Job {
@@ -26,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) subseg: Option<Vec<Label>>,
     /// One sentence: what runs, and why that.
     pub(crate) why: String,
+    /// What it took to check the request and to open the models, once for all cases.
+    pub(crate) opened: Duration,
     /// Structures of the mode that no model labels.
     pub(crate) missing: Vec<String>,
 }
@@ -33,6 +37,7 @@ pub(crate) struct Job {
 impl Job {
     /// Checks the request and loads the networks.
     pub(crate) fn open(args: &PredictArgs) -> Result<(Self, Segmenter)> {
+        let started = Instant::now();
         let options = Options {
             mirror_axes: match &args.mirror {
                 Mirror::Auto => None,
@@ -50,10 +55,7 @@ impl Job {
             isa: args.isa,
             gpu_memory_limit_bytes: args.gpu_memory_limit,
         };
-        let registry = match &args.models_dir {
-            Some(folder) => &Registry::with_folder(folder)?,
-            None => Registry::embedded(),
-        };
+        let registry = &registry(args.models_dir.as_deref())?;
         let asked = match (&args.mode, &args.model) {
             (Some(mode), _) => Asked::Mode(Box::new(select(args, mode, registry, &options)?)),
             (None, Some(model)) => Asked::named(args, model, registry)?,
@@ -74,6 +76,7 @@ impl Job {
             previous: None,
             subseg: None,
             why: String::new(),
+            opened: Duration::ZERO,
             missing: Vec::new(),
         };
         let mut segmenter = match &asked {
@@ -103,6 +106,7 @@ impl Job {
         if let Some(recipe) = recipe(&args.postprocess, &asked)? {
             segmenter.postprocess_with(recipe)?;
         }
+        job.opened = started.elapsed();
         Ok((job, segmenter))
     }
 
@@ -176,6 +180,14 @@ impl Asked {
             Self::Folder(folder) => folder.configuration().to_owned(),
         }
     }
+}
+
+/// The program's models and, before them, those of a folder.
+pub(crate) fn registry(folder: Option<&Path>) -> Result<Cow<'static, Registry>> {
+    Ok(match folder {
+        Some(folder) => Cow::Owned(Registry::with_folder(folder)?),
+        None => Cow::Borrowed(Registry::embedded()),
+    })
 }
 
 fn usage(what: &str, found: &str, expected: &str) -> Error {

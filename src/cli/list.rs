@@ -1,16 +1,16 @@
-//! `modes` and `models`: what is inside this program, and what answers what.
+//! `modes` and `models`: what is inside this program and in a folder, and what answers what.
 
 use super::args::ListArgs;
 use super::summary::{grade_name, reversed, times_sign};
-use super::table;
-use fastnnunet::model::modes::{Choice, Mode};
-use fastnnunet::model::registry::{self, Registry};
+use super::{job, report, table};
+use fastnnunet::model::modes::{Candidate, Choice, Mode, Part};
+use fastnnunet::model::registry::Registry;
 use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 
 pub(crate) fn models(request: &ListArgs) -> Result<()> {
-    let registry = Registry::embedded();
+    let registry = &*job::registry(request.models_dir.as_deref())?;
     let chosen: Vec<&Model> = match &request.name {
         Some(name) => vec![find(registry, name)?],
         None => registry.models().iter().map(|model| &**model).collect(),
@@ -24,8 +24,14 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
         let heading =
             ["name", "configuration", "spacing mm", "patch", "classes", "grade", "size", "sha256"];
         let mut rows = vec![heading.map(String::from).to_vec()];
-        for model in chosen {
+        for model in &chosen {
             rows.push(model_row(model)?);
+        }
+        if request.models_dir.is_some() {
+            rows[0].push("from".into());
+            for (row, model) in rows[1..].iter_mut().zip(&chosen) {
+                row.push(place(model));
+            }
         }
         print!("{}", table::render(&rows));
     }
@@ -33,16 +39,19 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
 }
 
 fn find<'a>(registry: &'a Registry, name: &str) -> Result<&'a Model> {
-    registry.find(name).map(|model| &**model).ok_or_else(|| Error::Usage {
-        what: "model".into(),
-        found: name.into(),
-        expected: format!("one of {}", model_names()),
+    registry.find(name).map(|model| &**model).ok_or_else(|| {
+        let names: Vec<&str> = registry.models().iter().map(|model| &*model.name).collect();
+        Error::Usage {
+            what: "model".into(),
+            found: name.into(),
+            expected: format!("one of {}", names.join(", ")),
+        }
     })
 }
 
-/// The models of this build, for messages.
-pub(crate) fn model_names() -> String {
-    registry::models().iter().map(|model| &*model.name).collect::<Vec<_>>().join(", ")
+/// Where a model's weights are.
+fn place(model: &Model) -> String {
+    model.file().map_or_else(|| "this program".into(), |file| file.display().to_string())
 }
 
 fn model_row(model: &Model) -> Result<Vec<String>> {
@@ -77,8 +86,9 @@ fn model_text(model: &Model) -> Result<String> {
         ("size", format!("{} bytes", facts.bytes)),
         ("sha256", facts.sha256.to_string()),
         ("opset", facts.opset.to_string()),
-        ("origin", model.origin.to_string()),
-        ("licence", model.licence.to_string()),
+        ("from", place(model)),
+        ("origin", origin(model).unwrap_or("not known").into()),
+        ("licence", licence(model).unwrap_or("not known").into()),
     ];
     let mut rows: Vec<Vec<String>> =
         rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
@@ -87,6 +97,15 @@ fn model_text(model: &Model) -> Result<String> {
         rows.push(vec![heading.into(), format!("{:>3}  {}", label.id, label.name)]);
     }
     Ok(table::render(&rows))
+}
+
+/// What is said about where the weights come from; files say nothing.
+fn origin(model: &Model) -> Option<&str> {
+    model.is_embedded().then_some(&*model.origin)
+}
+
+fn licence(model: &Model) -> Option<&str> {
+    Some(&*model.licence).filter(|licence| !licence.is_empty())
 }
 
 fn model_json(model: &Model) -> Result<Value> {
@@ -101,15 +120,16 @@ fn model_json(model: &Model) -> Result<Value> {
         "bytes": facts.bytes,
         "sha256": facts.sha256,
         "opset": facts.opset,
-        "origin": model.origin,
-        "licence": model.licence,
+        "origin": origin(model),
+        "licence": licence(model),
         "embedded": model.is_embedded(),
+        "file": model.file().map(|file| file.display().to_string()),
         "labels": config.labels,
     }))
 }
 
 pub(crate) fn modes(request: &ListArgs) -> Result<()> {
-    let registry = Registry::embedded();
+    let registry = &*job::registry(request.models_dir.as_deref())?;
     let chosen: Vec<&Mode> = match &request.name {
         Some(name) => vec![registry.mode(name)?],
         None => registry.modes().iter().collect(),
@@ -121,14 +141,24 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
         println!("{}", Value::from(list?));
         return Ok(());
     }
-    let heading = ["mode", "choice", "structures", "answered by", "grade", "what"];
-    let mut rows = vec![heading.map(String::from).to_vec()];
+    let mut heading = vec!["mode", "choice", "structures", "answered by", "grade"];
+    heading.extend(request.models_dir.is_some().then_some("from"));
+    heading.push("what");
+    let mut rows = vec![heading.into_iter().map(String::from).collect()];
     for mode in &chosen {
         for (k, choice) in mode.choices.iter().enumerate() {
-            rows.push(mode_row(registry, mode, choice, k == 0)?);
+            let mut row = mode_row(registry, mode, choice, request.models_dir.is_some())?;
+            if k == 0 {
+                row[0].clone_from(&mode.name);
+                row.push(mode.summary.clone());
+            }
+            rows.push(row);
         }
     }
     print!("{}", table::render(&rows));
+    if chosen.iter().any(|mode| mode.choices.len() > 1) {
+        println!("* without an option");
+    }
     if request.name.is_some() {
         for choice in &chosen[0].choices {
             print!("\n{}", choice_text(registry, chosen[0], choice)?);
@@ -137,14 +167,42 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
     Ok(())
 }
 
-/// What answers a choice; `None` if nothing is installed for it.
-fn answer(registry: &Registry, mode: &Mode, choice: &Choice) -> Option<Selection> {
-    let request = Request {
-        mode: &mode.name,
-        quality: choice.quality.as_deref(),
-        variant: choice.variant.as_deref(),
-    };
-    registry.select(&request, &|_| true).ok()
+/// What there is for a choice.
+enum Answer {
+    Installed(Box<Selection>),
+    /// There are models, but they cannot answer.
+    Unusable(Error),
+    Missing,
+}
+
+impl Answer {
+    fn find(registry: &Registry, mode: &Mode, choice: &Choice) -> Self {
+        let request = Request {
+            mode: &mode.name,
+            quality: choice.quality.as_deref(),
+            variant: choice.variant.as_deref(),
+        };
+        let there = |part: &Part| registry.find(&part.model).is_some();
+        let selected = registry.select(&request, &|_| true).and_then(|selection| {
+            // A file of a folder is read here for the first time.
+            selection.parts.iter().try_for_each(|part| part.model.facts().map(|_| ()))?;
+            Ok(selection)
+        });
+        match selected {
+            Ok(selection) => Self::Installed(Box::new(selection)),
+            Err(error) if choice.models.iter().any(|c| c.parts.iter().all(there)) => {
+                Self::Unusable(error)
+            }
+            Err(_) => Self::Missing,
+        }
+    }
+
+    fn selection(&self) -> Option<&Selection> {
+        match self {
+            Self::Installed(selection) => Some(selection),
+            Self::Unusable(_) | Self::Missing => None,
+        }
+    }
 }
 
 fn names(selection: &Selection) -> String {
@@ -152,27 +210,60 @@ fn names(selection: &Selection) -> String {
     names.join(" + ")
 }
 
-fn mode_row(registry: &Registry, mode: &Mode, choice: &Choice, first: bool) -> Result<Vec<String>> {
+/// Where the models are, each place once.
+fn places(selection: &Selection) -> String {
+    let mut places: Vec<String> = selection.parts.iter().map(|part| place(&part.model)).collect();
+    places.dedup();
+    places.join(" + ")
+}
+
+/// All but the mode's name and summary.
+fn mode_row(
+    registry: &Registry,
+    mode: &Mode,
+    choice: &Choice,
+    with_places: bool,
+) -> Result<Vec<String>> {
     let total = registry.table(&choice.labels)?.labels.len();
-    let (structures, by, grade) = match answer(registry, mode, choice) {
-        Some(selection) if selection.missing.is_empty() => {
-            (total.to_string(), names(&selection), grade_name(selection.grade))
+    let answer = Answer::find(registry, mode, choice);
+    let (structures, by, grade) = match &answer {
+        Answer::Installed(selection) if selection.missing.is_empty() => {
+            (total.to_string(), names(selection), grade_name(selection.grade))
         }
-        Some(selection) => (
+        Answer::Installed(selection) => (
             format!("{} of {total}", selection.labels.len()),
-            names(&selection),
+            names(selection),
             grade_name(selection.grade),
         ),
-        None => (total.to_string(), "not installed".into(), "-"),
+        Answer::Unusable(_) => (total.to_string(), "unusable model".into(), "-"),
+        Answer::Missing => (total.to_string(), "not installed".into(), "-"),
     };
-    Ok(vec![
-        if first { mode.name.clone() } else { String::new() },
-        option_text(choice),
+    let mut row = vec![
+        String::new(),
+        format!(
+            "{}{}",
+            option_text(choice),
+            if is_default(registry, mode, choice) { " *" } else { "" }
+        ),
         structures,
         by,
         grade.into(),
-        if first { mode.summary.clone() } else { String::new() },
-    ])
+    ];
+    if with_places {
+        row.push(answer.selection().map_or_else(|| "-".into(), places));
+    }
+    Ok(row)
+}
+
+/// Whether a choice is what answers its mode without an option, where there are several.
+fn is_default(registry: &Registry, mode: &Mode, choice: &Choice) -> bool {
+    let request = Request { mode: &mode.name, ..Request::default() };
+    mode.choices.len() > 1
+        && match registry.select(&request, &|_| true) {
+            Ok(chosen) => (&chosen.quality, &chosen.variant) == (&choice.quality, &choice.variant),
+            // Variants do not stand in for one another.
+            Err(_) => choice.variant.is_some() && choice.variant == mode.choices[0].variant,
+        }
 }
 
 /// The option that selects a choice.
@@ -186,9 +277,9 @@ fn option_text(choice: &Choice) -> String {
 
 /// A choice in full: what answers it and why, and its label table.
 fn choice_text(registry: &Registry, mode: &Mode, choice: &Choice) -> Result<String> {
-    let selection = answer(registry, mode, choice);
-    let candidates: Vec<String> =
-        choice.models.iter().map(fastnnunet::model::modes::Candidate::name).collect();
+    let answer = Answer::find(registry, mode, choice);
+    let selection = answer.selection();
+    let candidates: Vec<String> = choice.models.iter().map(Candidate::name).collect();
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.into(), value]);
     let option = option_text(choice);
@@ -196,7 +287,14 @@ fn choice_text(registry: &Registry, mode: &Mode, choice: &Choice) -> Result<Stri
         row("choice", option);
     }
     row("models", candidates.join(", else "));
-    row("installed", selection.as_ref().map_or_else(|| "no".into(), |s| s.why.clone()));
+    match &answer {
+        Answer::Installed(selection) => {
+            row("installed", selection.why.clone());
+            row("from", places(selection));
+        }
+        Answer::Unusable(error) => row("installed", format!("no: {}", report::chain(error))),
+        Answer::Missing => row("installed", "no".into()),
+    }
     row("recipe", choice.recipe.clone().unwrap_or_else(|| "none".into()));
     row("table", choice.labels.clone());
     let table = &registry.table(&choice.labels)?.labels;
@@ -209,10 +307,11 @@ fn choice_text(registry: &Registry, mode: &Mode, choice: &Choice) -> Result<Stri
     let width = table.iter().chain(more.iter().copied()).map(|l| l.name.len()).max().unwrap_or(0);
     let line = |label: &Label, note: &str| {
         let code = label.snomed.as_ref().map_or_else(String::new, |c| format!("SCT {c}"));
-        format!("{:>3}  {:<width$}  {code:<14}{note}", label.id, label.name)
+        let color = label.color.as_deref().unwrap_or_default();
+        format!("{:>3}  {:<width$}  {color:<7}  {code:<14}{note}", label.id, label.name)
     };
     for (k, label) in table.iter().enumerate() {
-        let missing = selection.as_ref().is_some_and(|s| s.missing.contains(&label.name));
+        let missing = selection.is_some_and(|s| s.missing.contains(&label.name));
         let note = if missing { "not labeled by the installed model" } else { "" };
         row(if k == 0 { "labels" } else { "" }, line(label, note));
     }
@@ -226,19 +325,25 @@ fn mode_json(registry: &Registry, mode: &Mode, in_full: bool) -> Result<Value> {
     let mut choices = Vec::new();
     for choice in &mode.choices {
         let table = registry.table(&choice.labels)?;
-        let selection = answer(registry, mode, choice);
-        let candidates: Vec<String> =
-            choice.models.iter().map(fastnnunet::model::modes::Candidate::name).collect();
+        let answer = Answer::find(registry, mode, choice);
+        let selection = answer.selection();
+        let candidates: Vec<String> = choice.models.iter().map(Candidate::name).collect();
         let mut value = json!({
             "quality": choice.quality,
             "variant": choice.variant,
+            "default": mode.choices.len() == 1 || is_default(registry, mode, choice),
             // The one that answers or, if none does, the one to install.
-            "model": selection.as_ref().map_or_else(|| candidates[0].clone(), names),
+            "model": selection.map_or_else(|| candidates[0].clone(), names),
             "installed": selection.is_some(),
             "candidates": candidates,
-            "grade": selection.as_ref().map(|s| grade_name(s.grade)),
-            "why": selection.as_ref().map(|s| &s.why),
-            "missing": selection.as_ref().map(|s| &s.missing),
+            "unusable": match &answer {
+                Answer::Unusable(error) => Some(report::chain(error)),
+                Answer::Installed(_) | Answer::Missing => None,
+            },
+            "from": selection.map(places),
+            "grade": selection.map(|s| grade_name(s.grade)),
+            "why": selection.map(|s| &s.why),
+            "missing": selection.map(|s| &s.missing),
             "structures": table.labels.len(),
             "table": table.name,
             "recipe": choice.recipe,

@@ -92,6 +92,9 @@ impl Summary<'_> {
                 times_sign(reversed(self.grid.spacing).map(|s| format!("{s:.3}"))),
             ),
         )];
+        if !self.job.why.is_empty() {
+            rows.push(("choice", self.job.why.clone()));
+        }
         for network in self.stages() {
             let info = network.info();
             rows.push((
@@ -130,7 +133,15 @@ impl Summary<'_> {
         if absent > MOST_ABSENT {
             rows.push(("", format!("{absent} more structures were not found")));
         }
-        rows.push(("time", format!("{:.2} s: {}", self.total.as_secs_f64(), times.join(", "))));
+        rows.push((
+            "time",
+            format!(
+                "{:.2} s: {}; models opened before in {:.2} s",
+                self.total.as_secs_f64(),
+                times.join(", "),
+                self.job.opened.as_secs_f64()
+            ),
+        ));
         if let Some(bytes) = self.peak_bytes {
             rows.push(("memory", format!("{:.0} MiB at peak", bytes as f64 / f64::from(1 << 20))));
         }
@@ -191,6 +202,7 @@ impl Summary<'_> {
             "postprocessing": self.outcome.report,
             "warnings": self.warnings,
             "seconds": timings,
+            "open_seconds": self.job.opened.as_secs_f64(),
             "total_seconds": self.total.as_secs_f64(),
             "predicted_peak_bytes": predicted,
             "peak_bytes": self.peak_bytes,

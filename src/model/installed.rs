@@ -121,6 +121,15 @@ impl Model {
         matches!(self.weights, Weights::Embedded(..))
     }
 
+    /// The file with the weights, unless they are part of the program.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match &self.weights {
+            Weights::Embedded(..) => None,
+            Weights::File(path, _) => Some(path),
+        }
+    }
+
     /// The parsed configuration.
     ///
     /// # Errors

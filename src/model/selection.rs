@@ -30,11 +30,14 @@ pub struct Selection {
     pub quality: Option<String>,
     /// The variant chosen, in a mode that has variants.
     pub variant: Option<String>,
-    /// The models to run, never none. Each one's label map goes through its subset; then
-    /// later ones are [merged](super::merge_labels) onto earlier ones.
+    /// The models to run, never none. Each one's label map is renumbered; then later ones are
+    /// [merged](super::merge_labels) onto earlier ones.
     pub parts: Vec<SelectedPart>,
     /// The structures that can come out, with the ids they have in the result.
     pub labels: Vec<Label>,
+    /// Structures that the models label besides, with ids of their own. The postprocessing
+    /// recipe may look at them (the spine says where the midline is); then they are dropped.
+    pub context: Vec<Label>,
     /// Structures of the mode that these models do not label.
     pub missing: Vec<String>,
     /// The structures once bone is divided, where the mode can do that.
@@ -52,8 +55,10 @@ pub struct Selection {
 pub struct SelectedPart {
     /// The model.
     pub model: Arc<Model>,
-    /// From its labels to the mode's.
+    /// From its labels to those of the answer.
     pub subset: LabelSubset,
+    /// From its labels to those of the answer and its [context](Selection::context).
+    pub whole: LabelSubset,
 }
 
 impl Selection {
@@ -63,21 +68,28 @@ impl Selection {
         &self.parts[0].model
     }
 
-    /// Restricts the answer to the structures called `names`; models that label none of them
-    /// do not run.
+    /// Restricts the answer to the structures called `names`, of which one that ends in `*`
+    /// stands for all that begin so; models that label none of them do not run.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] for names the mode does not have, with near ones, and
     /// [`Error::Model`] for structures of the mode that its installed models do not label.
     pub fn keep_only(&mut self, names: &[impl AsRef<str>]) -> Result<()> {
-        let lacking = |name: &&str| self.missing.iter().any(|missing| missing == name);
+        let lacking = |name: &&str| {
+            self.missing.iter().any(|missing| subset::means(name, missing))
+                && !self.labels.iter().any(|label| subset::means(name, &label.name))
+        };
         let absent: Vec<&str> = names.iter().map(AsRef::as_ref).filter(lacking).collect();
         if !absent.is_empty() {
             return Err(Error::Model {
                 model: join(self.parts.iter().map(|part| &*part.model.name)),
                 found: format!("no labels {}", absent.join(", ")),
-                expected: format!("other weights for mode {}", self.mode),
+                expected: format!(
+                    "structures that it labels, such as {}, or other weights for mode {}",
+                    join(self.labels.iter().take(8).map(|label| label.name.as_str())),
+                    self.mode
+                ),
             });
         }
         let kept = subset::named(&self.labels, names)?;
@@ -85,6 +97,8 @@ impl Selection {
             part.subset = part.subset.clone().keeping(&kept);
         }
         self.parts.retain(|part| !part.subset.ids().is_empty());
+        // What remains is what it would be among the others.
+        self.context.extend(self.labels.iter().filter(|label| !kept.contains(label)).cloned());
         self.labels = kept;
         self.missing.clear();
         Ok(())
@@ -98,20 +112,24 @@ pub(super) fn select(
     fits: &dyn Fn(&Model) -> bool,
 ) -> Result<Selection> {
     let mode = registry.mode(request.mode)?;
-    let mut choices = choices(mode, request)?;
+    let by_quality = choices(mode, request)?;
+    let mut choices = by_quality.clone();
     if request.quality.is_none() {
         // A finer grid does not make up for a model that only demonstrates.
         choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(registry, choice)));
     }
     let mut passed_over = Vec::new();
     let mut smallest = None;
-    for choice in &choices {
+    for (k, choice) in choices.iter().enumerate() {
+        let tried = &choices[..k];
         for candidate in &choice.models {
             let Some(parts) = installed(registry, candidate) else {
                 passed_over.push(format!("{} is not installed", candidate.name()));
                 continue;
             };
             if parts.iter().all(|(_, model)| fits(model)) {
+                let finer = by_quality.iter().take_while(|finer| !std::ptr::eq(**finer, *choice));
+                passed_over.extend(finer.filter_map(|finer| beaten(registry, finer, tried)));
                 let why = match (&passed_over[..], request.quality.or(request.variant)) {
                     ([], Some(_)) => ", as asked".to_owned(),
                     ([], None) => ", the best for it".to_owned(),
@@ -150,6 +168,24 @@ fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>>
 fn grade_of(registry: &Registry, choice: &Choice) -> Option<Grade> {
     let parts = choice.models.iter().find_map(|candidate| installed(registry, candidate))?;
     parts.iter().map(|(_, model)| model.grade).min()
+}
+
+/// Why a finer choice that was not `tried` did not come first; none for one that was.
+fn beaten(registry: &Registry, choice: &Choice, tried: &[&Choice]) -> Option<String> {
+    if tried.iter().any(|tried| std::ptr::eq(*tried, choice)) {
+        return None;
+    }
+    let name = |candidate: &Candidate| candidate.name();
+    Some(match grade_of(registry, choice) {
+        Some(grade) => {
+            let installed = choice.models.iter().find(|c| installed(registry, c).is_some());
+            let name = installed.map_or_else(String::new, name);
+            format!("{name} is of grade {}", format!("{grade:?}").to_lowercase())
+        }
+        None => {
+            format!("{} is not installed", choice.models.first().map_or_else(String::new, name))
+        }
+    })
 }
 
 /// The choices a given quality or variant leaves: all of them when none is given.
@@ -195,8 +231,20 @@ fn selection(
     let mut selected = Vec::with_capacity(parts.len());
     for (part, model) in parts {
         let subset = subset_of(part, model, table)?;
-        selected.push(SelectedPart { model: model.clone(), subset });
+        selected.push(SelectedPart { model: model.clone(), whole: subset.clone(), subset });
     }
+    let context = match (parts, &mut selected[..]) {
+        // What one of several models labels besides could hide what another one is there for.
+        ([(Part { ids: None, .. }, model)], [only]) => {
+            let own = model.config()?.labels;
+            let context = context_of(&own, table);
+            if !context.is_empty() {
+                only.whole = LabelSubset::by_name(&own, &[&table.labels[..], &context].concat());
+            }
+            context
+        }
+        _ => Vec::new(),
+    };
     let ids: Vec<u16> = selected.iter().flat_map(|part| part.subset.ids()).collect();
     let (labels, rest): (Vec<Label>, Vec<Label>) =
         table.labels.iter().cloned().partition(|label| ids.contains(&label.id));
@@ -215,6 +263,7 @@ fn selection(
         variant: choice.variant.clone(),
         parts: selected,
         labels,
+        context,
         missing: rest.into_iter().map(|label| label.name).collect(),
         subseg: choice.subseg.as_deref().map(|name| registry.table(name)).transpose()?.cloned(),
         recipe: choice.recipe.clone(),
@@ -232,19 +281,43 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
     let own = model.config()?.labels;
     let subset = match &part.ids {
         Some(ids) => LabelSubset::by_ids(ids.iter().copied()),
-        None if own.is_empty() => LabelSubset::by_ids(table.labels.iter().map(|label| label.id)),
+        None if own.is_empty() => {
+            let largest = largest_label(model)?.into();
+            LabelSubset::by_ids(table.labels.iter().map(|label| label.id).take(largest))
+        }
         None => LabelSubset::by_name(&own, &table.labels),
     };
     if subset.ids().is_empty() {
         return Err(Error::Model {
             model: model.name.clone().into_owned(),
             found: format!("labels {}", join(own.iter().take(8).map(|l| l.name.as_str()))),
-            expected: format!("names of label table {}, for instance {}", table.name, {
+            expected: format!(
+                "names of label table {}, for instance {}, or a modes.json that gives its labels \
+                 ids (docs/models.md)",
+                table.name,
                 join(table.labels.iter().take(8).map(|l| l.name.as_str()))
-            }),
+            ),
         });
     }
     Ok(subset)
+}
+
+/// The structures of a model that the table lacks, with ids that the table does not use.
+fn context_of(own: &[Label], table: &LabelTable) -> Vec<Label> {
+    let in_table = |label: &&Label| table.labels.iter().any(|known| known.name == label.name);
+    let mut free = (1..=u16::MAX).filter(|id| table.labels.iter().all(|known| known.id != *id));
+    own.iter()
+        .filter(|label| !in_table(label))
+        .filter_map(|label| Some(Label { id: free.next()?, ..label.clone() }))
+        .collect()
+}
+
+/// The largest label of a model whose configuration names none.
+fn largest_label(model: &Model) -> Result<u16> {
+    Ok(match model.config()?.regions_class_order {
+        Some(order) => order.into_iter().max().unwrap_or(0),
+        None => u16::try_from(model.facts()?.output_channels.saturating_sub(1)).unwrap_or(u16::MAX),
+    })
 }
 
 /// Says which files the least that would do needs, and where they go.
@@ -264,8 +337,8 @@ fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
         expected: format!(
             "{first}.onnx and {first}.json in a folder given by --models-dir, or \
              models/{first}.onnx, config/3d_fullres/{first}.json and a line for {first} in \
-             models/MANIFEST.toml, then a rebuild; docs/models.md says how to convert a \
-             checkpoint of nnU-Net"
+             models/MANIFEST.toml, then a rebuild; `fastnnunet convert TRAINED_FOLDER -o FOLDER \
+             --name {first}` makes the two files from a folder that nnU-Net trained"
         ),
     }
 }

@@ -115,19 +115,26 @@ where
     });
 }
 
-/// The labels called `names`, in the order of `labels`.
+/// Whether `pattern` means `name`: they are equal, or `pattern` ends in `*` and `name` begins
+/// with the rest.
+pub(super) fn means(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
+}
+
+/// The labels called `names`, in the order of `labels`; a name that ends in `*` stands for all
+/// that begin so.
 ///
 /// # Errors
 ///
 /// [`Error::Usage`] for names that do not occur, each with the nearest that do.
 pub fn named(labels: &[Label], names: &[impl AsRef<str>]) -> Result<Vec<Label>> {
-    let is = |label: &Label, name: &str| label.name == name;
+    let is = |label: &Label, name: &str| means(name, &label.name);
     let mut unknown = Vec::new();
     let mut hints = Vec::new();
     for name in names.iter().map(AsRef::as_ref) {
         if !labels.iter().any(|label| is(label, name)) {
             unknown.push(name);
-            hints.extend(near(labels, name));
+            hints.extend(near(labels, name.trim_end_matches('*')));
         }
     }
     if unknown.is_empty() && !names.is_empty() {

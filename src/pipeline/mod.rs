@@ -295,7 +295,8 @@ impl Run<'_> {
                     kept.slice_move(s![.., first..known, .., ..]).assign(&planes);
                 }
             });
-            Ok(labeler.needed(done).unwrap_or(known))
+            // A coarse scan's next slice may begin above what is known.
+            Ok(labeler.needed(done).map_or(known, |plane| plane.min(known)))
         })?;
         Ok((labels, tiles))
     }

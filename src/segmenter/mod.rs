@@ -26,6 +26,8 @@ pub struct Segmenter {
     parts: Vec<Part>,
     /// The structures that can come out.
     labels: Vec<Label>,
+    /// Structures that only the recipe sees.
+    context: Vec<Label>,
     recipe: Recipe,
 }
 
@@ -83,8 +85,13 @@ impl Segmenter {
         options: &EngineOptions,
     ) -> Result<Self> {
         let network = Network::from_model(model, config, registry, options)?;
+        Ok(Self::alone(network))
+    }
+
+    fn alone(network: Network) -> Self {
         let labels = network.config().labels.clone();
-        Ok(Self { parts: vec![Part { network, subset: None }], labels, recipe: Recipe::default() })
+        let parts = vec![Part { network, subset: None }];
+        Self { parts, labels, context: Vec::new(), recipe: Recipe::default() }
     }
 
     /// The models that answer a mode.
@@ -99,11 +106,12 @@ impl Segmenter {
     ) -> Result<Self> {
         let part = |part: &crate::model::SelectedPart| {
             let network = Network::from_model(&part.model, None, registry, options)?;
-            Ok(Part { network, subset: Some(part.subset.clone()) })
+            Ok(Part { network, subset: Some(part.whole.clone()) })
         };
         Ok(Self {
             parts: selection.parts.iter().map(part).collect::<Result<_>>()?,
             labels: selection.labels.clone(),
+            context: selection.context.clone(),
             recipe: Recipe::default(),
         })
     }
@@ -121,8 +129,7 @@ impl Segmenter {
         options: &EngineOptions,
     ) -> Result<Self> {
         let network = Network::from_folder(folder, previous, options)?;
-        let labels = network.config().labels.clone();
-        Ok(Self { parts: vec![Part { network, subset: None }], labels, recipe: Recipe::default() })
+        Ok(Self::alone(network))
     }
 
     /// Applies `recipe` to every result from now on.
@@ -131,9 +138,16 @@ impl Segmenter {
     ///
     /// [`Error::Usage`] that names the step whose structures these networks do not have.
     pub fn postprocess_with(&mut self, recipe: Recipe) -> Result<()> {
-        recipe.check(&self.labels)?;
+        recipe.check(&self.seen())?;
         self.recipe = recipe;
         Ok(())
+    }
+
+    /// What the recipe works on, by id: the same however few of them remain in the end.
+    fn seen(&self) -> Vec<Label> {
+        let mut seen = [&self.labels[..], &self.context].concat();
+        seen.sort_by_key(|label| label.id);
+        seen
     }
 
     /// The structures that can come out, with the ids they have in the result.
@@ -208,8 +222,12 @@ impl Segmenter {
         let report = if self.recipe.is_empty() {
             Report::default()
         } else {
-            self.recipe.apply(&mut labels, &grid, &self.labels)?
+            self.recipe.apply(&mut labels, &grid, &self.seen())?
         };
+        if !self.context.is_empty() {
+            let all = self.labels.iter().chain(&self.context).map(|label| label.id).max();
+            LabelSubset::by_ids(1..=all.unwrap_or(0)).keeping(&self.labels).apply(&mut labels);
+        }
         Ok(Outcome { labels, runs, report, evidence, postprocess_time: started.elapsed() })
     }
 }

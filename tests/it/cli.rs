@@ -243,6 +243,7 @@ fn lists_are_complete_as_text_and_json() {
     for mode in ["bone", "chest", "abdomen", "headneck", "pelvic", "spine", "limb", "total"] {
         assert!(modes.contains(mode), "{mode} is missing in\n{modes}");
     }
+    assert!(modes.contains("--variant standard *"), "the default is marked in\n{modes}");
     for list in ["models", "modes"] {
         let json = program().args([list, "--json"]).assert().success().get_output().stdout.clone();
         let list: Value = serde_json::from_slice(&json).expect("JSON");
@@ -267,13 +268,16 @@ fn lists_are_complete_as_text_and_json() {
         (&"standard".into(), &Value::Null)
     );
     assert_eq!((&choices[0]["structures"], &choices[0]["recipe"]), (&13.into(), &"abdomen".into()));
+    assert_eq!((&choices[0]["default"], &choices[1]["default"]), (&true.into(), &false.into()));
     assert!(choices[0]["model"].is_string() && choices[0]["installed"].is_boolean());
     let liver = &choices[0]["labels"][3];
     assert_eq!(liver["name"], "gallbladder");
     assert_eq!((&liver["id"], &liver["snomed"]), (&4.into(), &"28231008".into()));
     let text = program().args(["modes", "bone"]).assert().success().get_output().stdout.clone();
     let text = String::from_utf8(text).expect("UTF-8");
-    for word in ["bone_high", "SCT 272673000", "cortical_bone", "with --enable-subseg", "recipe"] {
+    for word in
+        ["bone_high", "#e6d9b8", "SCT 272673000", "cortical_bone", "with --enable-subseg", "recipe"]
+    {
         assert!(text.contains(word), "{word} is missing in\n{text}");
     }
     program().args(["models", "nothing"]).assert().code(2);

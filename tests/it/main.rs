@@ -15,10 +15,14 @@ mod gpu;
 mod io;
 mod labels;
 mod models;
+#[cfg(feature = "cli")]
+mod models_dir;
 mod nifti_files;
 mod nnunet;
 mod postprocess;
 mod preview;
+#[cfg(all(unix, feature = "cli"))]
+mod readme;
 mod resample;
 mod stages;
 mod streaming;

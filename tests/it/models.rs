@@ -160,6 +160,61 @@ fn the_best_that_is_installed_and_fits_is_chosen() {
     assert_eq!(names(&registry.select(&asked, &|_| true).expect("installed")), ["bone_medium"]);
 }
 
+#[test]
+fn a_better_grade_goes_before_a_finer_grid_and_is_the_reason() {
+    let folder = Folder::new();
+    for (name, grade) in [("knee_low", "starter"), ("knee_medium", "demo")] {
+        let extra = format!(r#", "grade": "{grade}""#);
+        folder.model(name, json(&extra));
+    }
+    folder.write(
+        "modes.json",
+        r#"{"modes": [{"name": "knee", "summary": "Knees", "choices": [
+            {"quality": "low", "labels": "limb", "models": ["knee_low"]},
+            {"quality": "medium", "labels": "limb", "models": ["knee_medium"]},
+            {"quality": "high", "labels": "limb", "models": ["knee_high"]}
+        ]}]}"#,
+    );
+    let registry = folder.registry();
+    let best = select(&registry, "knee", &|_| true).expect("installed");
+    assert_eq!(names(&best), ["knee_low"]);
+    for reason in ["knee_high is not installed", "knee_medium is of grade demo"] {
+        assert_eq!(best.why.matches(reason).count(), 1, "{}", best.why);
+    }
+    let small = select(&registry, "knee", &|model| model.name != "knee_low").expect("one fits");
+    assert_eq!(names(&small), ["knee_medium"]);
+    for reason in ["knee_high is not installed", "knee_low does not fit"] {
+        assert_eq!(small.why.matches(reason).count(), 1, "{}", small.why);
+    }
+    let asked = Request { mode: "knee", quality: Some("medium"), variant: None };
+    let asked = registry.select(&asked, &|_| true).expect("installed");
+    assert!(
+        asked.why.ends_with("as asked; it labels 3 of the mode's 32 structures"),
+        "{}",
+        asked.why
+    );
+}
+
+#[test]
+fn a_star_stands_for_all_names_that_begin_so() {
+    let folder = Folder::new();
+    folder.model("total", labels(["rib_left_1", "rib_right_1", "liver"]));
+    let selection = select(&folder.registry(), "total", &|_| true).expect("installed");
+    let keep = |names: &[&str]| {
+        let mut selection = selection.clone();
+        selection
+            .keep_only(names)
+            .map(|()| selection.labels.into_iter().map(|label| label.name).collect::<Vec<_>>())
+    };
+    assert_eq!(keep(&["rib_*"]).expect("two"), ["rib_left_1", "rib_right_1"]);
+    assert_eq!(keep(&["rib_left_*", "liver"]).expect("two"), ["liver", "rib_left_1"]);
+    let absent = keep(&["vertebrae_*"]).expect_err("the model labels none of them");
+    assert_eq!(absent.exit_code(), 4, "{absent}");
+    assert!(absent.to_string().contains("vertebrae_*"), "{absent}");
+    let unknown = keep(&["ribs_*"]).expect_err("no such names");
+    assert_eq!(unknown.exit_code(), 2, "{unknown}");
+}
+
 /// Mode, quality, variant, exit code and parts of the message.
 type Refusal =
     (&'static str, Option<&'static str>, Option<&'static str>, u8, &'static [&'static str]);
@@ -231,7 +286,7 @@ fn parts_are_merged_by_their_ids() {
     assert!(selection.missing.is_empty());
     assert_eq!(selection.parts[0].subset.ids(), [200]);
     assert_eq!(selection.parts[1].subset.ids(), [77, 201]);
-    // Labels without names are the table's structures in turn.
+    // Labels without names are the table's structures in turn, as many as there are outputs.
     let request = Request { mode: "joint", quality: None, variant: Some("whole") };
     let whole = registry.select(&request, &|_| true).expect("installed");
     assert_eq!(whole.parts[0].subset, LabelSubset::by_ids([77, 200, 201]));
@@ -242,6 +297,28 @@ fn parts_are_merged_by_their_ids() {
     assert_eq!(names(&selection), ["part_b"], "the other part has nothing to do");
     assert_eq!(selection.parts[0].subset.ids(), [201]);
     assert_eq!(selection.labels.len(), 1);
+}
+
+#[test]
+fn what_a_shared_model_labels_besides_is_context() {
+    let folder = Folder::new();
+    folder.model("total", labels(["kidney_left", "vertebrae_L1", "liver"]));
+    let registry = folder.registry();
+    let mut selection = select(&registry, "abdomen", &|_| true).expect("installed");
+    let table = registry.table("abdomen_standard").expect("the table");
+    let [context] = &selection.context[..] else { panic!("{:?}", selection.context) };
+    assert_eq!(context.name, "vertebrae_L1");
+    assert!(table.labels.iter().all(|label| label.id != context.id), "an id of its own");
+    let id = |name: &str| table.find(name).expect(name).id;
+    let part = &selection.parts[0];
+    assert_eq!(part.subset.ids(), [id("kidney_left"), id("liver")]);
+    assert_eq!(part.whole, LabelSubset::by_ids([id("kidney_left"), context.id, id("liver")]));
+
+    let whole = part.whole.clone();
+    selection.keep_only(&["liver"]).expect("labeled");
+    assert_eq!(selection.parts[0].whole, whole, "the recipe still sees all");
+    let context: Vec<&str> = selection.context.iter().map(|label| &*label.name).collect();
+    assert_eq!(context, ["vertebrae_L1", "kidney_left"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Case, Options};
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array2, Array3, Array4, ArrayView4, Axis};
+use proptest::prelude::*;
 use std::ops::ControlFlow;
 
 /// A network of one pointwise layer over three features of the patch.
@@ -63,7 +64,18 @@ impl Engine for Toy {
     }
 }
 
+/// The labels of a scan of 1 mm.
 fn labels(shape: [usize; 3], patch: [usize; 3], classes: usize, features: bool) -> Array3<u8> {
+    labels_of((shape, [1.0; 3]), patch, classes, features)
+}
+
+/// The labels of a scan of that shape and spacing by a network of 2 x 1.5 x 1.5 mm.
+fn labels_of(
+    (shape, spacing): ([usize; 3], [f64; 3]),
+    patch: [usize; 3],
+    classes: usize,
+    features: bool,
+) -> Array3<u8> {
     let json = format!(
         r#"{{"patch_size": {patch:?}, "target_spacing": [2.0, 1.5, 1.5],
             "intensity_properties": {{"mean": 0.0, "std": 1.0,
@@ -73,8 +85,9 @@ fn labels(shape: [usize; 3], patch: [usize; 3], classes: usize, features: bool) 
     let data = Array3::from_shape_fn(shape, |(z, y, x)| {
         (z as f32 * 0.21).sin() + (y as f32 * 0.13 + 1.0).cos() * (x as f32 * 0.17).sin()
     });
-    let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
-    let grid = Grid { shape, spacing: [1.0; 3], affine };
+    let [z, y, x] = spacing;
+    let affine = Affine([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
+    let grid = Grid { shape, spacing, affine };
     let case = Case { channels: vec![data], grid, previous: None };
     let mut engine = Toy::new(classes, features);
     let result = pipeline::segment(case, &config, &mut engine, &Options::default(), &mut |_| {
@@ -111,6 +124,46 @@ fn features_and_logits_give_the_same_labels() {
                 "{shape:?} {patch:?} {classes}: {differ} differ"
             );
         }
+    }
+}
+
+/// Between two slices of a coarse scan lie planes of the network that no slice reads: the next
+/// slice may begin above everything that is finished.
+#[test]
+fn scans_coarser_than_the_network_are_labeled() {
+    // (shape, spacing in mm, patch): slices far apart along z and along y.
+    let cases = [
+        ([30, 40, 44], [4.25, 1.0, 1.0], [16, 24, 24]),
+        ([9, 40, 44], [20.0, 1.0, 1.0], [16, 24, 24]),
+        ([40, 18, 44], [1.0, 9.0, 1.0], [24, 16, 24]),
+        ([12, 30, 30], [15.0, 1.5, 1.5], [1, 24, 24]),
+    ];
+    for (shape, spacing, patch) in cases {
+        let scan = (shape, spacing);
+        let (logits, features) =
+            (labels_of(scan, patch, 61, false), labels_of(scan, patch, 61, true));
+        for slice in logits.outer_iter() {
+            let first = slice.first();
+            assert!(slice.iter().any(|label| Some(label) != first), "{shape:?}: a flat slice");
+        }
+        let differ = logits.iter().zip(&features).filter(|(a, b)| a != b).count();
+        assert!(differ * 500 <= logits.len(), "{shape:?} {spacing:?}: {differ} differ");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(50))]
+
+    #[test]
+    fn any_scan_is_labeled(
+        shape in [1..14_usize, 1..14_usize, 1..14_usize],
+        spacing in [0.8..12.0_f64, 0.8..6.0_f64, 0.8..6.0_f64],
+        patch in [1..12_usize, 4..20_usize, 4..20_usize],
+        features in any::<bool>(),
+    ) {
+        let labels = labels_of((shape, spacing), patch, 4, features);
+        prop_assert_eq!(labels.dim(), shape.into());
+        prop_assert!(labels.iter().all(|&label| label < 4));
     }
 }
 
