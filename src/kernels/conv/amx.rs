@@ -132,7 +132,23 @@ unsafe fn multiply<const S: usize, const W: usize, const I: usize>() {
     }
 }
 
+/// Runs the body for each vector `V` of a call that has `$count`.
+macro_rules! each_vector {
+    ($count:expr, $body:block) => {
+        each_vector!($count, $body, 0 1 2 3)
+    };
+    ($count:expr, $body:block, $($index:literal)*) => {
+        $({
+            const V: usize = $index;
+            if V < $count $body
+        })*
+    };
+}
+
 /// Computes a tile of all stored channels and `NV` vectors.
+///
+/// Sums of vector `V` are in tile `V`, those of the second half of the channels, which leaves
+/// room for two vectors, in tile `V + 2`.
 ///
 /// # Safety
 ///
@@ -144,76 +160,38 @@ unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
     // `stored * height` weights; for `16 * NV` positions of every channel of the ring; and for as
     // many of each stored output channel.
     unsafe {
-        load::<0>(tile.bias, ROWS);
-        if HALVES == 2 {
-            load::<2>(tile.bias.add(first * ROWS), ROWS);
-            if NV > 1 {
-                load::<1>(tile.bias, ROWS);
-                load::<3>(tile.bias.add(first * ROWS), ROWS);
+        each_vector!(NV, {
+            load::<V>(tile.bias, ROWS);
+            if HALVES == 2 {
+                load::<{ (V + 2) % 4 }>(tile.bias.add(first * ROWS), ROWS);
             }
-        } else {
-            if NV > 1 {
-                load::<1>(tile.bias, ROWS);
-            }
-            if NV > 2 {
-                load::<2>(tile.bias, ROWS);
-            }
-            if NV > 3 {
-                load::<3>(tile.bias, ROWS);
-            }
-        }
+        });
         for part in 0..parts.count {
             let ring = tile.ring.add(parts.first(part) * tile.channel_stride);
             let mut weights = tile.weights.add(part * tile.weight_stride);
             for tap in 0..tile.tap_count {
                 let inputs = ring.add(*tile.taps.add(tap));
                 load::<4>(weights, parts.height);
-                load::<6>(inputs, tile.channel_stride);
-                multiply::<0, 4, 6>();
                 if HALVES == 2 {
                     load::<5>(weights.add(first * parts.height), parts.height);
-                    multiply::<2, 5, 6>();
-                    if NV > 1 {
-                        load::<7>(inputs.add(ROWS), tile.channel_stride);
-                        multiply::<1, 4, 7>();
-                        multiply::<3, 5, 7>();
-                    }
-                } else {
-                    if NV > 1 {
-                        load::<7>(inputs.add(ROWS), tile.channel_stride);
-                        multiply::<1, 4, 7>();
-                    }
-                    if NV > 2 {
-                        load::<6>(inputs.add(2 * ROWS), tile.channel_stride);
-                        multiply::<2, 4, 6>();
-                    }
-                    if NV > 3 {
-                        load::<7>(inputs.add(3 * ROWS), tile.channel_stride);
-                        multiply::<3, 4, 7>();
-                    }
                 }
+                each_vector!(NV, {
+                    load::<{ 6 + V % 2 }>(inputs.add(V * ROWS), tile.channel_stride);
+                    multiply::<V, 4, { 6 + V % 2 }>();
+                    if HALVES == 2 {
+                        multiply::<{ (V + 2) % 4 }, 5, { 6 + V % 2 }>();
+                    }
+                });
                 weights = weights.add(tile.stored * parts.height);
             }
         }
-        store::<0>(tile.out, tile.out_stride);
-        if HALVES == 2 {
-            let below = tile.out.add(first * tile.out_stride);
-            store::<2>(below, tile.out_stride);
-            if NV > 1 {
-                store::<1>(tile.out.add(ROWS), tile.out_stride);
-                store::<3>(below.add(ROWS), tile.out_stride);
+        each_vector!(NV, {
+            let out = tile.out.add(V * ROWS);
+            store::<V>(out, tile.out_stride);
+            if HALVES == 2 {
+                store::<{ (V + 2) % 4 }>(out.add(first * tile.out_stride), tile.out_stride);
             }
-        } else {
-            if NV > 1 {
-                store::<1>(tile.out.add(ROWS), tile.out_stride);
-            }
-            if NV > 2 {
-                store::<2>(tile.out.add(2 * ROWS), tile.out_stride);
-            }
-            if NV > 3 {
-                store::<3>(tile.out.add(3 * ROWS), tile.out_stride);
-            }
-        }
+        });
     }
 }
 

@@ -56,14 +56,9 @@ pub(super) fn widths(isa: Isa) -> &'static [usize] {
 }
 
 /// Whether tiles of AMX compute a convolution, instead of vectors.
+#[cfg(target_arch = "x86_64")]
 pub(super) fn uses_tiles(isa: Isa, arithmetic: Arithmetic) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return isa.0 == Level::Amx && arithmetic == Arithmetic::Bf16;
-    #[cfg(not(target_arch = "x86_64"))]
-    return {
-        let _ = (isa, arithmetic);
-        false
-    };
+    isa.0 == Level::Amx && arithmetic == Arithmetic::Bf16
 }
 
 /// Positions per vector on `isa`.

@@ -238,31 +238,12 @@ impl Conv {
         self.bias = Buffer::from_slice(&packed_bias);
     }
 
-    /// The next block of at most `left` output channels, reading `channels` of the ring.
+    /// The next block of at most `left` output channels, without the places of what it reads.
     fn block(&self, output: usize, left: usize, channels: usize) -> Block {
-        #[cfg(target_arch = "x86_64")]
-        if micro::uses_tiles(self.isa, self.arithmetic) {
-            let stored = left.min(amx::MOST_OUTPUTS);
-            let channels = if self.folded { channels * self.geometry.slots } else { channels };
-            let parts = amx::Parts::of(channels);
-            return Block {
-                output,
-                stored,
-                first_channel: 0,
-                channels,
-                weights: 0,
-                bias: 0,
-                width: stored,
-                tap_weights: stored * parts.height,
-                parts: parts.count,
-                biases: stored * micro::lanes(self.isa),
-                kernels: micro::kernels(self.isa, self.arithmetic, stored),
-            };
-        }
         let widths = micro::widths(self.isa);
         // The narrowest kernel that takes all that is left, or the widest there is.
         let width = widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
-        Block {
+        let mut block = Block {
             output,
             stored: width.min(left),
             first_channel: 0,
@@ -273,8 +254,19 @@ impl Conv {
             tap_weights: width,
             parts: channels,
             biases: width,
-            kernels: micro::kernels(self.isa, self.arithmetic, width),
+            kernels: &[],
+        };
+        #[cfg(target_arch = "x86_64")]
+        if micro::uses_tiles(self.isa, self.arithmetic) {
+            block.stored = left.min(amx::MOST_OUTPUTS);
+            block.width = block.stored;
+            block.channels *= if self.folded { self.geometry.slots } else { 1 };
+            let parts = amx::Parts::of(block.channels);
+            (block.parts, block.tap_weights) = (parts.count, block.stored * parts.height);
+            block.biases = block.stored * micro::lanes(self.isa);
         }
+        block.kernels = micro::kernels(self.isa, self.arithmetic, block.width);
+        block
     }
 
     /// Weights of one block, tap by tap.
