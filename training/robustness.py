@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from cases import list_cases
+from evaluate import dice
 from tasks import HEADNECK_HELD_OUT, TASKS
 
 AIR = -1000
@@ -52,25 +54,21 @@ def main() -> None:
     parser.add_argument("--program", type=Path, default=Path(__file__).parents[1] / "target/release/fastnnunet")
     parser.add_argument("--patients", nargs="*", default=HEADNECK_HELD_OUT)
     args = parser.parse_args()
-    names = {i: label.name for i, label in enumerate(TASKS["headneck"].labels, 1)}
+    task = TASKS["headneck"]
+    names = {i: label.name for i, label in enumerate(task.labels, 1)}
     scores: dict[str, dict[int, list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         given, answer = f"{folder}/ct.nii.gz", f"{folder}/label.nii.gz"
-        for patient in args.patients:
-            ct = sitk.ReadImage(str(args.data / "headneck" / f"{patient}_ct.nii.gz"))
-            truth = sitk.ReadImage(str(args.data / "headneck" / f"{patient}_seg.nii.gz"))
+        for case in (case for case in list_cases(args.data, task) if case.name in args.patients):
+            ct, truth = sitk.ReadImage(str(case.ct)), sitk.ReadImage(str(case.seg))
             reference = sitk.GetArrayFromImage(truth)
             for variant, image in variants(ct):
                 sitk.WriteImage(image, given)
                 subprocess.run([args.program, "-i", given, "-o", answer, "--model", "headneck", "--overwrite", "--quiet"],
                                check=True)
                 back = sitk.Resample(sitk.ReadImage(answer), truth, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-                found = sitk.GetArrayFromImage(back)
-                for i in names:
-                    p, t = found == i, reference == i
-                    if t.any():
-                        dice = 2 * (p & t).sum() / (p.sum() + t.sum())
-                        scores.setdefault(variant, {}).setdefault(i, []).append(dice)
+                for i, score in dice(sitk.GetArrayFromImage(back), reference, list(names)).items():
+                    scores.setdefault(variant, {}).setdefault(i, []).append(score)
     print(f"{'scan':<20}" + "".join(f"{name[:11]:>12}" for name in names.values()) + f"{'mean':>12}")
     for variant, by_label in scores.items():
         means = [np.mean(by_label[i]) if i in by_label else np.nan for i in names]
