@@ -137,6 +137,18 @@ mod tests {
         TensorData::new((0..count).map(value).collect::<Vec<f32>>(), shape)
     }
 
+    /// Input, weights and bias on a device.
+    fn on(
+        device: &Device,
+        [input, weights, bias]: &[TensorData; 3],
+    ) -> (Tensor<5>, Tensor<5>, Tensor<1>) {
+        (
+            Tensor::from_data(input.clone(), device),
+            Tensor::from_data(weights.clone(), device),
+            Tensor::from_data(bias.clone(), device),
+        )
+    }
+
     fn check(found: Tensor<5>, expected: Tensor<5>, tolerance: f32, case: &str) {
         assert_eq!(found.dims(), expected.dims(), "{case}");
         let (found, expected) = (found.into_data(), expected.into_data());
@@ -165,19 +177,12 @@ mod tests {
         for (shape, outputs, kernel, stride, padding) in cases {
             let [k, i, l] = kernel;
             let weights = values([outputs, shape[1], k, i, l], 1);
-            let (input, bias) = (values(shape, 2), values([outputs], 3));
-            let on = |device: &Device| -> (Tensor<5>, Tensor<5>, Tensor<1>) {
-                (
-                    Tensor::from_data(input.clone(), device),
-                    Tensor::from_data(weights.clone(), device),
-                    Tensor::from_data(bias.clone(), device),
-                )
-            };
-            let (x, w, b) = on(&flex);
+            let data = [values(shape, 2), weights, values([outputs], 3)];
+            let (x, w, b) = on(&flex, &data);
             let options = ConvOptions::new(stride, padding, [1; 3], 1);
             let expected = conv3d(x, w, Some(b), options);
             let case = format!("{shape:?} by {kernel:?}, stride {stride:?}");
-            let (x, w, b) = on(&gpu);
+            let (x, w, b) = on(&gpu, &data);
             let found = convolve(x.clone(), w.clone(), b.clone(), stride, padding);
             check(found, expected.clone(), 1e-6, &case);
             // Sums are `f32`: the result alone is rounded.
@@ -200,19 +205,12 @@ mod tests {
         for (shape, outputs, stride) in cases {
             let [k, i, l] = stride;
             let weights = values([shape[1], outputs, k, i, l], 1);
-            let (input, bias) = (values(shape, 2), values([outputs], 3));
-            let on = |device: &Device| -> (Tensor<5>, Tensor<5>, Tensor<1>) {
-                (
-                    Tensor::from_data(input.clone(), device),
-                    Tensor::from_data(weights.clone(), device),
-                    Tensor::from_data(bias.clone(), device),
-                )
-            };
-            let (x, w, b) = on(&flex);
+            let data = [values(shape, 2), weights, values([outputs], 3)];
+            let (x, w, b) = on(&flex, &data);
             let options = ConvTransposeOptions::new(stride, [0; 3], [0; 3], [1; 3], 1);
             let expected = conv_transpose3d(x, w, Some(b), options);
             let case = format!("{shape:?} by {stride:?}");
-            let (x, w, b) = on(&gpu);
+            let (x, w, b) = on(&gpu, &data);
             check(upsample(x.clone(), w.clone(), b.clone()), expected.clone(), 1e-6, &case);
             let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
             let found = upsample(half(x), half(w), b).cast(FloatDType::F32);
