@@ -71,11 +71,20 @@ fn labels(shape: [usize; 3], patch: [usize; 3], classes: usize, features: bool) 
 
 /// The labels of a scan of that shape and spacing by a network of 2 x 1.5 x 1.5 mm.
 fn labels_of(
-    (shape, spacing): ([usize; 3], [f64; 3]),
+    scan: ([usize; 3], [f64; 3]),
     patch: [usize; 3],
     classes: usize,
     features: bool,
 ) -> Array3<u8> {
+    segment(scan, patch, classes, features).expect("segments")
+}
+
+fn segment(
+    (shape, spacing): ([usize; 3], [f64; 3]),
+    patch: [usize; 3],
+    classes: usize,
+    features: bool,
+) -> fastnnunet::Result<Array3<u8>> {
     let json = format!(
         r#"{{"patch_size": {patch:?}, "target_spacing": [2.0, 1.5, 1.5],
             "intensity_properties": {{"mean": 0.0, "std": 1.0,
@@ -92,9 +101,9 @@ fn labels_of(
     let mut engine = Toy::new(classes, features);
     let result = pipeline::segment(case, &config, &mut engine, &Options::default(), &mut |_| {
         ControlFlow::Continue(())
-    });
-    match result.expect("segments").labels {
-        LabelMap::U8(labels) => labels,
+    })?;
+    match result.labels {
+        LabelMap::U8(labels) => Ok(labels),
         LabelMap::U16(_) => panic!("few classes"),
     }
 }
@@ -154,6 +163,7 @@ fn scans_coarser_than_the_network_are_labeled() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(50))]
 
+    /// Or refused, if it is thinner than half a slice of the network.
     #[test]
     fn any_scan_is_labeled(
         shape in [1..14_usize, 1..14_usize, 1..14_usize],
@@ -161,7 +171,13 @@ proptest! {
         patch in [1..12_usize, 4..20_usize, 4..20_usize],
         features in any::<bool>(),
     ) {
-        let labels = labels_of((shape, spacing), patch, 4, features);
+        let result = segment((shape, spacing), patch, 4, features);
+        if shape[0] as f64 * spacing[0] <= 1.0 {
+            let error = result.expect_err("too thin");
+            prop_assert!(error.to_string().contains("thinner than half a voxel"), "{}", error);
+            return Ok(());
+        }
+        let labels = result.expect("segments");
         prop_assert_eq!(labels.dim(), shape.into());
         prop_assert!(labels.iter().all(|&label| label < 4));
     }
