@@ -80,7 +80,7 @@ class Patches(IterableDataset):
 
 
 def load_sample(case: Case, cache: Path, task: Task) -> Sample:
-    with np.load(cache / task.name / f"{case.name}.npz") as stored:
+    with np.load(cache / task.cache / f"{case.name}.npz") as stored:
         image, label = stored["image"], stored["label"]
     annotated = torch.zeros(len(task.labels) + 1, dtype=torch.bool)
     annotated[[0, *case.annotated(task)]] = True

@@ -36,7 +36,7 @@ def cache(case: Case, task: Task, folder: Path) -> str:
     low, high = intensity.percentile_00_5 - HEADROOM, intensity.percentile_99_5 + HEADROOM
     image = resample(np.clip(ct.astype(np.float32), low, high), spacing, task.spacing, is_label=False)
     small = resample(label.astype(np.int16), spacing, task.spacing, is_label=True, order=0 if len(task.labels) > MANY else 1)
-    np.savez(folder / task.name / f"{case.name}.npz", image=np.rint(image).astype(np.int16), label=small.astype(np.uint8))
+    np.savez(folder / task.cache / f"{case.name}.npz", image=np.rint(image).astype(np.int16), label=small.astype(np.uint8))
     return f"{case.name}: {image.shape}, foreground {100 * ((small > 0) & (small < 255)).mean():.1f} %"
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     task = TASKS[args.task]
-    for name in (f"native/{task.source}", task.name):
+    for name in (f"native/{task.source}", task.cache):
         (args.cache / name).mkdir(parents=True, exist_ok=True)
     cases = [case for case in list_cases(args.data, task) if case.name not in task.held_out]
     with ProcessPoolExecutor(args.workers) as pool:

@@ -8,6 +8,7 @@ from pathlib import Path
 BACKGROUND, IGNORE = 0, 255
 
 SLIM = (8, 16, 32, 64, 80)
+WIDE = (16, 32, 64, 128, 160)
 
 # Whole patients that no training step sees, by source of the labels.
 BONE_HELD_OUT = ("example", "STS_013", "pt_101", "pt_124", "pt_133", "pt_160", "pt_193")
@@ -48,10 +49,16 @@ class Task:
     share: dict[str, float] = field(default_factory=dict)
     # Part of the voxels that enter the loss: with many labels it costs more than the network.
     loss_share: float = 1.0
+    # Another task that has the same cases on the same grid, when only the networks differ.
+    cases_of: str | None = None
 
     @property
     def flat(self) -> bool:
         return self.configuration == "2d"
+
+    @property
+    def cache(self) -> str:
+        return self.cases_of or self.name
 
     @property
     def input_channels(self) -> int:
@@ -93,6 +100,17 @@ def bone(name: str, spacing: float, patch, **changes) -> Task:
     return Task(name, "bone", labels_of("bone"), (spacing,) * 3, patch, BONE_HELD_OUT, **settings)
 
 
+def headneck(name: str, **changes) -> Task:
+    settings = {
+        # The gray of soft tissue must stay apart; mandible and air only need to be extreme.
+        "intensity": (60.0, 250.0, -700.0, 1200.0),
+        "flips": (0.0, 0.0, 0.5), "spatial": 0.35, "balanced": True, **changes,
+    }
+    weights = {"headneck": 0.94, "trunk": 0.04, "unlabelled": 0.02}
+    labels = labels_of("headneck_9", 7)
+    return Task(name, "organs", labels, (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT, weights, **settings)
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -103,10 +121,8 @@ TASKS = {
         bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128), grade="demo"),
         bone("bone_lowres", 5.0, (64, 64, 64), share=FEW, configuration="3d_lowres", grade="demo"),
         bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres", grade="demo"),
-        Task("headneck", "organs", labels_of("headneck_9", 7), (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT,
-             {"headneck": 0.94, "trunk": 0.04, "unlabelled": 0.02},
-             # The gray of soft tissue must stay apart; mandible and air only need to be extreme.
-             intensity=(60.0, 250.0, -700.0, 1200.0), flips=(0.0, 0.0, 0.5), spatial=0.35, balanced=True, grade="demo"),
+        headneck("headneck", grade="demo"),
+        headneck("headneck_high", features=WIDE, cases_of="headneck", grade="demo"),
         Task("total", "total", labels_of("total"), (5.0, 5.0, 5.0), (48, 64, 64), (), {"trunk": 1.0},
              intensity=(40.0, 300.0, -1000.0, 1000.0), grade="demo", loss_share=0.25),
     )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from cases import list_cases
 from dataset import Patches
-from network import build_student
+from network import build_student, read_weights
 from tasks import IGNORE, TASKS
 
 WARM_UP = 100
@@ -66,13 +66,30 @@ def deep_loss(outputs: list[torch.Tensor], target: torch.Tensor, annotated: torc
     return total
 
 
+def distance(logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence from the teacher's probabilities, plus one minus the Dice between the two.
+
+    The teacher also says what lies where a patient's annotation leaves a structure out.
+    Nearly all voxels are background, where both agree; the Dice part gives structures their weight.
+    """
+    log_p = torch.log_softmax(logits.float().flatten(2), 1)
+    q = torch.softmax(taught.float().flatten(2), 1)
+    divergence = F.kl_div(log_p, q, reduction="none").sum(1).mean()
+    p = log_p.exp()
+    overlap, size = (2 * (p * q).sum(2)[:, 1:] + 1), ((p + q).sum(2)[:, 1:] + 1)
+    return divergence + (1 - overlap / size).mean()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True, help="what prepare.py wrote")
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--start-from", type=Path, help="checkpoint, or ONNX file of the same network, to begin with")
+    parser.add_argument("--start-from", type=Path,
+                        help="checkpoint or ONNX file to begin with: of the same network or of one half as wide")
+    parser.add_argument("--teacher", choices=TASKS, help="learn from this task's network too (needs --teacher-weights)")
+    parser.add_argument("--teacher-weights", type=Path, help="the teacher's checkpoint or ONNX file")
     parser.add_argument("--only", nargs="*", help="train on these patients instead of all that are not held out")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--minutes", type=float, default=math.inf,
@@ -94,7 +111,11 @@ def main() -> None:
     layout = torch.channels_last if task.flat else torch.channels_last_3d
     net = build_student(task, deep_supervision=True).to(memory_format=layout)
     if args.start_from:
-        net.load_state_dict(read_weights(args.start_from, net), strict=True)
+        net.load_state_dict(read_weights(args.start_from, net))
+    teacher = None
+    if args.teacher:
+        teacher = build_student(TASKS[args.teacher], deep_supervision=False).to(memory_format=layout).eval()
+        teacher.load_state_dict(read_weights(args.teacher_weights, teacher))
     optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=1e-2)
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
 
@@ -107,7 +128,12 @@ def main() -> None:
         x = x.to(memory_format=layout)
         with torch.autocast("cpu", torch.bfloat16):
             outputs = net(x)
+            if teacher:
+                with torch.no_grad():
+                    taught = teacher(x)
         loss = deep_loss(outputs, target, annotated, task.loss_share)
+        if teacher:
+            loss = loss + distance(outputs[0], taught)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -128,37 +154,6 @@ def rate_factor(step: int, progress: float, warm_up: int) -> float:
     if step < warm_up:
         return step / warm_up
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def read_weights(path: Path, net: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Weights by name. The side heads, which an exported network has not, and heads for other labels keep their
-    random start; so does a first convolution with more input channels, except for the channel of the image."""
-    if path.suffix == ".onnx":
-        import onnx
-        import onnx.numpy_helper
-
-        tensors = onnx.load(path).graph.initializer
-        found = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in tensors}
-    else:
-        found = torch.load(path, weights_only=True)["network_weights"]
-    state = net.state_dict()
-    used = 0
-    for name, value in state.items():
-        new = found.get(name)
-        if new is None or "seg_layers" in name and new.shape[0] != value.shape[0]:
-            continue
-        if new.shape == value.shape:
-            state[name] = new
-        elif new.dim() > 1 and new.shape[1] < value.shape[1] and new.shape[2:] == value.shape[2:]:
-            state[name] = value.clone()
-            state[name][:, : new.shape[1]] = new
-        else:
-            raise SystemExit(f"{path}: {name} is {tuple(new.shape)}, expected {tuple(value.shape)}")
-        used += 1
-    if used < 10:
-        raise SystemExit(f"{path}: {used} of {len(state)} tensors have the names of this network")
-    print(f"{used} of {len(state)} tensors from {path.name}")
-    return state
 
 
 if __name__ == "__main__":

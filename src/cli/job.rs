@@ -3,7 +3,7 @@
 use super::args::{Mirror, PredictArgs};
 use super::cases::Cases;
 use super::peak;
-use fastnnunet::infer::EngineOptions;
+use fastnnunet::infer::{self, EngineOptions};
 use fastnnunet::io::{self, Limits};
 use fastnnunet::model::registry::Registry;
 use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
@@ -57,7 +57,10 @@ impl Job {
         };
         let registry = &registry(args.models_dir.as_deref())?;
         let asked = match (&args.mode, &args.model) {
-            (Some(mode), _) => Asked::Mode(Box::new(select(args, mode, registry, &options)?)),
+            (Some(mode), _) => {
+                let limit = options.memory_limit_bytes;
+                Asked::Mode(Box::new(select(args, mode, registry, limit, &engine)?))
+            }
             (None, Some(model)) => Asked::named(args, model, registry)?,
             (None, None) => return Err(usage("--mode", "nothing", "a mode or a --model")),
         };
@@ -194,23 +197,23 @@ fn usage(what: &str, found: &str, expected: &str) -> Error {
     Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
 }
 
-/// Bytes the largest buffers of a U-Net of this kind take per voxel of the patch: three
-/// activations of its first level and the output.
-const ENGINE_BYTES_PER_VOXEL: u64 = 192;
-
 fn select(
     args: &PredictArgs,
     mode: &str,
     registry: &Registry,
-    options: &Options,
+    memory_limit_bytes: Option<u64>,
+    engine: &EngineOptions,
 ) -> Result<Selection> {
     let request =
         Request { mode, quality: args.quality.as_deref(), variant: args.variant.as_deref() };
+    // Whether its device takes it, and the host what it holds for a tile; how large the image
+    // is nobody knows yet.
     let fits = |model: &Model| {
-        let (Ok(config), Ok(facts)) = (model.config(), model.facts()) else { return false };
-        let patch = config.patch_size.iter().map(|&n| n as u64).product::<u64>();
-        let need = patch * ENGINE_BYTES_PER_VOXEL + 2 * facts.bytes;
-        options.memory_limit_bytes.is_none_or(|limit| need <= limit)
+        let opened = model.config().and_then(|c| infer::open(model, c.patch_size, engine));
+        let threads = rayon::current_num_threads();
+        opened.is_ok_and(|engine| {
+            memory_limit_bytes.is_none_or(|limit| engine.memory_bytes(threads) <= limit)
+        })
     };
     let mut selection = registry.select(&request, &fits)?;
     if !args.roi.is_empty() {

@@ -262,17 +262,15 @@ fn is_default(registry: &Registry, mode: &Mode, choice: &Choice) -> bool {
         && match registry.select(&request, &|_| true) {
             Ok(chosen) => (&chosen.quality, &chosen.variant) == (&choice.quality, &choice.variant),
             // Variants do not stand in for one another.
-            Err(_) => choice.variant.is_some() && choice.variant == mode.choices[0].variant,
+            Err(_) => choice.variant.is_some() && choice == &mode.choices[0],
         }
 }
 
-/// The option that selects a choice.
+/// The options that select a choice.
 fn option_text(choice: &Choice) -> String {
-    match (&choice.quality, &choice.variant) {
-        (Some(quality), _) => format!("--quality {quality}"),
-        (None, Some(variant)) => format!("--variant {variant}"),
-        (None, None) => String::new(),
-    }
+    let options: Vec<String> =
+        choice.options().map(|(option, value)| format!("--{option} {value}")).collect();
+    options.join(" ")
 }
 
 /// A choice in full: what answers it and why, and its label table.

@@ -13,7 +13,8 @@ pub struct Mode {
     pub name: String,
     /// One line for users: what is segmented.
     pub summary: String,
-    /// What to choose from. Qualities go from low to high; the first variant is the default.
+    /// What to choose from: one choice, or one per variant, per quality, or per quality of each
+    /// variant. Qualities go from low to high; the first variant is the default.
     pub choices: Vec<Choice>,
 }
 
@@ -36,14 +37,11 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// `quality high` or `variant 9`; empty where the mode has one choice.
-    #[must_use]
-    pub fn title(&self) -> String {
-        match (&self.quality, &self.variant) {
-            (Some(quality), _) => format!("quality {quality}"),
-            (None, Some(variant)) => format!("variant {variant}"),
-            (None, None) => String::new(),
-        }
+    /// The options that select it, each as name and value; none where the mode has one choice.
+    pub fn options(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let variant = self.variant.as_deref().map(|variant| ("variant", variant));
+        let quality = self.quality.as_deref().map(|quality| ("quality", quality));
+        variant.into_iter().chain(quality)
     }
 }
 
@@ -136,29 +134,33 @@ fn check_choices(mode: &Mode) -> Result<(), String> {
     if choices.iter().any(|choice| choice.models.is_empty() || choice.models.iter().any(unnamed)) {
         return Err("a choice without model".to_owned());
     }
-    let qualities: Vec<&str> = choices.iter().filter_map(|c| c.quality.as_deref()).collect();
-    let variants: Vec<&str> = choices.iter().filter_map(|c| c.variant.as_deref()).collect();
-    match (choices.len(), qualities.len(), variants.len()) {
-        (1, 0, 0) => Ok(()),
-        (n, q, 0) if n == q && n > 0 => {
-            let ranks: Option<Vec<usize>> = qualities
-                .iter()
-                .map(|quality| QUALITIES.iter().position(|known| known == quality))
-                .collect();
-            match ranks {
-                Some(ranks) if ranks.is_sorted_by(|a, b| a < b) => Ok(()),
-                _ => Err(format!("qualities {qualities:?}, expected low, medium, high in order")),
-            }
-        }
-        (n, 0, v) if n == v && n > 0 => {
-            let repeated = |i: usize| variants[..i].contains(&variants[i]);
-            if (0..v).any(|i| variants[i].is_empty() || repeated(i)) {
-                return Err(format!("variants {variants:?}, expected different names"));
-            }
-            Ok(())
-        }
-        _ => Err("expected one choice, or a quality for each, or a variant for each".to_owned()),
+    let variants: Vec<Option<&str>> = choices.iter().map(|c| c.variant.as_deref()).collect();
+    let groups: Vec<&[Choice]> = choices.chunk_by(|a, b| a.variant == b.variant).collect();
+    let names: Vec<Option<&str>> = groups.iter().map(|g| g[0].variant.as_deref()).collect();
+    let repeated = (0..names.len()).any(|i| names[..i].contains(&names[i]));
+    if repeated || names.contains(&Some("")) || (names.len() > 1 && names.contains(&None)) {
+        return Err(format!("variants {variants:?}, expected a name for each, side by side"));
     }
+    match groups.iter().find(|group| !has_qualities_in_order(group)) {
+        None if groups.is_empty() => Err("no choice".to_owned()),
+        None => Ok(()),
+        Some(group) => {
+            let found: Vec<Option<&str>> = group.iter().map(|c| c.quality.as_deref()).collect();
+            Err(format!("qualities {found:?}, expected one choice, or low, medium, high in order"))
+        }
+    }
+}
+
+/// Whether these are a single choice, or one for each of several qualities.
+fn has_qualities_in_order(choices: &[Choice]) -> bool {
+    let rank = |choice: &Choice| {
+        let quality = choice.quality.as_deref()?;
+        QUALITIES.iter().position(|known| *known == quality)
+    };
+    let single = choices.len() == 1 && choices[0].quality.is_none();
+    single
+        || choices.iter().all(|choice| rank(choice).is_some())
+            && choices.is_sorted_by(|a, b| rank(a) < rank(b))
 }
 
 /// Checks that the label tables the modes name exist and hold the ids they use.
@@ -214,6 +216,14 @@ mod tests {
             (
                 "both kinds",
                 r#"[{"variant": "9", "labels": "knee", "models": ["a"]}, {"quality": "low", "labels": "knee", "models": ["b"]}]"#,
+            ),
+            (
+                "a variant with a quality here and none there",
+                r#"[{"variant": "9", "labels": "knee", "models": ["a"]}, {"variant": "9", "quality": "low", "labels": "knee", "models": ["b"]}]"#,
+            ),
+            (
+                "a variant in two places",
+                r#"[{"variant": "9", "quality": "low", "labels": "knee", "models": ["a"]}, {"variant": "30", "labels": "knee", "models": ["b"]}, {"variant": "9", "quality": "high", "labels": "knee", "models": ["c"]}]"#,
             ),
             (
                 "two unnamed",

@@ -108,7 +108,7 @@ impl Registry {
     }
 
     /// Chooses the models that answer a request; `fits` says whether one may run here, for
-    /// instance within the memory allowed.
+    /// instance within the memory allowed. It is asked only where there is an alternative.
     ///
     /// Without quality it takes the best that is installed and fits; without variant the
     /// first. If nothing fits, the smallest is chosen and left to fail with the numbers.

@@ -118,50 +118,77 @@ pub(super) fn select(
         // A finer grid does not make up for a model that only demonstrates.
         choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(registry, choice)));
     }
-    let mut passed_over = Vec::new();
+    // What there is no alternative to is not asked about: it runs, or says itself what it lacks.
+    let candidates = choices.iter().flat_map(|choice| &choice.models);
+    let alone = candidates.filter(|c| installed(registry, c).is_some()).count() == 1;
+    let mut passed_over: Vec<(String, Reason)> = Vec::new();
     let mut smallest = None;
     for (k, choice) in choices.iter().enumerate() {
         let tried = &choices[..k];
         for candidate in &choice.models {
             let Some(parts) = installed(registry, candidate) else {
-                passed_over.push(format!("{} is not installed", candidate.name()));
+                passed_over.push((candidate.name(), Reason::NotInstalled));
                 continue;
             };
-            if parts.iter().all(|(_, model)| fits(model)) {
+            if alone || parts.iter().all(|(_, model)| fits(model)) {
                 let finer = by_quality.iter().take_while(|finer| !std::ptr::eq(**finer, *choice));
                 passed_over.extend(finer.filter_map(|finer| beaten(registry, finer, tried)));
                 let why = match (&passed_over[..], request.quality.or(request.variant)) {
                     ([], Some(_)) => ", as asked".to_owned(),
                     ([], None) => ", the best for it".to_owned(),
-                    (reasons, _) => format!(" because {}", reasons.join(", ")),
+                    (passed, _) => format!(" because {}", reasons(passed)),
                 };
                 return selection(registry, mode, choice, &parts, &why);
             }
-            passed_over.push(format!("{} does not fit", candidate.name()));
+            passed_over.push((candidate.name(), Reason::TooLarge));
             smallest = Some((*choice, parts));
         }
     }
     match smallest {
         Some((choice, parts)) => {
-            let why = format!(" because {}, so the smallest is tried", passed_over.join(", "));
+            let why = format!(" because {}, so the smallest is tried", reasons(&passed_over));
             selection(registry, mode, choice, &parts, &why)
         }
         None => Err(missing(mode, &choices)),
     }
 }
 
+/// Why models were passed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    NotInstalled,
+    TooLarge,
+    Grade(Grade),
+}
+
+/// `a and b are not installed, c does not fit`.
+fn reasons(passed_over: &[(String, Reason)]) -> String {
+    let clause = |group: &[(String, Reason)]| {
+        let names: Vec<&str> = group.iter().map(|(name, _)| name.as_str()).collect();
+        let one = names.len() == 1;
+        let (is, does) = if one { ("is", "does") } else { ("are", "do") };
+        let reason = match group[0].1 {
+            Reason::NotInstalled => format!("{is} not installed"),
+            Reason::TooLarge => format!("{does} not fit"),
+            Reason::Grade(grade) => {
+                format!("{is} of grade {}", format!("{grade:?}").to_lowercase())
+            }
+        };
+        format!("{} {reason}", names.join(" and "))
+    };
+    let clauses: Vec<String> = passed_over.chunk_by(|a, b| a.1 == b.1).map(clause).collect();
+    clauses.join(", ")
+}
+
 /// The choices that answer a request, the best first.
 fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>> {
-    let by_quality = pick(mode, "quality", request.quality, |c| c.quality.as_deref())?;
-    let by_variant = pick(mode, "variant", request.variant, |c| c.variant.as_deref())?;
-    Ok(match (request.quality, request.variant) {
-        (Some(_), _) => by_quality,
-        (None, Some(_)) => by_variant,
-        // A default variant is not replaced by another: variants differ in what they label.
-        (None, None) if by_variant.iter().any(|c| c.variant.is_some()) => vec![by_variant[0]],
-        // Qualities go from low to high.
-        (None, None) => by_quality.into_iter().rev().collect(),
-    })
+    // A default variant is not replaced by another: variants differ in what they label.
+    let variant = request.variant.or_else(|| mode.choices.first()?.variant.as_deref());
+    let by_variant: Vec<&Choice> = mode.choices.iter().collect();
+    let by_variant = pick(mode, "variant", variant, by_variant, |c| c.variant.as_deref())?;
+    let by_quality = pick(mode, "quality", request.quality, by_variant, |c| c.quality.as_deref())?;
+    // Qualities go from low to high.
+    Ok(by_quality.into_iter().rev().collect())
 }
 
 /// The trust in what would answer a choice; none where nothing is installed.
@@ -171,36 +198,32 @@ fn grade_of(registry: &Registry, choice: &Choice) -> Option<Grade> {
 }
 
 /// Why a finer choice that was not `tried` did not come first; none for one that was.
-fn beaten(registry: &Registry, choice: &Choice, tried: &[&Choice]) -> Option<String> {
+fn beaten(registry: &Registry, choice: &Choice, tried: &[&Choice]) -> Option<(String, Reason)> {
     if tried.iter().any(|tried| std::ptr::eq(*tried, choice)) {
         return None;
     }
-    let name = |candidate: &Candidate| candidate.name();
-    Some(match grade_of(registry, choice) {
-        Some(grade) => {
-            let installed = choice.models.iter().find(|c| installed(registry, c).is_some());
-            let name = installed.map_or_else(String::new, name);
-            format!("{name} is of grade {}", format!("{grade:?}").to_lowercase())
-        }
-        None => {
-            format!("{} is not installed", choice.models.first().map_or_else(String::new, name))
-        }
-    })
+    let found = choice.models.iter().find(|c| installed(registry, c).is_some());
+    let name = found.or(choice.models.first()).map_or_else(String::new, Candidate::name);
+    let reason = grade_of(registry, choice).map_or(Reason::NotInstalled, Reason::Grade);
+    Some((name, reason))
 }
 
-/// The choices a given quality or variant leaves: all of them when none is given.
+/// The choices that a given quality or variant leaves of `choices`: all when none is given.
 fn pick<'a>(
-    mode: &'a Mode,
+    mode: &Mode,
     what: &str,
     given: Option<&str>,
+    choices: Vec<&'a Choice>,
     of: impl Fn(&'a Choice) -> Option<&'a str>,
 ) -> Result<Vec<&'a Choice>> {
-    let Some(given) = given else { return Ok(mode.choices.iter().collect()) };
-    let found: Vec<&Choice> = mode.choices.iter().filter(|c| of(c) == Some(given)).collect();
+    let Some(given) = given else { return Ok(choices) };
+    let mut known: Vec<&str> = choices.iter().filter_map(|choice| of(choice)).collect();
+    known.dedup();
+    let found: Vec<&Choice> = choices.into_iter().filter(|c| of(c) == Some(given)).collect();
     if !found.is_empty() {
         return Ok(found);
     }
-    let known = join(mode.choices.iter().filter_map(of));
+    let known = join(known.into_iter());
     Err(Error::Usage {
         what: format!("{what} of mode {}", mode.name),
         found: given.to_owned(),
@@ -250,9 +273,11 @@ fn selection(
         table.labels.iter().cloned().partition(|label| ids.contains(&label.id));
     let grade = selected.iter().map(|part| part.model.grade).min().unwrap_or_default();
     let names = parts.iter().map(|(_, model)| &*model.name).collect::<Vec<_>>().join(" + ");
-    let asked = [mode.name.clone(), choice.title()].join(" ");
+    let asked = choice
+        .options()
+        .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
     let grade_name = format!("{grade:?}").to_lowercase();
-    let mut why = format!("{names} (grade {grade_name}) answers mode {}{reason}", asked.trim_end());
+    let mut why = format!("{names} (grade {grade_name}) answers mode {asked}{reason}");
     if !rest.is_empty() {
         let total = table.labels.len();
         let _ = write!(why, "; it labels {} of the mode's {total} structures", labels.len());

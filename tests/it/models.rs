@@ -161,6 +161,40 @@ fn the_best_that_is_installed_and_fits_is_chosen() {
 }
 
 #[test]
+fn a_variant_may_have_qualities() {
+    let folder = Folder::new();
+    folder.write(
+        "modes.json",
+        r#"{"modes": [{"name": "knee", "summary": "Knees", "choices": [
+            {"variant": "9", "quality": "low", "labels": "limb", "models": ["knee_low"]},
+            {"variant": "9", "quality": "high", "labels": "limb", "models": ["knee_high"]},
+            {"variant": "30", "labels": "limb", "models": ["knee_30"]}
+        ]}]}"#,
+    );
+    for name in ["knee_low", "knee_high", "knee_30"] {
+        folder.model(name, labels(["humerus_left", "x", "y"]));
+    }
+    let registry = folder.registry();
+    // (quality, variant, what is too large, the model, part of the reason)
+    let cases = [
+        (None, None, "", "knee_high", "mode knee, variant 9, quality high, the best"),
+        (Some("low"), None, "", "knee_low", "quality low, as asked"),
+        (Some("high"), Some("9"), "", "knee_high", "as asked"),
+        (None, Some("9"), "knee_high", "knee_low", "knee_high does not fit"),
+        (None, Some("30"), "knee_30", "knee_30", "as asked"),
+    ];
+    for (quality, variant, large, model, reason) in cases {
+        let request = Request { mode: "knee", quality, variant };
+        let found = registry.select(&request, &|model| model.name != large).expect("installed");
+        assert_eq!(names(&found), [model], "{quality:?} {variant:?}");
+        assert!(found.why.contains(reason), "{quality:?} {variant:?}: {}", found.why);
+    }
+    let request = Request { mode: "knee", quality: Some("low"), variant: Some("30") };
+    let error = registry.select(&request, &|_| true).expect_err("variant 30 has no qualities");
+    assert!(error.to_string().contains("no quality"), "{error}");
+}
+
+#[test]
 fn a_better_grade_goes_before_a_finer_grid_and_is_the_reason() {
     let folder = Folder::new();
     for (name, grade) in [("knee_low", "starter"), ("knee_medium", "demo")] {
