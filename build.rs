@@ -252,7 +252,36 @@ mod model_{name} {{
             }
             code = result;
         }
-        Ok(code)
+        Ok(fused(code))
+    }
+
+    /// The code with each leaky ReLU that alone reads a normalization taken into that.
+    fn fused(mut code: String) -> String {
+        const ACTIVATION: &str = "burn::tensor::activation::leaky_relu(";
+        let mut from = 0;
+        while let Some(at) = code[from..].find(ACTIVATION).map(|at| from + at) {
+            from = at + ACTIVATION.len();
+            let Some((name, slope)) = code[from..].split_once(')').and_then(|(arguments, _)| {
+                let (name, slope) = arguments.split_once(',')?;
+                Some((name.trim().to_owned(), slope.trim_matches([' ', '\n', ',']).to_owned()))
+            }) else {
+                continue;
+            };
+            let named = |c: char| c.is_alphanumeric() || c == '_';
+            let uses = code.split(|c| !named(c)).filter(|word| *word == name).count();
+            let made = code.find(&format!("let {name} = ")).map(|made| (made, ".normalize("));
+            let Some((made, method)) = made.filter(|_| uses == 2) else { continue };
+            let statement = code[made..at].split(';').next().unwrap_or_default();
+            let Some((before, argument)) = statement.split_once(method) else { continue };
+            let argument = argument.trim_end_matches(')');
+            let fused = format!("{before}.normalize_leaky({argument}, {slope})");
+            let (start, end) = (made, made + statement.len());
+            let call = at..from + code[from..].find(')').map_or(0, |end| end + 1);
+            code.replace_range(call, &name);
+            code.replace_range(start..end, &fused);
+            from = start + fused.len();
+        }
+        code
     }
 
     /// The weights file without the random number the importer gives each tensor.

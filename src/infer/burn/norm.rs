@@ -1,46 +1,68 @@
-//! Instance normalization of the generated code, with statistics summed in two stages.
+//! Instance normalization of the generated code, with the activation that follows it.
 //!
 //! burn's own sums each channel in one run. On a GPU that is one thread per channel adding up
 //! to a million numbers, which is slow and loses digits; and Mesa's software Vulkan driver ends
 //! any loop after 65535 rounds, which made means of patches above 64x64x64 voxels wrong. Means
-//! of means over equal parts have short loops everywhere. `build.rs` puts this in place of
-//! `InstanceNorm::forward`.
+//! of means over equal parts have short loops everywhere; on GPUs a kernel of ours takes them
+//! and does the rest in place. `build.rs` puts this in place of `InstanceNorm::forward`.
 
 use burn::nn::InstanceNorm;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, FloatDType, Tensor, activation};
 
 /// What the generated code calls instead of `forward`.
 pub(super) trait Normalize {
     /// `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per image and channel
     /// (`[n, c, ...]`). Computed in `f32` whatever the type of the input, which the result has.
-    fn normalize<const D: usize>(&self, input: Tensor<D>) -> Tensor<D>;
+    fn normalize<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        self.normalize_leaky(input, 1.0)
+    }
+
+    /// The same, and what is negative of it times `slope`.
+    fn normalize_leaky<const D: usize>(&self, input: Tensor<D>, slope: f64) -> Tensor<D>;
 }
 
 impl Normalize for InstanceNorm {
-    fn normalize<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let dtype = input.dtype();
-        if dtype != DType::F32 {
-            return self.normalize(input.cast(FloatDType::F32)).cast(dtype);
+    fn normalize_leaky<const D: usize>(&self, input: Tensor<D>, slope: f64) -> Tensor<D> {
+        #[cfg(any(feature = "cuda", feature = "vulkan"))]
+        if crate::infer::gpu::kernels::reaches(&input) {
+            return on_gpu(self, input, slope);
         }
-        let shape = input.dims();
-        let (images, channels) = (shape[0], shape[1]);
-        let voxels: usize = shape[2..].iter().product();
-        let part = part(voxels);
-        let parts: Tensor<4> = input.reshape([images, channels, voxels / part, part]);
-        let mean = |values: Tensor<4>| values.mean_dim(3).mean_dim(2);
-        let centered = parts.clone() - mean(parts);
-        let variance = mean(centered.clone().square());
-        let per_channel = |weights: Tensor<1>| weights.reshape([1, channels, 1, 1]);
-        let mut scale = (variance + self.epsilon).sqrt().recip();
-        if let Some(gamma) = &self.gamma {
-            scale = scale * per_channel(gamma.val());
-        }
-        let mut normalized = centered * scale;
-        if let Some(beta) = &self.beta {
-            normalized = normalized + per_channel(beta.val());
-        }
-        normalized.reshape(shape)
+        let normalized = in_parts(self, input);
+        if slope == 1.0 { normalized } else { activation::leaky_relu(normalized, slope) }
     }
+}
+
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn on_gpu<const D: usize>(norm: &InstanceNorm, input: Tensor<D>, slope: f64) -> Tensor<D> {
+    let (channels, on) = ([input.dims()[1]], (&input.device(), DType::F32));
+    let gamma = norm.gamma.as_ref().map_or_else(|| Tensor::ones(channels, on), |g| g.val());
+    let beta = norm.beta.as_ref().map_or_else(|| Tensor::zeros(channels, on), |b| b.val());
+    crate::infer::gpu::kernels::normalize(input, gamma, beta, norm.epsilon, slope)
+}
+
+fn in_parts<const D: usize>(norm: &InstanceNorm, input: Tensor<D>) -> Tensor<D> {
+    let dtype = input.dtype();
+    if dtype != DType::F32 {
+        return in_parts(norm, input.cast(FloatDType::F32)).cast(dtype);
+    }
+    let shape = input.dims();
+    let (images, channels) = (shape[0], shape[1]);
+    let voxels: usize = shape[2..].iter().product();
+    let part = part(voxels);
+    let parts: Tensor<4> = input.reshape([images, channels, voxels / part, part]);
+    let mean = |values: Tensor<4>| values.mean_dim(3).mean_dim(2);
+    let centered = parts.clone() - mean(parts);
+    let variance = mean(centered.clone().square());
+    let per_channel = |weights: Tensor<1>| weights.reshape([1, channels, 1, 1]);
+    let mut scale = (variance + norm.epsilon).sqrt().recip();
+    if let Some(gamma) = &norm.gamma {
+        scale = scale * per_channel(gamma.val());
+    }
+    let mut normalized = centered * scale;
+    if let Some(beta) = &norm.beta {
+        normalized = normalized + per_channel(beta.val());
+    }
+    normalized.reshape(shape)
 }
 
 /// The largest divisor of `voxels` that is at most its root: 640 for 80x80x80.

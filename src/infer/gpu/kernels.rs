@@ -7,6 +7,9 @@
 //! `f32` whatever the numbers are. They run in a fixed order: bias, then channel by channel.
 
 mod code;
+mod norm;
+
+pub(in crate::infer) use norm::normalize;
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::{BackendTensor, DispatchDevice, DispatchTensor, DispatchTensorKind};
@@ -190,6 +193,47 @@ mod tests {
             let found = convolve(half(x), half(w), b, stride, padding);
             assert_eq!(found.dtype(), DType::F16);
             check(found.cast(FloatDType::F32), expected, 1.0 / 2048.0, &case);
+        }
+    }
+
+    /// Against `f64`, with more values than one cube holds, and fewer.
+    #[test]
+    fn normalization_is_exact() {
+        let Some(gpu) = device() else { return };
+        let (epsilon, slope) = (1e-5, 0.01);
+        for (dims, shift) in [([1, 3, 20, 30, 40], 0.0_f32), ([2, 5, 3, 4, 5], 50.0)] {
+            let [_, channels, edges @ ..] = dims;
+            let voxels: usize = edges.iter().product();
+            let data: Vec<f32> = values(dims, 4).iter::<f32>().map(|v| v + shift).collect();
+            let gamma: Vec<f32> = (0..channels).map(|c| c as f32 - 1.5).collect();
+            let beta: Vec<f32> = (0..channels).map(|c| 0.5 - c as f32).collect();
+            let input = Tensor::<5>::from_data(TensorData::new(data.clone(), dims), &gpu);
+            let vector = |values: &[f32]| Tensor::<1>::from_data(values, &gpu);
+            let run = |input| normalize(input, vector(&gamma), vector(&beta), epsilon, slope);
+            let found = run(input.clone());
+            let half = run(input.clone().cast(FloatDType::F16));
+            assert_eq!((found.dims(), half.dtype()), (dims, DType::F16));
+            let half = half.cast(FloatDType::F32).into_data();
+            // What somebody else holds stays as it is.
+            assert_eq!(input.into_data().as_slice::<f32>().expect("f32"), data);
+            let found = found.into_data();
+            let of = |data: &TensorData, at: usize| data.as_slice::<f32>().expect("f32")[at];
+            for (map, values) in data.chunks(voxels).enumerate() {
+                let wide = || values.iter().map(|&v| f64::from(v));
+                let mean = wide().sum::<f64>() / voxels as f64;
+                let variance = wide().map(|v| (v - mean).powi(2)).sum::<f64>() / voxels as f64;
+                let (gamma, beta) = (gamma[map % channels], beta[map % channels]);
+                for (k, v) in wide().enumerate() {
+                    let exact = (v - mean) / (variance + epsilon).sqrt() * f64::from(gamma)
+                        + f64::from(beta);
+                    let exact = if exact < 0.0 { exact * slope } else { exact };
+                    let at = map * voxels + k;
+                    let error = (f64::from(of(&found, at)) - exact).abs();
+                    assert!(error < 1e-5, "{dims:?} at {at}: {exact} {}", of(&found, at));
+                    let error = (f64::from(of(&half, at)) - exact).abs();
+                    assert!(error < 0.05, "{dims:?} in f16 at {at}: {exact} {}", of(&half, at));
+                }
+            }
         }
     }
 

@@ -1,0 +1,91 @@
+//! Instance normalization with its activation, in place.
+//!
+//! The moments of a channel are taken in parts and merged until there is one: means before
+//! deviations, as in `f64` code, and all sums in a fixed order. Then each value is normalized,
+//! activated and written where it was. No shared memory: Mesa's software driver of Debian 12
+//! crashes when it compiles some.
+
+mod code;
+
+use super::on_gpu;
+use burn::backend::cubecl::dtype_to_storage_type;
+use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
+use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use code::{merging, moments, normalization};
+use cubecl::calculate_cube_count_elemwise;
+use cubecl::prelude::CubeDim;
+
+/// Values whose moments one thread takes, in registers.
+const EACH: usize = 32;
+
+/// Parts one thread merges.
+const MERGED: usize = 64;
+
+/// `(x - mean) / sqrt(variance + epsilon) * gamma + beta` per image and channel (`[n, c, ...]`),
+/// and what is negative of that times `slope`. `gamma` and `beta` are `f32`, one per channel.
+/// The result has the input's type, and its memory where nothing else uses that.
+///
+/// # Panics
+///
+/// If the tensors are not on a GPU or do not fit each other.
+pub(in crate::infer) fn normalize<const D: usize>(
+    input: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    epsilon: f64,
+    slope: f64,
+) -> Tensor<D> {
+    let dims = input.dims();
+    let (maps, channels) = (dims[0] * dims[1], dims[1]);
+    assert_eq!((gamma.dims(), beta.dims()), ([channels], [channels]), "channels of the norm");
+    let voxels: usize = dims[2..].iter().product();
+    let [gamma, beta] =
+        [gamma, beta].map(|vector| into_contiguous(on_gpu(vector.into_dispatch().kind)));
+    assert_eq!((gamma.dtype, beta.dtype), (DType::F32, DType::F32), "types of gamma and beta");
+    let DispatchTensor { kind, autodiff } = input.into_dispatch();
+    let input = into_contiguous(on_gpu(kind));
+    let values = if input.can_mut() { input } else { input.copy() };
+    let client = values.client.clone();
+    let dtype = dtype_to_storage_type(values.dtype);
+    let address = values.required_address_type();
+    let grid = |threads: usize| {
+        let dim = CubeDim::new(&client, threads);
+        (calculate_cube_count_elemwise(&client, threads, dim), dim)
+    };
+    let empty = |parts: usize| {
+        let (device, shape) = (values.device.clone(), Shape::from([3, maps, parts]));
+        empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32)
+    };
+    let mut parts = voxels.div_ceil(EACH);
+    let mut found = empty(parts);
+    let (count, dim) = grid(maps * parts);
+    let (from, to) = (values.clone().into_tensor_arg(), found.clone().into_tensor_arg());
+    moments::launch(&client, count, dim, address, from, to, voxels, EACH, dtype);
+    while parts > 1 {
+        parts = parts.div_ceil(MERGED);
+        let merged = empty(parts);
+        let (count, dim) = grid(maps * parts);
+        let (from, to) = (found.into_tensor_arg(), merged.clone().into_tensor_arg());
+        merging::launch(&client, count, dim, address, from, to);
+        found = merged;
+    }
+    let (count, dim) = grid(maps * voxels);
+    normalization::launch(
+        &client,
+        count,
+        dim,
+        address,
+        found.into_tensor_arg(),
+        gamma.into_tensor_arg(),
+        beta.into_tensor_arg(),
+        values.clone().into_tensor_arg(),
+        voxels,
+        epsilon as f32,
+        slope as f32,
+        dtype,
+    );
+    let kind = DispatchTensorKind::Cube(BackendTensor::Float(values));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff })
+}
