@@ -255,7 +255,7 @@ mod model_{name} {{
         Ok(fused(code))
     }
 
-    /// The code with each leaky ReLU that alone reads a normalization taken into that.
+    /// The code with each leaky `ReLU` that alone reads a normalization taken into that.
     fn fused(mut code: String) -> String {
         const ACTIVATION: &str = "burn::tensor::activation::leaky_relu(";
         let mut from = 0;

@@ -110,7 +110,9 @@ def list_cases(data: Path, task: Task) -> list[Case]:
         found += [case for i, case in enumerate(cases) if i % every == 0 or case.name in task.held_out]
     for ct in sorted((data / "unlabelled").glob("*.nii.gz")):
         found.append(Case(ct.name.removesuffix(".nii.gz"), "unlabelled", ct, None))
-    return [case for case in found if case.group in task.weights and usable(case, task)]
+    # Patients of groups that nothing is learned from may still be held out.
+    wanted = [case for case in found if case.group in task.weights or case.name in task.held_out]
+    return [case for case in wanted if usable(case, task)]
 
 
 def usable(case: Case, task: Task) -> bool:

@@ -28,8 +28,9 @@ class Sample:
 class Patches(IterableDataset):
     """Yields image channels, target and which labels the target can be trusted about."""
 
-    def __init__(self, cases: list[Case], cache: Path, task: Task, seed: int):
+    def __init__(self, cases: list[Case], cache: Path, task: Task, seed: int, degraded: float = 1.0):
         self.task = task
+        self.degraded = degraded
         self.seed = seed
         self.intensity = intensity_of(task)
         self.swaps = task.swaps
@@ -63,11 +64,15 @@ class Patches(IterableDataset):
             ct = augment.surroundings(ct, rng)
         else:
             ct = augment.recolor(ct, target, rng)
-        ct = augment.scanner_effects(ct, target, rng, empty)
+        degraded = rng.random() < self.degraded
+        if degraded:
+            ct = augment.scanner_effects(ct, target, rng, empty)
         x = torch.clip(ct, self.intensity.percentile_00_5, self.intensity.percentile_99_5)
         x = (x - self.intensity.mean) / self.intensity.std
         padding = torch.isnan(x)
-        x = augment.image_quality(torch.nan_to_num(x), rng)
+        x = torch.nan_to_num(x)
+        if degraded:
+            x = augment.image_quality(x, rng)
         # nnU-Net's padding is an exact 0 that no scanner has touched.
         x[padding] = 0
         channels = [x]

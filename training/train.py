@@ -95,6 +95,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="decay faster so as to end by then: for a machine that others use too")
     parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--degraded", type=float, default=1.0,
+                        help="part of the patches that scanner effects and bad image quality may befall; "
+                             "less for a last phase, when a network is not yet good on clean ones")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -104,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     cases = [c for c in list_cases(args.data, task)
              if (c.name in args.only if args.only else c.name not in task.held_out)]
-    patches = Patches(cases, args.cache, task, args.seed)
+    patches = Patches(cases, args.cache, task, args.seed, args.degraded)
     # One worker keeps the order of patches, and so the run, reproducible.
     batches = iter(DataLoader(patches, batch_size=task.batch, num_workers=1, prefetch_factor=4))
 
