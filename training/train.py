@@ -26,28 +26,28 @@ def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor,
     leaves out, so there the probabilities of background and of those are added up
     (marginal loss: Shi et al., Medical Image Analysis 2021).
     """
-    # Labels last: with channels_last that is how they lie in memory.
-    logits, target = logits.flatten(2).transpose(1, 2), target.flatten(1)
+    # Labels before voxels and dense: a softmax over the last few values of each voxel costs as much as the convolutions.
+    logits, target = logits.flatten(2), target.flatten(1)[:, None]
     if share < 1:
-        some = torch.randperm(target.shape[1])[: round(share * target.shape[1])]
-        logits, target = logits[:, some], target[:, some]
-    logits = logits.float()
-    known = (target != IGNORE)[..., None]
-    ids = torch.where(known[..., 0], target, 0)[..., None]
-    log_p = torch.log_softmax(logits, 2)
-    picked = log_p.gather(2, ids)
+        some = torch.randperm(target.shape[2])[: round(share * target.shape[2])]
+        logits, target = logits[..., some], target[..., some]
+    logits = logits.contiguous().float()
+    known = target != IGNORE
+    ids = torch.where(known, target, 0)
+    log_p = torch.log_softmax(logits, 1)
+    picked = log_p.gather(1, ids)
     if not annotated.all():
         maybe = ~annotated
         maybe[:, 0] = True
-        union = torch.logsumexp(log_p.masked_fill(~maybe[:, None], -math.inf), 2, keepdim=True)
+        union = torch.logsumexp(log_p.masked_fill(~maybe[..., None], -math.inf), 1, keepdim=True)
         picked = torch.where(ids == 0, union, picked)
     entropy = -(picked * known).sum() / known.sum().clamp_min(1)
 
     p = log_p.exp()
-    predicted = (p * known).sum(1)
-    hit = (p.gather(2, ids) * known)[..., 0]
-    overlap = torch.zeros_like(predicted).scatter_add(1, ids[..., 0], hit)
-    size = torch.zeros_like(predicted).scatter_add(1, ids[..., 0], known[..., 0].float())
+    predicted = (p * known).sum(2)
+    hit = (p.gather(1, ids) * known)[:, 0]
+    overlap = torch.zeros_like(predicted).scatter_add(1, ids[:, 0], hit)
+    size = torch.zeros_like(predicted).scatter_add(1, ids[:, 0], known[:, 0].float())
     counted = annotated.float()
     predicted, overlap, size = ((v * counted).sum(0)[1:] for v in (predicted, overlap, size))
     # A structure that is not in this batch is the entropy's business.
