@@ -119,7 +119,7 @@ def trained_on(data: Path, example: Example, models: list[str]) -> str:
 
 def row(data: Path, example: Example, summary: dict) -> list[str]:
     # A structure that was divided has no voxel of its own left.
-    labels = [label for label in summary["labels"] if "--enable-subseg" not in example.options or label["name"] != "bone"]
+    labels = summary["labels"]
     found = sum(label["voxels"] > 0 for label in labels)
     wanted = len(labels) + len(summary["not_labeled"])
     models = [model["name"] for model in summary["models"]]

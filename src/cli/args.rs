@@ -56,7 +56,7 @@ pub(crate) struct ConvertArgs {
     /// Folder to write to
     #[arg(short, long, value_name = "FOLDER")]
     pub(crate) output: PathBuf,
-    /// Which training: a number or all [default: the first there is]
+    /// Which training: a number, or all for fold_all [default: the first numbered one]
     #[arg(long, value_name = "FOLD")]
     pub(crate) fold: Option<String>,
     /// Checkpoint file [default: checkpoint_final.pth, or checkpoint_best.pth]
@@ -100,11 +100,12 @@ pub(crate) struct PredictArgs {
     /// What to segment, as listed by `fastnnunet modes`
     #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
     pub(crate) mode: Option<String>,
-    /// Precision of a mode that offers several: low, medium or high [default: best installed]
+    /// Grid of a mode that offers several: low, medium or high [default: the finest of the best
+    /// grade that is installed and fits]
     #[arg(long, value_name = "QUALITY", requires = "mode")]
     pub(crate) quality: Option<String>,
     /// Set of structures of a mode that offers several, such as standard or extended
-    #[arg(long, value_name = "VARIANT", requires = "mode", conflicts_with = "quality")]
+    #[arg(long, value_name = "VARIANT", requires = "mode")]
     pub(crate) variant: Option<String>,
     /// Divide bone into cortical and trabecular bone
     #[arg(long, requires = "mode")]
@@ -117,13 +118,14 @@ pub(crate) struct PredictArgs {
     /// --config), or a trained folder of nnU-Net v2
     #[arg(long, value_name = "MODEL", conflicts_with = "mode")]
     pub(crate) model: Option<String>,
-    /// Use this configuration instead of the model's own
+    /// With --model: use this configuration instead of the model's own
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
     /// A folder with further models (NAME.onnx and NAME.json) for --mode and --model
     #[arg(long, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
-    /// Folds of a trained folder to average: auto, all, or numbers such as 0,1,2
+    /// Folds of a trained folder to average: auto (every numbered one), numbers such as 0,1,2, or
+    /// all (fold_all, the one trained on every case)
     #[arg(long, value_name = "FOLDS", default_value = "auto", requires = "model")]
     pub(crate) folds: Folds,
     /// File of a trained folder's weights [default: checkpoint_final.pth, else

@@ -1,8 +1,9 @@
 //! From the paths a user gave to the cases there are: which images, and which output.
 
 use super::args::PredictArgs;
-use fastnnunet::{Error, Result};
-use std::collections::BTreeMap;
+use fastnnunet::pipeline::Evidence;
+use fastnnunet::{Error, Result, io, preview};
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// One case to segment.
@@ -51,6 +52,39 @@ impl Cases {
         }
     }
 
+    /// Checks, before any work starts, that what the run makes can be written and that none of it
+    /// is what the run reads.
+    pub(crate) fn check_outputs(&self, args: &PredictArgs) -> Result<()> {
+        let read = self.list.iter().flat_map(|case| &case.images).chain(&args.previous_stage);
+        let read: HashSet<PathBuf> = read.map(|path| place(path)).collect();
+        for case in &self.list {
+            let probabilities = args.save_probabilities.then(|| case.probabilities());
+            let beside = case.preview.iter().chain(&probabilities);
+            for path in std::iter::once(&case.output).chain(beside) {
+                if read.contains(&place(path)) {
+                    return Err(Error::Usage {
+                        what: "--output".into(),
+                        found: format!("{}, which is read", path.display()),
+                        expected: "another place".into(),
+                    });
+                }
+            }
+            if args.skip_existing && case.output.exists() {
+                continue;
+            }
+            io::check_writable(&case.output, args.overwrite)?;
+            // A run that was stopped may have left these.
+            let replace = args.overwrite || args.skip_existing;
+            if let Some(picture) = &case.preview {
+                preview::check_writable(picture, replace)?;
+            }
+            if let Some(path) = &probabilities {
+                Evidence::check_writable(path, replace)?;
+            }
+        }
+        Ok(())
+    }
+
     fn in_folder(folder: &Path, args: &PredictArgs, what: &str) -> Result<Self> {
         let read = |source| Error::Read { path: folder.to_path_buf(), source };
         let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -62,7 +96,13 @@ impl Cases {
             if file.starts_with('.') || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
                 continue;
             }
-            files.insert(stem(&file).to_owned(), path);
+            if let Some(other) = files.insert(stem(&file).to_owned(), path) {
+                return Err(Error::Input {
+                    path: folder.to_path_buf(),
+                    found: format!("{file} and {}, one name", file_name(&other)),
+                    expected: "one file per name".into(),
+                });
+            }
         }
         if files.is_empty() {
             return Err(Error::Input {
@@ -79,7 +119,12 @@ impl Cases {
                 expected: "a folder, as the input is one".into(),
             });
         }
-        let list = grouped(files).into_iter().map(|(name, images)| {
+        let groups = grouped(files).map_err(|(case, channel)| Error::Input {
+            path: folder.to_path_buf(),
+            found: format!("{} beside {}", file_name(&case), file_name(&channel)),
+            expected: "a case as one file, or as numbered channels".into(),
+        })?;
+        let list = groups.into_iter().map(|(name, images)| {
             let file = if args.output.is_some() { name.clone() } else { format!("{name}_{what}") };
             CaseFiles {
                 output: outputs.join(format!("{file}.nii.gz")),
@@ -94,16 +139,36 @@ impl Cases {
 
 /// Joins `CASE_0000`, `CASE_0001` and so on, which are nnU-Net's names for the channels of a
 /// case; files that are not numbered from 0 without a gap are cases of their own.
-fn grouped(files: BTreeMap<String, PathBuf>) -> BTreeMap<String, Vec<PathBuf>> {
+///
+/// Where a case has a file without a number as well, those two files are the error.
+fn grouped(
+    files: BTreeMap<String, PathBuf>,
+) -> Result<BTreeMap<String, Vec<PathBuf>>, (PathBuf, PathBuf)> {
     let numbered = |case: &str, n: usize| files.get(&format!("{case}_{n:04}"));
     let mut cases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for (stem, path) in &files {
         let in_order = channel_of(stem)
             .filter(|(case, n)| (0..usize::from(*n)).all(|k| numbered(case, k).is_some()));
+        if let Some(whole) = in_order.and_then(|(case, _)| files.get(case)) {
+            return Err((whole.clone(), path.clone()));
+        }
         let name = in_order.map_or(stem.as_str(), |(case, _)| case);
         cases.entry(name.to_owned()).or_default().push(path.clone());
     }
-    cases
+    Ok(cases)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The file a path leads to; for one that is not there, the place it would have.
+fn place(path: &Path) -> PathBuf {
+    let there = |path: &Path| path.canonicalize().ok();
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    there(path).unwrap_or_else(|| {
+        there(parent).unwrap_or_else(|| parent.to_path_buf()).join(file_name(path))
+    })
 }
 
 /// `CASE` and the channel of nnU-Net's `CASE_0000`.
@@ -149,8 +214,11 @@ mod tests {
     fn channels_are_joined_only_where_they_are_numbered_from_0() {
         let names = ["a_0000", "a_0001", "b_0000", "scan_2024", "scan_2025", "c", "d_0001"];
         let files = names.iter().map(|n| ((*n).to_owned(), PathBuf::from(n))).collect();
-        let cases: Vec<(String, usize)> =
-            grouped(files).into_iter().map(|(name, images)| (name, images.len())).collect();
+        let cases: Vec<(String, usize)> = grouped(files)
+            .expect("no two of one case")
+            .into_iter()
+            .map(|(name, images)| (name, images.len()))
+            .collect();
         let expected =
             [("a", 2), ("b", 1), ("c", 1), ("d_0001", 1), ("scan_2024", 1), ("scan_2025", 1)];
         assert_eq!(cases, expected.map(|(name, count)| (name.to_owned(), count)));

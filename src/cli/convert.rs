@@ -1,6 +1,7 @@
 //! Turns a trained folder, or the settings of FastnnUNet's engine, into this program's files.
 
 use super::args::ConvertArgs;
+use super::report;
 use fastnnunet::nnunet::{self, EngineIni, Folder, Folds};
 use fastnnunet::{Error, Result};
 use std::fmt::Write as _;
@@ -39,7 +40,7 @@ fn folder(args: &ConvertArgs) -> Result<()> {
     let megabytes = written.onnx_bytes as f64 / f64::from(1 << 20);
     let _ = writeln!(text, "network  {} ({megabytes:.1} MiB)", written.onnx.display());
     let _ = writeln!(text, "config   {}", written.json.display());
-    print!("{text}");
+    report::say(&text)?;
     if args.verify {
         verify(&folder, &written.onnx)?;
     }
@@ -49,13 +50,13 @@ fn folder(args: &ConvertArgs) -> Result<()> {
 fn verify(folder: &Folder, onnx: &Path) -> Result<()> {
     let found = nnunet::verify(folder, 0, onnx)?;
     let [z, y, x] = found.patch;
-    println!(
+    report::say(&format!(
         "verify   patch {z}x{y}x{x}: largest difference {:.1e} of logits up to {:.3}, same label \
-         in {:.4} % of voxels",
+         in {:.4} % of voxels\n",
         found.largest,
         found.scale,
         100.0 * found.same_labels
-    );
+    ))?;
     if found.largest <= TOLERANCE * found.scale {
         return Ok(());
     }
@@ -86,17 +87,17 @@ fn settings(args: &ConvertArgs) -> Result<()> {
         nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy())
     };
     let path = ini.write(&args.output, &name, args.overwrite)?;
-    println!("config   {}", path.display());
+    let mut text = format!("config   {}\n", path.display());
     if let Some(file) = &ini.model_file {
-        println!("network  {file}, to be put beside it as {name}.onnx");
+        let _ = writeln!(text, "network  {file}, to be put beside it as {name}.onnx");
     }
     if let Some(classes) = ini.classes {
-        println!("labels   none named; the network has {classes} outputs");
+        let _ = writeln!(text, "labels   none named; the network has {classes} outputs");
     }
     if !ini.unused.is_empty() {
-        println!("unused   {}", ini.unused.join(", "));
+        let _ = writeln!(text, "unused   {}", ini.unused.join(", "));
     }
-    Ok(())
+    report::say(&text)
 }
 
 /// A name the build and `--models-dir` take.

@@ -4,14 +4,14 @@ use super::args::{Mirror, PredictArgs};
 use super::cases::Cases;
 use super::peak;
 use fastnnunet::infer::{self, EngineOptions};
-use fastnnunet::io::{self, Limits};
+use fastnnunet::io::Limits;
 use fastnnunet::model::registry::Registry;
 use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
-use fastnnunet::nnunet::Folder;
+use fastnnunet::nnunet::{Folder, Folds};
 use fastnnunet::pipeline::Options;
 use fastnnunet::pipeline::postprocess::Recipe;
-use fastnnunet::segmenter::Segmenter;
-use fastnnunet::{Error, Result, preview};
+use fastnnunet::segmenter::{Network, Segmenter};
+use fastnnunet::{Error, Result};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -48,6 +48,7 @@ impl Job {
             isa: args.isa,
             keep_evidence: args.save_probabilities,
             memory_limit_bytes: args.memory_limit.or_else(peak::available_bytes),
+            held_bytes: 0,
         };
         let engine = EngineOptions {
             device: args.device,
@@ -65,12 +66,7 @@ impl Job {
             (None, None) => return Err(usage("--mode", "nothing", "a mode or a --model")),
         };
         let cases = Cases::find(args, &asked.name())?;
-        for case in cases.list.iter().filter(|case| !(args.skip_existing && case.output.exists())) {
-            io::check_writable(&case.output, args.overwrite)?;
-            if let Some(picture) = &case.preview {
-                preview::check_writable(picture, args.overwrite)?;
-            }
-        }
+        cases.check_outputs(args)?;
         let config = args.config.as_deref().map(read_config).transpose()?;
         let mut job = Self {
             cases,
@@ -93,6 +89,14 @@ impl Job {
             }
             Asked::Model(model) => {
                 job.previous.clone_from(&args.previous_stage);
+                let cascade = match &config {
+                    Some(config) => config.previous_stage.is_some(),
+                    None => model.config()?.previous_stage.is_some(),
+                };
+                if job.previous.is_some() && !cascade {
+                    return Err(usage("--previous-stage", model.configuration, "a cascade"));
+                }
+                let registry = job.previous.is_none().then_some(&**registry);
                 Segmenter::from_model(model, config, registry, &engine)?
             }
             Asked::Folder(folder) => {
@@ -106,7 +110,14 @@ impl Job {
         if args.enable_subseg {
             job.subseg = Some(subseg(args, &asked)?);
         }
-        if let Some(recipe) = recipe(&args.postprocess, &asked)? {
+        let recipe = match (&*args.postprocess, &asked) {
+            ("default", Asked::Model(_)) => {
+                let config = segmenter.networks().next().map(Network::config);
+                config.and_then(|config| config.postprocessing.as_deref()).map(named).transpose()?
+            }
+            (given, asked) => recipe(given, asked)?,
+        };
+        if let Some(recipe) = recipe {
             segmenter.postprocess_with(recipe)?;
         }
         job.opened = started.elapsed();
@@ -157,6 +168,16 @@ enum Asked {
 impl Asked {
     fn named(args: &PredictArgs, given: &str, registry: &Registry) -> Result<Self> {
         let path = Path::new(given);
+        if !path.is_dir() {
+            for (option, is_given) in [
+                ("--folds", args.folds != Folds::Auto),
+                ("--checkpoint", args.checkpoint.is_some()),
+            ] {
+                if is_given {
+                    return Err(usage(option, "--model without a folder", "a trained folder"));
+                }
+            }
+        }
         if path.is_dir() {
             let checkpoint = args.checkpoint.as_deref();
             return Folder::open(path, &args.folds, checkpoint).map(|f| Self::Folder(Box::new(f)));
@@ -209,11 +230,14 @@ fn select(
     // Whether its device takes it, and the host what it holds for a tile; how large the image
     // is nobody knows yet.
     let fits = |model: &Model| {
-        let opened = model.config().and_then(|c| infer::open(model, c.patch_size, engine));
-        let threads = rayon::current_num_threads();
-        opened.is_ok_and(|engine| {
-            memory_limit_bytes.is_none_or(|limit| engine.memory_bytes(threads) <= limit)
-        })
+        let bytes = match infer::open(model, model.config()?.patch_size, engine) {
+            Ok(engine) => engine.memory_bytes(rayon::current_num_threads()),
+            Err(Error::Memory { .. }) => return Ok(false),
+            // A user's own model that another device would run is not passed over in silence.
+            Err(Error::Device { .. }) if model.is_embedded() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(memory_limit_bytes.is_none_or(|limit| bytes <= limit))
     };
     let mut selection = registry.select(&request, &fits)?;
     if !args.roi.is_empty() {
@@ -228,18 +252,23 @@ fn subseg(args: &PredictArgs, asked: &Asked) -> Result<Vec<Label>> {
         Asked::Mode(selection) => selection.subseg.as_ref(),
         _ => None,
     };
-    table.map(|table| table.labels.clone()).ok_or_else(|| {
+    let whole = |label: &Label| matches!(asked, Asked::Mode(s) if s.labels.iter().any(|l| l.id == label.id));
+    let parts = table.map(|table| table.labels.iter().filter(|l| !whole(l)).cloned().collect());
+    parts.ok_or_else(|| {
         let mode = args.mode.as_deref().unwrap_or_default();
         usage("--enable-subseg", &format!("mode {mode}"), "mode bone")
     })
 }
 
+/// The recipe of that name, which a mode or a model's configuration gives.
+fn named(name: &str) -> Result<Recipe> {
+    Recipe::for_mode(name).ok_or_else(|| usage("recipe", name, "one of the program's modes"))
+}
+
 fn recipe(given: &str, asked: &Asked) -> Result<Option<Recipe>> {
     match (given, asked) {
-        ("none", _) | ("default", Asked::Model(_)) => Ok(None),
-        ("default", Asked::Mode(selection)) => {
-            Ok(selection.recipe.as_deref().and_then(Recipe::for_mode))
-        }
+        ("none", _) => Ok(None),
+        ("default", Asked::Mode(selection)) => selection.recipe.as_deref().map(named).transpose(),
         ("default", Asked::Folder(folder)) => folder
             .postprocessing()?
             .map(|rule| Recipe::from_nnunet_json(&rule.to_string()))

@@ -17,9 +17,9 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
     };
     if request.json {
         let list: Result<Vec<Value>> = chosen.iter().map(|model| model_json(model)).collect();
-        println!("{}", Value::from(list?));
+        report::say(&format!("{}\n", Value::from(list?)))?;
     } else if request.name.is_some() {
-        print!("{}", model_text(chosen[0])?);
+        report::say(&model_text(chosen[0])?)?;
     } else {
         let heading =
             ["name", "configuration", "spacing mm", "patch", "classes", "grade", "size", "sha256"];
@@ -33,7 +33,7 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
                 row.push(place(model));
             }
         }
-        print!("{}", table::render(&rows));
+        report::say(&table::render(&rows))?;
     }
     Ok(())
 }
@@ -138,7 +138,7 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
         let in_full = request.name.is_some();
         let list: Result<Vec<Value>> =
             chosen.iter().map(|mode| mode_json(registry, mode, in_full)).collect();
-        println!("{}", Value::from(list?));
+        report::say(&format!("{}\n", Value::from(list?)))?;
         return Ok(());
     }
     let mut heading = vec!["mode", "choice", "structures", "answered by", "grade"];
@@ -155,13 +155,13 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
             rows.push(row);
         }
     }
-    print!("{}", table::render(&rows));
+    report::say(&table::render(&rows))?;
     if chosen.iter().any(|mode| mode.choices.len() > 1) {
-        println!("* without an option");
+        report::say("* taken when no option is given\n")?;
     }
     if request.name.is_some() {
         for choice in &chosen[0].choices {
-            print!("\n{}", choice_text(registry, chosen[0], choice)?);
+            report::say(&format!("\n{}", choice_text(registry, chosen[0], choice)?))?;
         }
     }
     Ok(())
@@ -183,7 +183,7 @@ impl Answer {
             variant: choice.variant.as_deref(),
         };
         let there = |part: &Part| registry.find(&part.model).is_some();
-        let selected = registry.select(&request, &|_| true).and_then(|selection| {
+        let selected = registry.select(&request, &|_| Ok(true)).and_then(|selection| {
             // A file of a folder is read here for the first time.
             selection.parts.iter().try_for_each(|part| part.model.facts().map(|_| ()))?;
             Ok(selection)
@@ -259,7 +259,7 @@ fn mode_row(
 fn is_default(registry: &Registry, mode: &Mode, choice: &Choice) -> bool {
     let request = Request { mode: &mode.name, ..Request::default() };
     mode.choices.len() > 1
-        && match registry.select(&request, &|_| true) {
+        && match registry.select(&request, &|_| Ok(true)) {
             Ok(chosen) => (&chosen.quality, &chosen.variant) == (&choice.quality, &choice.variant),
             // Variants do not stand in for one another.
             Err(_) => choice.variant.is_some() && choice == &mode.choices[0],

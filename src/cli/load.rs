@@ -42,7 +42,8 @@ impl Loader {
         for image in &files.images {
             let (scan, digest) = rayon::join(
                 || io::load_as(image, self.reader, self.limits),
-                || self.digests.then(|| digest(image)).transpose(),
+                // What is no file is refused beside this, and might have no end.
+                || (self.digests && image.is_file()).then(|| digest(image)).transpose(),
             );
             scans.push(scan?);
             if let (Some(list), Some(digest)) = (&mut sha256, digest?) {

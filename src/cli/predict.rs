@@ -9,7 +9,7 @@ use super::summary::Summary;
 use super::{interrupt, peak, report};
 use fastnnunet::model::Label;
 use fastnnunet::pipeline::postprocess::cortical;
-use fastnnunet::pipeline::{Progress, Stage};
+use fastnnunet::pipeline::{Options, Progress, Stage};
 use fastnnunet::segmenter::Segmenter;
 use fastnnunet::volume::{Grid, LabelMap};
 use fastnnunet::{Error, Result, io, pipeline, preview};
@@ -44,16 +44,17 @@ fn run_one(args: &PredictArgs, job: &Job, segmenter: &mut Segmenter, bar: &mut B
     let files = &job.cases.list[0];
     if args.skip_existing && files.output.exists() {
         bar.note(&format!("{} exists, left as it is", files.output.display()));
-        return Ok(());
+        let skipped = serde_json::json!({"skipped": [files.name]});
+        return if args.json { report::say(&format!("{skipped}\n")) } else { Ok(()) };
     }
     bar.show(Progress { stage: Stage::Load, done: 0, total: 1, memory: None });
     let loaded = loader(args, job, segmenter).load(files)?;
-    let summary = segment(args, job, files, loaded, segmenter, bar)?;
+    let summary = segment(args, job, files, loaded, segmenter, bar, false)?;
     bar.clear();
     if args.json {
-        println!("{}", summary.to_json());
+        report::say(&format!("{}\n", summary.to_json()))?;
     } else if !args.quiet {
-        print!("{}", summary.to_text());
+        report::say(&summary.to_text())?;
     }
     Ok(())
 }
@@ -84,10 +85,10 @@ fn run_batch(
         });
         for (k, files) in todo.iter().enumerate() {
             bar.note_if(!args.quiet, &format!("[{}/{}] {}", k + 1, todo.len(), files.name));
-            let result = receive
-                .recv()
-                .unwrap_or(Err(Error::Interrupted))
-                .and_then(|loaded| segment(args, job, files, loaded, segmenter, bar));
+            let result = receive.recv().unwrap_or(Err(Error::Interrupted)).and_then(|loaded| {
+                let more = k + 1 < todo.len();
+                segment(args, job, files, loaded, segmenter, bar, more)
+            });
             match result {
                 Ok(summary) => {
                     bar.note_if(!args.quiet, &summary.to_line());
@@ -117,17 +118,11 @@ fn run_batch(
             })
             .collect();
         let skipped: Vec<&str> = done.iter().map(|files| files.name.as_str()).collect();
-        println!(
-            "{}",
-            serde_json::json!({"cases": summaries, "failed": failures, "skipped": skipped})
-        );
+        let all = serde_json::json!({"cases": summaries, "failed": failures, "skipped": skipped});
+        report::say(&format!("{all}\n"))?;
     } else if !args.quiet {
-        println!(
-            "{} done, {} failed, {} skipped",
-            todo.len() - failed.len(),
-            failed.len(),
-            done.len()
-        );
+        let (well, badly, skipped) = (todo.len() - failed.len(), failed.len(), done.len());
+        report::say(&format!("{well} done, {badly} failed, {skipped} skipped\n"))?;
     }
     if !failed.is_empty() {
         let names: Vec<&str> = failed.iter().map(|(files, _)| files.name.as_str()).collect();
@@ -152,6 +147,7 @@ fn segment<'a>(
     loaded: Loaded,
     segmenter: &'a mut Segmenter,
     bar: &mut Bar,
+    more: bool,
 ) -> Result<Summary<'a>> {
     let started = Instant::now();
     let Loaded { case, header, warnings, sha256, time: load_time } = loaded;
@@ -173,7 +169,10 @@ fn segment<'a>(
         bar.show(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let mut outcome = segmenter.segment(case, &job.options, &mut progress)?;
+    // In a batch the next case is read meanwhile; nobody knows its size, so that of this one.
+    let held_bytes = if more { case.channels.iter().map(|c| 4 * c.len() as u64).sum() } else { 0 };
+    let options = Options { held_bytes, ..job.options.clone() };
+    let mut outcome = segmenter.segment(case, &options, &mut progress)?;
 
     let mut timings = vec![(Stage::Load, load_time)];
     for (stage, time) in outcome.runs.iter().flat_map(|run| &run.timings) {
@@ -184,31 +183,43 @@ fn segment<'a>(
     }
     let cleaning = Instant::now();
     let mut labels = segmenter.labels().to_vec();
-    let evidence = outcome.evidence.take();
-    if let Some(evidence) = evidence {
-        evidence.save_npz(&files.probabilities(), args.overwrite)?;
-    }
-    // The networks normalized the images in place; what needs them again reads them again.
-    let ct = if job.subseg.is_some() || files.preview.is_some() {
-        Some(io::load_as(&files.images[0], segmenter.reader(), job.limits())?.volume.data)
-    } else {
-        None
+    // Whoever goes on where a run was stopped has no label map yet, and may have the rest.
+    let replace = args.overwrite || args.skip_existing;
+    // What goes wrong with the files beside it is told once the label map is safe.
+    let kept = match outcome.evidence.take() {
+        Some(evidence) => evidence.save_npz(&files.probabilities(), replace),
+        None => Ok(()),
     };
-    if let (Some(ct), Some(parts)) = (&ct, &job.subseg) {
-        divide_bone(ct, &mut outcome.labels, &grid, &labels, parts);
-        labels.clone_from(parts);
-    }
+    // The networks normalized the images in place; what needs them again reads them again.
+    let read = || io::load_as(&files.images[0], segmenter.reader(), job.limits());
+    let ct = match (&job.subseg, &files.preview) {
+        (None, None) => None,
+        _ => Some(read().map(|scan| scan.volume.data)),
+    };
+    let (ct, unread) = match (ct, &job.subseg) {
+        (Some(ct), Some(parts)) => {
+            let ct = ct?;
+            divide_bone(&ct, &mut outcome.labels, &grid, &labels, parts);
+            labels.clone_from(parts);
+            (Some(ct), Ok(()))
+        }
+        (Some(Err(error)), None) => (None, Err(error)),
+        (Some(Ok(ct)), None) => (Some(ct), Ok(())),
+        (None, _) => (None, Ok(())),
+    };
     timings.push((Stage::Postprocess, outcome.postprocess_time + cleaning.elapsed()));
 
     let saving = Instant::now();
     bar.show(Progress { stage: Stage::Save, done: 0, total: 1, memory: None });
+    let mut drawn = unread;
     if let (Some(ct), Some(path)) = (&ct, &files.preview) {
         let title = format!("{} {}", files.name, job.mode.as_deref().unwrap_or_default());
         let picture =
             preview::draw(ct.view(), (&outcome.labels).into(), &grid, &labels, title.trim());
-        preview::save(path, &picture, args.overwrite)?;
+        drawn = preview::save(path, &picture, replace);
     }
     io::save_labels(&files.output, (&outcome.labels).into(), &header, args.overwrite)?;
+    kept.and(drawn)?;
     timings.push((Stage::Save, saving.elapsed()));
     Ok(Summary {
         job,
@@ -236,6 +247,11 @@ fn divide_bone(
 ) {
     let id = |word: &str| parts.iter().find(|label| label.name.starts_with(word)).map(|l| l.id);
     let (Some(cortical), Some(trabecular)) = (id("cortical"), id("trabecular")) else { return };
+    if let LabelMap::U8(narrow) = labels
+        && cortical.max(trabecular) > u16::from(u8::MAX)
+    {
+        *labels = LabelMap::U16(narrow.mapv(u16::from));
+    }
     let bones: Vec<cortical::Bone> = whole
         .iter()
         .map(|label| cortical::Bone { label: label.id, cortical, trabecular })

@@ -1,8 +1,19 @@
-//! An error as one line.
+//! What the program says: results on standard output, an error as one line.
 
-use fastnnunet::Error;
+use fastnnunet::{Error, Result};
 use std::error::Error as _;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
+
+/// Writes to standard output. A reader that has gone away has read what it wanted.
+pub(crate) fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::Write { path: "standard output".into(), source })
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The error, its causes, and what helps.
 pub(crate) fn chain(error: &Error) -> String {

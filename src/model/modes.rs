@@ -175,7 +175,14 @@ pub fn check_tables(modes: &[Mode], tables: &[LabelTable]) -> Result<(), String>
             let unknown = |wanted: &str| format!("mode {name}: no label table {wanted:?}");
             let table = find(&choice.labels).ok_or_else(|| unknown(&choice.labels))?;
             if let Some(subseg) = &choice.subseg {
-                find(subseg).ok_or_else(|| unknown(subseg))?;
+                let parts = find(subseg).ok_or_else(|| unknown(subseg))?;
+                let has = |word| parts.labels.iter().any(|label| label.name.starts_with(word));
+                if !(has("cortical") && has("trabecular")) {
+                    return Err(format!(
+                        "mode {name}: table {subseg} of the parts of a bone has no label that \
+                         begins with cortical, or none with trabecular"
+                    ));
+                }
             }
             for part in choice.models.iter().flat_map(|candidate| &candidate.parts) {
                 let ids = part.ids.iter().flatten().filter(|id| **id > 0);

@@ -6,7 +6,7 @@ use super::installed::{Facts, Weights};
 use super::labels::{self, LabelTable};
 use super::modes::{self, Mode};
 use super::selection::{Request, Selection};
-use super::{Grade, folder};
+use super::{Grade, ModelConfig, folder};
 use crate::{Error, Result};
 use std::borrow::Cow;
 use std::path::Path;
@@ -120,27 +120,39 @@ impl Registry {
     pub fn select(
         &self,
         request: &Request<'_>,
-        fits: &dyn Fn(&Model) -> bool,
+        fits: &dyn Fn(&Model) -> Result<bool>,
     ) -> Result<Selection> {
         super::selection::select(self, request, fits)
     }
 
-    /// The model whose result `model` refines, for a cascade.
+    /// The model whose result `model`, with that configuration, refines, for a cascade.
     ///
-    /// `previous_stage` of its configuration names a model or, as nnU-Net has it, a
+    /// `previous_stage` of the configuration names a model or, as nnU-Net has it, a
     /// configuration; then the one model of that configuration with the same structures.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if there is not exactly one.
-    pub fn previous_stage(&self, model: &Model) -> Result<Option<&Arc<Model>>> {
-        let config = model.config()?;
+    /// [`Error::Model`] if there is not exactly one, or if that refines another model itself.
+    pub fn previous_stage(&self, model: &str, config: &ModelConfig) -> Result<Option<&Arc<Model>>> {
         let Some(previous) = &config.previous_stage else { return Ok(None) };
+        let found = self.of_stage(previous, model, config)?;
+        if found.config()?.previous_stage.is_some() {
+            return Err(Error::Model {
+                model: model.to_owned(),
+                found: format!("{} as its previous stage, which has one itself", found.name),
+                expected: "a model that runs on the image alone".to_owned(),
+            });
+        }
+        Ok(Some(found))
+    }
+
+    /// The model that `previous_stage` of `model` names.
+    fn of_stage(&self, previous: &str, model: &str, config: &ModelConfig) -> Result<&Arc<Model>> {
         if let Some(found) = self.find(previous) {
-            return Ok(Some(found));
+            return Ok(found);
         }
         let mut fitting = Vec::new();
-        for other in self.models.iter().filter(|other| other.configuration == *previous) {
+        for other in self.models.iter().filter(|other| other.configuration == previous) {
             let same = other
                 .config()?
                 .labels
@@ -152,9 +164,9 @@ impl Registry {
             }
         }
         match fitting[..] {
-            [found] => Ok(Some(found)),
+            [found] => Ok(found),
             _ => Err(Error::Model {
-                model: model.name.clone().into_owned(),
+                model: model.to_owned(),
                 found: format!("{} models for its previous stage {previous}", fitting.len()),
                 expected: "one model of that name, or one of that configuration with the same \
                            labels"
@@ -188,7 +200,7 @@ pub fn modes() -> &'static [Mode] {
 ///
 /// As [`Registry::select`].
 pub fn resolve(mode: &str, quality: Option<&str>, variant: Option<&str>) -> Result<Selection> {
-    Registry::embedded().select(&Request { mode, quality, variant }, &|_| true)
+    Registry::embedded().select(&Request { mode, quality, variant }, &|_| Ok(true))
 }
 
 pub(super) fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

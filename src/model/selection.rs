@@ -109,7 +109,7 @@ impl Selection {
 pub(super) fn select(
     registry: &Registry,
     request: &Request<'_>,
-    fits: &dyn Fn(&Model) -> bool,
+    fits: &dyn Fn(&Model) -> Result<bool>,
 ) -> Result<Selection> {
     let mode = registry.mode(request.mode)?;
     let by_quality = choices(mode, request)?;
@@ -130,7 +130,7 @@ pub(super) fn select(
                 passed_over.push((candidate.name(), Reason::NotInstalled));
                 continue;
             };
-            if alone || parts.iter().all(|(_, model)| fits(model)) {
+            if alone || all_fit(&parts, fits)? {
                 let finer = by_quality.iter().take_while(|finer| !std::ptr::eq(**finer, *choice));
                 passed_over.extend(finer.filter_map(|finer| beaten(registry, finer, tried)));
                 let why = match (&passed_over[..], request.quality.or(request.variant)) {
@@ -151,6 +151,16 @@ pub(super) fn select(
         }
         None => Err(missing(mode, &choices)),
     }
+}
+
+/// Whether all of them fit, asking no more than it takes.
+fn all_fit(parts: &[(&Part, Arc<Model>)], fits: &dyn Fn(&Model) -> Result<bool>) -> Result<bool> {
+    for (_, model) in parts {
+        if !fits(model)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Why models were passed over.

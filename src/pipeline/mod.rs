@@ -45,6 +45,13 @@ pub struct Case {
     pub previous: Option<LabelMap>,
 }
 
+impl Case {
+    /// Bytes of the images.
+    pub(crate) fn image_bytes(&self) -> u64 {
+        self.channels.iter().map(|c| c.len() as u64 * size_of::<f32>() as u64).sum()
+    }
+}
+
 impl From<Volume<f32>> for Case {
     fn from(volume: Volume<f32>) -> Self {
         Self { channels: vec![volume.data], grid: volume.grid, previous: None }
@@ -64,6 +71,8 @@ pub struct Options {
     pub keep_evidence: bool,
     /// Refuse a case that would hold more than this many bytes at once.
     pub memory_limit_bytes: Option<u64>,
+    /// Bytes the caller holds beside the case while it runs: they count towards the limit.
+    pub held_bytes: u64,
     /// Instruction set of the steps around the network; `None` for the best there is.
     pub isa: Option<Isa>,
 }

@@ -48,6 +48,17 @@ pub struct Memory {
 /// measured on small cases.
 const BASE_BYTES: u64 = 48 << 20;
 
+/// Most voxels along an axis, of the image and of the network's grid: rows of label maps are
+/// counted in 16 bits.
+const MOST_VOXELS: usize = u16::MAX as usize;
+
+/// Most voxels of the network's grid: few enough that no number of bytes below overflows.
+const MOST_IN_ALL: u64 = 1 << 40;
+
+fn voxels(shape: [usize; 3]) -> u64 {
+    shape.iter().map(|&n| n as u64).product()
+}
+
 /// Decides how a case will be segmented.
 ///
 /// # Errors
@@ -64,6 +75,12 @@ pub fn plan(
     let started = Instant::now();
     let decision = check_fit(case, config, engine)?;
     let grid = &case.grid;
+    if grid.shape.iter().any(|&n| n > MOST_VOXELS) {
+        return Err(Error::Volume {
+            found: format!("{:?} voxels", grid.shape),
+            expected: format!("at most {MOST_VOXELS} along each axis"),
+        });
+    }
     // Stage 2 and nnU-Net's transposition.
     let orient = config.orientation.axis_map(&grid.affine);
     let axes = orient.then(&AxisMap::transpose(config.transpose_forward));
@@ -83,6 +100,15 @@ pub fn plan(
         return Err(Error::Volume {
             found: format!("{cropped:?} voxels of {spacing:?} mm, thinner than half a voxel"),
             expected: format!("at least half of the model's {target:?} mm voxel"),
+        });
+    }
+    // Spacings of a file may be anything above 0.
+    if network_shape.iter().any(|&n| n > MOST_VOXELS) || voxels(network_shape) > MOST_IN_ALL {
+        return Err(Error::Volume {
+            found: format!("{cropped:?} voxels of {spacing:?} mm for a model of {target:?} mm"),
+            expected: format!(
+                "a grid of at most {MOST_VOXELS} voxels along each axis and {MOST_IN_ALL} in all"
+            ),
         });
     }
     let force = config.resampling.force_separate_z;
@@ -140,7 +166,6 @@ impl Plan {
         options: &Options,
         whole_image: Option<u64>,
     ) -> Memory {
-        let voxels = |shape: [usize; 3]| shape.iter().map(|&n| n as u64).product::<u64>();
         let float = size_of::<f32>() as u64;
         let (stored, network) = (voxels(case.grid.shape), voxels(self.network_shape));
         let scans = stored * case.channels.len() as u64 * float;
@@ -182,7 +207,7 @@ impl Plan {
         let moments =
             [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
         let (bytes, during) = moments.into_iter().max().unwrap_or_default();
-        Memory { bytes: bytes + engine_bytes + BASE_BYTES, during }
+        Memory { bytes: bytes + engine_bytes + options.held_bytes + BASE_BYTES, during }
     }
 }
 
@@ -223,6 +248,13 @@ fn check_fit(case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Result<D
         });
     }
     let classes = engine.classes();
+    if classes > usize::from(u16::MAX) {
+        return Err(Error::Model {
+            model: model(),
+            found: format!("{classes} network outputs"),
+            expected: format!("at most {}: labels are 16-bit", u16::MAX),
+        });
+    }
     if config.output_channels().is_some_and(|n| n != classes) {
         return Err(Error::Model {
             model: model(),

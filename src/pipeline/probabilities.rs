@@ -62,6 +62,15 @@ impl Evidence {
         })
     }
 
+    /// Checks that [`save_npz`](Self::save_npz) could write to `path`; creates nothing that stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save_npz`](Self::save_npz), as far as they can be foreseen.
+    pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
+        crate::io::check_place(path, overwrite)
+    }
+
     fn write_npy(&self, out: &mut impl Write) -> io::Result<()> {
         let [z, y, x] = self.shape;
         let header = format!(

@@ -72,6 +72,7 @@ pub struct Run {
 impl Segmenter {
     /// A single model; in a cascade with the model it refines, which comes from `registry`.
     ///
+    /// Without a `registry`, cases of a cascade must come with the previous stage's labels.
     /// `config` replaces the model's own configuration.
     ///
     /// # Errors
@@ -81,7 +82,7 @@ impl Segmenter {
     pub fn from_model(
         model: &Model,
         config: Option<ModelConfig>,
-        registry: &Registry,
+        registry: Option<&Registry>,
         options: &EngineOptions,
     ) -> Result<Self> {
         let network = Network::from_model(model, config, registry, options)?;
@@ -94,7 +95,8 @@ impl Segmenter {
         Self { parts, labels, context: Vec::new(), recipe: Recipe::default() }
     }
 
-    /// The models that answer a mode.
+    /// The models that answer a mode. Applies no recipe: see
+    /// [`postprocess_with`](Self::postprocess_with).
     ///
     /// # Errors
     ///
@@ -105,7 +107,7 @@ impl Segmenter {
         options: &EngineOptions,
     ) -> Result<Self> {
         let part = |part: &crate::model::SelectedPart| {
-            let network = Network::from_model(&part.model, None, registry, options)?;
+            let network = Network::from_model(&part.model, None, Some(registry), options)?;
             Ok(Part { network, subset: Some(part.whole.clone()) })
         };
         Ok(Self {
@@ -118,7 +120,8 @@ impl Segmenter {
 
     /// A trained folder of nnU-Net; in a cascade with the folder it refines, `previous`.
     ///
-    /// Without `previous`, cases of a cascade must come with the previous stage's labels.
+    /// Without `previous`, cases of a cascade must come with the previous stage's labels. Applies
+    /// no recipe: see [`postprocess_with`](Self::postprocess_with).
     ///
     /// # Errors
     ///
@@ -201,7 +204,9 @@ impl Segmenter {
             // Networks normalize in place; only the last one may have the images themselves.
             let images = if k == last { case.take() } else { case.clone() };
             let Some(images) = images else { unreachable!("taken by the last part only") };
-            let mut found = part.network.segment(images, options, &mut runs, progress)?;
+            let kept = case.as_ref().map_or(0, Case::image_bytes);
+            let options = Options { held_bytes: options.held_bytes + kept, ..options.clone() };
+            let mut found = part.network.segment(images, &options, &mut runs, progress)?;
             if let Some(subset) = &part.subset {
                 subset.apply(&mut found.labels);
             }

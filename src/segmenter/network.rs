@@ -35,15 +35,16 @@ impl Network {
     pub(super) fn from_model(
         model: &Model,
         config: Option<ModelConfig>,
-        registry: &Registry,
+        registry: Option<&Registry>,
         options: &EngineOptions,
     ) -> Result<Self> {
         let config = match config {
             Some(config) => config,
             None => model.config()?,
         };
-        let previous = match registry.previous_stage(model)? {
-            Some(first) => Some(Box::new(Self::from_model(first, None, registry, options)?)),
+        let first = registry.map(|all| all.previous_stage(&model.name, &config)).transpose()?;
+        let previous = match first.flatten() {
+            Some(first) => Some(Box::new(Self::from_model(first, None, None, options)?)),
             None => None,
         };
         let engine = infer::open(model, config.patch_size, options)?;
@@ -125,7 +126,8 @@ impl Network {
                     expected: "labels of the first stage, or its model".into(),
                 });
             };
-            let options = Options { keep_evidence: false, ..options.clone() };
+            let held_bytes = options.held_bytes + case.image_bytes();
+            let options = Options { keep_evidence: false, held_bytes, ..options.clone() };
             let found = first.segment(case.clone(), &options, runs, progress)?;
             case.previous = Some(found.labels);
         }

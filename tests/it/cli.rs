@@ -104,6 +104,93 @@ fn existing_output_is_kept_unless_overwrite() {
 }
 
 #[test]
+fn what_is_read_is_never_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ct = folder.path().join("ct.nii.gz");
+    std::fs::copy(scan(), &ct).expect("copies");
+    let before = std::fs::read(&ct).expect("reads");
+    let around = folder.path().join("../").join(folder.path().file_name().expect("a name"));
+    for (input, output) in [
+        (ct.clone(), ct.clone()),
+        (ct.clone(), around.join("ct.nii.gz")),
+        (folder.path().to_path_buf(), folder.path().to_path_buf()),
+    ] {
+        for more in ["--overwrite", "--skip-existing"] {
+            let message = fails(selftest(&input, &output).arg(more), 2, Path::new(""));
+            assert!(message.contains("which is read"), "{message}");
+            assert_eq!(std::fs::read(&ct).expect("still there"), before);
+        }
+    }
+}
+
+#[test]
+fn two_files_of_one_case_are_refused_by_name() {
+    for other in ["ct.nii", "ct_0000.nii.gz"] {
+        let folder = tempfile::tempdir().expect("folder");
+        for file in ["ct.nii.gz", other] {
+            std::fs::copy(scan(), folder.path().join(file)).expect("copies");
+        }
+        let output = folder.path().join("labels");
+        let message = fails(&mut selftest(folder.path(), &output), 3, &output);
+        assert!(message.contains("ct.nii.gz") && message.contains(other), "{message}");
+    }
+}
+
+/// A run that was stopped after the files beside the label map goes on; a picture that cannot be
+/// written does not cost the label map.
+#[test]
+fn files_beside_the_label_map_do_not_stand_in_its_way() {
+    let folder = tempfile::tempdir().expect("folder");
+    let [output, archive, picture] =
+        ["seg.nii.gz", "seg.npz", "seg.png"].map(|file| folder.path().join(file));
+    let run = |more: &str| {
+        let mut command = selftest(&scan(), &output);
+        command.args([more, "--save-probabilities", "--preview"]).arg(&picture);
+        command
+    };
+    for left in [&archive, &picture] {
+        std::fs::write(left, "left over").expect("writes");
+        let message = fails(&mut run("--quiet"), 7, &output);
+        assert!(message.contains("--overwrite"), "{message}");
+        assert!(!output.exists(), "found out before any work");
+        run("--skip-existing").assert().success();
+        assert_ne!(std::fs::read(left).expect("there"), b"left over");
+        std::fs::remove_file(&output).expect("removes");
+        std::fs::remove_file(&archive).expect("removes");
+        std::fs::remove_file(&picture).expect("removes");
+    }
+    run("--quiet").assert().success();
+    let skipped = run("--skip-existing").arg("--json").assert().success();
+    let told: Value = serde_json::from_slice(&skipped.get_output().stdout).expect("one JSON value");
+    assert_eq!(told["skipped"].as_array().map(Vec::len), Some(1));
+}
+
+/// Voxels of any size are a valid NIfTI file.
+#[test]
+fn impossible_grids_are_code_3() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (input, output) = (folder.path().join("ct.nii"), folder.path().join("seg.nii.gz"));
+    for size in [1e9_f64, 1e30] {
+        for axes in [&[3_usize][..], &[1, 2]] {
+            let mut file = nifti_files::Nifti { codes: [1, 0], ..nifti_files::ct() };
+            for &axis in axes {
+                file.pixdim[axis] = size;
+            }
+            std::fs::write(&input, file.bytes()).expect("writes");
+            let message = fails(&mut selftest(&input, &output), 3, &output);
+            assert!(message.contains("a grid of at most"), "{size} {axes:?}: {message}");
+        }
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_as_input_is_refused_at_once() {
+    let output = tempfile::tempdir().expect("folder").path().join("seg.nii.gz");
+    fails(selftest(Path::new("/dev/zero"), &output).arg("--json"), 3, &output);
+}
+
+#[test]
 fn unwritable_output_is_code_7() {
     let folder = tempfile::tempdir().expect("folder");
     // A folder cannot be made below a file, whoever runs the test.
@@ -136,7 +223,7 @@ fn read_only_folder_is_code_7() {
 fn wrong_requests_are_code_2() {
     let folder = tempfile::tempdir().expect("folder");
     let output = folder.path().join("seg.nii.gz");
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("unknown mode", &["--mode", "knee"]),
         ("unknown quality", &["--mode", "bone", "--quality", "best"]),
         ("unknown variant", &["--mode", "bone", "--variant", "9"]),
@@ -144,6 +231,9 @@ fn wrong_requests_are_code_2() {
         ("step out of range", &["--model", "selftest", "--step-size", "0"]),
         ("unknown device", &["--model", "selftest", "--device", "abacus"]),
         ("unknown axis", &["--model", "selftest", "--mirror", "w"]),
+        ("folds of no folder", &["--model", "selftest", "--folds", "0"]),
+        ("checkpoint of no folder", &["--model", "selftest", "--checkpoint", "x.pth"]),
+        ("previous stage of no cascade", &["--model", "selftest", "--previous-stage", "x.nii"]),
     ];
     for (claim, extra) in cases {
         let result =

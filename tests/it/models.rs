@@ -75,7 +75,7 @@ impl Folder {
 fn select(
     registry: &Registry,
     mode: &str,
-    fits: &dyn Fn(&Model) -> bool,
+    fits: &dyn Fn(&Model) -> fastnnunet::Result<bool>,
 ) -> Result<Selection, Error> {
     registry.select(&Request { mode, quality: None, variant: None }, fits)
 }
@@ -102,7 +102,7 @@ fn a_folder_adds_models_and_they_run() {
         infer::open(model, [16, 24, 24], &infer::EngineOptions::default()).expect("it opens");
     assert_eq!(engine.output_channels(), 4);
 
-    let selection = select(&registry, "limb", &|_| true).expect("installed");
+    let selection = select(&registry, "limb", &|_| Ok(true)).expect("installed");
     assert_eq!(names(&selection), ["limb"]);
     let ids: Vec<u16> = selection.labels.iter().map(|label| label.id).collect();
     let table = registry.table("limb").expect("the table");
@@ -129,14 +129,14 @@ fn modes_share_a_model_of_all_structures() {
         ("limb", "hip_left", 77),
     ];
     for (mode, name, id) in cases {
-        let selection = select(&registry, mode, &|_| true).expect(mode);
+        let selection = select(&registry, mode, &|_| Ok(true)).expect(mode);
         assert_eq!(names(&selection), ["total"], "{mode}");
         let found: Vec<(&str, u16)> =
             selection.labels.iter().map(|label| (label.name.as_str(), label.id)).collect();
         assert_eq!(found, [(name, id)], "{mode}");
         assert!(selection.why.contains("is not installed"), "{}", selection.why);
     }
-    let error = select(&registry, "chest", &|_| true).expect_err("no structure in common");
+    let error = select(&registry, "chest", &|_| Ok(true)).expect_err("no structure in common");
     assert_eq!(error.exit_code(), 4);
 }
 
@@ -147,17 +147,25 @@ fn the_best_that_is_installed_and_fits_is_chosen() {
         folder.model(name, labels(["bone", "x", "y"]));
     }
     let registry = folder.registry();
-    let all = select(&registry, "bone", &|_| true).expect("installed");
+    let all = select(&registry, "bone", &|_| Ok(true)).expect("installed");
     assert_eq!(names(&all), ["bone_high"]);
     assert_eq!(all.quality.as_deref(), Some("high"));
     assert_eq!(all.why.lines().count(), 1);
-    let small = select(&registry, "bone", &|model| model.name != "bone_high").expect("two fit");
+    let small = select(&registry, "bone", &|model| Ok(model.name != "bone_high")).expect("two fit");
     assert_eq!(names(&small), ["bone_medium"]);
     assert!(small.why.contains("bone_high does not fit"), "{}", small.why);
-    let none = select(&registry, "bone", &|_| false).expect("left to fail with numbers");
+    let none = select(&registry, "bone", &|_| Ok(false)).expect("left to fail with numbers");
+    let broken = select(&registry, "bone", &|model| {
+        Err(Error::Model {
+            model: model.name.to_string(),
+            found: "half a file".into(),
+            expected: "a whole one".into(),
+        })
+    });
+    assert_eq!(broken.expect_err("not passed over").exit_code(), 4);
     assert_eq!(names(&none), ["bone_low"]);
     let asked = Request { mode: "bone", quality: Some("medium"), variant: None };
-    assert_eq!(names(&registry.select(&asked, &|_| true).expect("installed")), ["bone_medium"]);
+    assert_eq!(names(&registry.select(&asked, &|_| Ok(true)).expect("installed")), ["bone_medium"]);
 }
 
 #[test]
@@ -185,12 +193,12 @@ fn a_variant_may_have_qualities() {
     ];
     for (quality, variant, large, model, reason) in cases {
         let request = Request { mode: "knee", quality, variant };
-        let found = registry.select(&request, &|model| model.name != large).expect("installed");
+        let found = registry.select(&request, &|model| Ok(model.name != large)).expect("installed");
         assert_eq!(names(&found), [model], "{quality:?} {variant:?}");
         assert!(found.why.contains(reason), "{quality:?} {variant:?}: {}", found.why);
     }
     let request = Request { mode: "knee", quality: Some("low"), variant: Some("30") };
-    let error = registry.select(&request, &|_| true).expect_err("variant 30 has no qualities");
+    let error = registry.select(&request, &|_| Ok(true)).expect_err("variant 30 has no qualities");
     assert!(error.to_string().contains("no quality"), "{error}");
 }
 
@@ -210,18 +218,18 @@ fn a_better_grade_goes_before_a_finer_grid_and_is_the_reason() {
         ]}]}"#,
     );
     let registry = folder.registry();
-    let best = select(&registry, "knee", &|_| true).expect("installed");
+    let best = select(&registry, "knee", &|_| Ok(true)).expect("installed");
     assert_eq!(names(&best), ["knee_low"]);
     for reason in ["knee_high is not installed", "knee_medium is of grade demo"] {
         assert_eq!(best.why.matches(reason).count(), 1, "{}", best.why);
     }
-    let small = select(&registry, "knee", &|model| model.name != "knee_low").expect("one fits");
+    let small = select(&registry, "knee", &|model| Ok(model.name != "knee_low")).expect("one fits");
     assert_eq!(names(&small), ["knee_medium"]);
     for reason in ["knee_high is not installed", "knee_low does not fit"] {
         assert_eq!(small.why.matches(reason).count(), 1, "{}", small.why);
     }
     let asked = Request { mode: "knee", quality: Some("medium"), variant: None };
-    let asked = registry.select(&asked, &|_| true).expect("installed");
+    let asked = registry.select(&asked, &|_| Ok(true)).expect("installed");
     assert!(
         asked.why.ends_with("as asked; it labels 3 of the mode's 32 structures"),
         "{}",
@@ -233,7 +241,7 @@ fn a_better_grade_goes_before_a_finer_grid_and_is_the_reason() {
 fn a_star_stands_for_all_names_that_begin_so() {
     let folder = Folder::new();
     folder.model("total", labels(["rib_left_1", "rib_right_1", "liver"]));
-    let selection = select(&folder.registry(), "total", &|_| true).expect("installed");
+    let selection = select(&folder.registry(), "total", &|_| Ok(true)).expect("installed");
     let keep = |names: &[&str]| {
         let mut selection = selection.clone();
         selection
@@ -285,13 +293,13 @@ fn requests_that_cannot_be_answered_say_what_would() {
     ];
     for (mode, quality, variant, code, parts) in cases {
         let request = Request { mode, quality, variant };
-        let error = registry.select(&request, &|_| true).expect_err("nothing answers");
+        let error = registry.select(&request, &|_| Ok(true)).expect_err("nothing answers");
         let message = error.to_string();
         assert_eq!(error.exit_code(), code, "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
     let other = Request { mode: "hip", quality: None, variant: Some("30") };
-    assert_eq!(names(&registry.select(&other, &|_| true).expect("installed")), ["hip_30"]);
+    assert_eq!(names(&registry.select(&other, &|_| Ok(true)).expect("installed")), ["hip_30"]);
 }
 
 #[test]
@@ -315,14 +323,14 @@ fn parts_are_merged_by_their_ids() {
         ]}]}"#,
     );
     let registry = folder.registry();
-    let mut selection = select(&registry, "joint", &|_| true).expect("installed");
+    let mut selection = select(&registry, "joint", &|_| Ok(true)).expect("installed");
     assert_eq!(names(&selection), ["part_a", "part_b"]);
     assert!(selection.missing.is_empty());
     assert_eq!(selection.parts[0].subset.ids(), [200]);
     assert_eq!(selection.parts[1].subset.ids(), [77, 201]);
     // Labels without names are the table's structures in turn, as many as there are outputs.
     let request = Request { mode: "joint", quality: None, variant: Some("whole") };
-    let whole = registry.select(&request, &|_| true).expect("installed");
+    let whole = registry.select(&request, &|_| Ok(true)).expect("installed");
     assert_eq!(whole.parts[0].subset, LabelSubset::by_ids([77, 200, 201]));
 
     let error = selection.keep_only(&["knees"]).expect_err("an unknown name");
@@ -338,7 +346,7 @@ fn what_a_shared_model_labels_besides_is_context() {
     let folder = Folder::new();
     folder.model("total", labels(["kidney_left", "vertebrae_L1", "liver"]));
     let registry = folder.registry();
-    let mut selection = select(&registry, "abdomen", &|_| true).expect("installed");
+    let mut selection = select(&registry, "abdomen", &|_| Ok(true)).expect("installed");
     let table = registry.table("abdomen_standard").expect("the table");
     let [context] = &selection.context[..] else { panic!("{:?}", selection.context) };
     assert_eq!(context.name, "vertebrae_L1");
@@ -359,7 +367,7 @@ fn what_a_shared_model_labels_besides_is_context() {
 fn structures_the_weights_lack_are_not_unknown() {
     let folder = Folder::new();
     folder.model("total", labels(["liver", "spleen", "colon"]));
-    let mut selection = select(&folder.registry(), "abdomen", &|_| true).expect("installed");
+    let mut selection = select(&folder.registry(), "abdomen", &|_| Ok(true)).expect("installed");
     let error = selection.keep_only(&["pancreas"]).expect_err("not labeled");
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains("pancreas"), "{error}");
@@ -373,18 +381,27 @@ fn a_cascade_finds_its_first_stage() {
     folder.model("by_name", stage("coarse"));
     folder.model("by_configuration", stage("3d_lowres"));
     folder.model("nowhere", stage("nothing"));
+    folder.model("itself", stage("itself"));
     folder.write("coarse.onnx", network());
     folder.write("3d_lowres/coarse.json", json(""));
     let registry = folder.registry();
     let stage = |name: &str| {
         let model = registry.find(name).expect(name);
-        registry.previous_stage(model).map(|found| found.map(|model| model.name.to_string()))
+        let found = registry.previous_stage(name, &model.config().expect("valid"));
+        found.map(|found| found.map(|model| model.name.to_string()))
     };
     assert_eq!(registry.find("by_name").expect("there").configuration, "3d_cascade_fullres");
     assert_eq!(stage("by_name").expect("found").as_deref(), Some("coarse"));
     assert_eq!(stage("by_configuration").expect("found").as_deref(), Some("coarse"));
     assert_eq!(stage("coarse").expect("no cascade"), None);
     assert_eq!(stage("nowhere").expect_err("no such stage").exit_code(), 4);
+    let error = stage("itself").expect_err("a circle").to_string();
+    assert!(error.contains("has one itself"), "{error}");
+    // One whose labels come with the case needs no first stage.
+    let nowhere = registry.find("nowhere").expect("there");
+    let options = infer::EngineOptions::default();
+    let alone = fastnnunet::segmenter::Segmenter::from_model(nowhere, None, None, &options);
+    assert!(alone.is_ok());
 }
 
 /// Claim, files with their content, and part of the message.

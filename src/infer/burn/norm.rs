@@ -34,9 +34,10 @@ impl Normalize for InstanceNorm {
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn on_gpu<const D: usize>(norm: &InstanceNorm, input: Tensor<D>, slope: f64) -> Tensor<D> {
+    use burn::module::Param;
     let (channels, on) = ([input.dims()[1]], (&input.device(), DType::F32));
-    let gamma = norm.gamma.as_ref().map_or_else(|| Tensor::ones(channels, on), |g| g.val());
-    let beta = norm.beta.as_ref().map_or_else(|| Tensor::zeros(channels, on), |b| b.val());
+    let gamma = norm.gamma.as_ref().map_or_else(|| Tensor::ones(channels, on), Param::val);
+    let beta = norm.beta.as_ref().map_or_else(|| Tensor::zeros(channels, on), Param::val);
     crate::infer::gpu::kernels::normalize(input, gamma, beta, norm.epsilon, slope)
 }
 

@@ -1,9 +1,10 @@
 //! Our own engine: an ONNX graph, lowered to a plan on this crate's kernels.
 //!
 //! ONNX bytes go in once; after that a patch goes in and logits come out. The plan is made for
-//! one patch size: all buffers are allocated when the engine is opened, and running it
-//! allocates nothing that grows with the patch. The same input gives the same bytes whatever
-//! the number of threads, per instruction set and precision.
+//! one patch size: all buffers are allocated with the first patch, so that a caller may see
+//! what they take before they are there, and later ones allocate nothing that grows with the
+//! patch. The same input gives the same bytes whatever the number of threads, per instruction
+//! set and precision.
 
 mod lower;
 mod ops;
@@ -31,10 +32,13 @@ pub struct CpuEngine {
     patch: [usize; 3],
     /// Of the input, and of the output of all folds together.
     channels: (usize, usize),
+    /// Numbers in each buffer.
+    planned: Vec<usize>,
+    /// Those buffers, once a patch has run.
     buffers: Vec<Buffer>,
     scratch: ScratchPool,
     moments: Vec<Moments>,
-    /// Logits of one fold, where several are averaged.
+    /// Logits of one fold, where several are averaged; allocated with the buffers.
     answer: Vec<f32>,
 }
 
@@ -157,24 +161,28 @@ impl CpuEngine {
             return Err(invalid("folds with different channels", "one architecture"));
         }
         let most = |of: &dyn Fn(&Plan) -> usize| plans.iter().map(of).max().unwrap_or(0);
-        let buffers = (0..most(&|plan| plan.buffers.len()))
+        let planned = (0..most(&|plan| plan.buffers.len()))
             .map(|k| most(&|plan| plan.buffers.get(k).copied().unwrap_or(0)))
-            .map(Buffer::zeros)
             .collect();
-        let averaged = head.is_none() && plans.len() > 1;
-        let voxels: usize = patch.iter().product();
         Ok(Self {
             precision,
             device: format!("cpu ({})", first.isa),
             patch,
             channels: (inputs, if head.is_some() { outputs * plans.len() } else { outputs }),
-            buffers,
+            planned,
+            buffers: Vec::new(),
             scratch: ScratchPool::new(most(&|plan| plan.scratch)),
             moments: vec![Moments::default(); most(&|plan| plan.moments)],
-            answer: if averaged { vec![0.0; outputs * voxels] } else { Vec::new() },
+            answer: Vec::new(),
             head,
             plans,
         })
+    }
+
+    /// Logits of one fold, where several are averaged.
+    fn answer_len(&self) -> usize {
+        let averaged = self.head.is_none() && self.plans.len() > 1;
+        if averaged { self.channels.1 * self.patch.iter().product::<usize>() } else { 0 }
     }
 
     /// The instruction set in use.
@@ -222,9 +230,9 @@ impl Engine for CpuEngine {
     }
 
     fn memory_bytes(&self, threads: usize) -> u64 {
-        let floats = self.buffers.iter().map(|buffer| buffer.len()).sum::<usize>()
+        let floats = self.planned.iter().sum::<usize>()
             + self.plans.iter().map(Plan::weights).sum::<usize>()
-            + self.answer.len()
+            + self.answer_len()
             + self.scratch.piece_len() * threads;
         (floats * size_of::<f32>()) as u64
     }

@@ -31,6 +31,10 @@ impl CpuEngine {
         let Some(output) = output.as_slice_mut() else {
             return Err(invalid("an output with gaps", "one without"));
         };
+        if self.buffers.is_empty() {
+            self.buffers = self.planned.iter().copied().map(Buffer::zeros).collect();
+            self.answer = vec![0.0; self.answer_len()];
+        }
         let folds = self.plans.len();
         if folds == 1 {
             self.run_steps(0, input, output, observe);

@@ -5,9 +5,11 @@
 //! a kernel as long as its stride, are known. Here one thread makes one voxel of several output
 //! channels, so that a value read once serves them all, neighbors read neighbors, and sums are
 //! `f32` whatever the numbers are. They run in a fixed order: bias, then channel by channel.
+//! Where a device has tensor cores, convolutions in half precision with enough channels are theirs.
 
 mod code;
 mod norm;
+mod tensor_cores;
 
 pub(in crate::infer) use norm::normalize;
 
@@ -36,6 +38,18 @@ pub(in crate::infer) fn reaches<const D: usize>(tensor: &Tensor<D>) -> bool {
 ///
 /// If the tensors are not on a GPU or do not fit each other.
 pub(in crate::infer) fn convolve(
+    input: Tensor<5>,
+    weights: Tensor<5>,
+    bias: Tensor<1>,
+    stride: [usize; 3],
+    padding: [usize; 3],
+) -> Tensor<5> {
+    tensor_cores::convolve(&input, &weights, &bias, stride, padding)
+        .unwrap_or_else(|| direct(input, weights, bias, stride, padding))
+}
+
+/// [`convolve`] without tensor cores.
+fn direct(
     input: Tensor<5>,
     weights: Tensor<5>,
     bias: Tensor<1>,
@@ -122,7 +136,7 @@ mod tests {
     use burn::tensor::{Device, FloatDType, TensorData};
 
     #[allow(clippy::print_stdout, reason = "a skipped test says why")]
-    fn device() -> Option<Device> {
+    pub(super) fn device() -> Option<Device> {
         match crate::infer::gpu::vulkan(0) {
             Ok((device, _)) => Some(device),
             Err(error) => {
@@ -186,11 +200,11 @@ mod tests {
             let expected = conv3d(x, w, Some(b), options);
             let case = format!("{shape:?} by {kernel:?}, stride {stride:?}");
             let (x, w, b) = on(&gpu, &data);
-            let found = convolve(x.clone(), w.clone(), b.clone(), stride, padding);
+            let found = direct(x.clone(), w.clone(), b.clone(), stride, padding);
             check(found, expected.clone(), 1e-6, &case);
             // Sums are `f32`: the result alone is rounded.
             let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
-            let found = convolve(half(x), half(w), b, stride, padding);
+            let found = direct(half(x), half(w), b, stride, padding);
             assert_eq!(found.dtype(), DType::F16);
             check(found.cast(FloatDType::F32), expected, 1.0 / 2048.0, &case);
         }

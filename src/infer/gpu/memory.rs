@@ -37,6 +37,10 @@ pub struct Image {
 /// Bytes of an `f32`.
 const FLOAT: u64 = size_of::<f32>() as u64;
 
+/// Channels that fill a side of the matrices tensor cores multiply: a convolution in half precision
+/// with fewer, in or out, is our own kernel's.
+pub(super) const TENSOR_CORE_CHANNELS: usize = 16;
+
 /// Most elements of an array on a device: cubecl's kernels count in 32 bits.
 pub(super) const MOST_ELEMENTS: u64 = u32::MAX as u64;
 
@@ -120,16 +124,16 @@ pub fn footprint(
         let held = alive.values().fold(0_u64, |sum, &size| sum.saturating_add(voxels(size)));
         let Some(size) = output(node, &graph, &alive)? else { continue };
         let input = node.input(0).and_then(|name| alive.get(name)).copied().unwrap_or(size);
-        // All of them `f32`.
         // Input and output once more, channels last; our kernels make no copies.
-        let copied = node.op == "Conv" && !half;
+        let on_tensor_cores = input.0.min(size.0) >= TENSOR_CORE_CHANNELS;
+        let copied = node.op == "Conv" && (!half || on_tensor_cores);
         let copies = if copied { voxels(input).saturating_add(voxels(size)) } else { 0 };
         let last = node.input(0).and_then(|name| last_use.get(name)) == Some(&at);
         let in_place = last && matches!(&*node.op, "InstanceNormalization" | "LeakyRelu");
         let made = if in_place { 0 } else { voxels(size) };
         largest = largest.max(voxels(size).saturating_mul(FLOAT));
-        let kept = held.saturating_add(made).saturating_mul(number);
-        peak = peak.max(kept.saturating_add(copies.saturating_mul(FLOAT)));
+        let there = held.saturating_add(made).saturating_add(copies);
+        peak = peak.max(there.saturating_mul(number));
         if let Some(name) = node.outputs.first() {
             alive.insert(name, size);
         }
@@ -271,7 +275,7 @@ mod tests {
         let large = footprint(&onnx, 1, [32, 48, 48], Precision::F32).expect("a footprint");
         assert_eq!(large.patch, 8 * selftest().patch);
         let half = footprint(&onnx, 1, [32, 48, 48], Precision::F16).expect("a footprint");
-        // Its convolutions make no copies.
+        // Those of its convolutions that are large make no copies.
         assert!(half.patch * 2 < large.patch && half.patch * 4 > large.patch, "{half:?} {large:?}");
         let huge = footprint(&onnx, 1, [1 << 20; 3], Precision::F32).expect("a footprint");
         assert_eq!(huge.patch, u64::MAX, "saturates");

@@ -14,6 +14,8 @@ struct Machine<'a> {
     /// Heights of the stack at open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// Elements of containers that calls copied: a call is short, a list as long as it likes.
+    copied: usize,
 }
 
 /// Runs the program; returns all values and which of them is the result.
@@ -25,6 +27,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Value>, Id), Wrong> {
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        copied: 0,
     };
     loop {
         let opcode = machine.byte()?;
@@ -420,6 +423,12 @@ impl Machine<'_> {
             Value::Tuple(items) => items.first().map(|&id| &self.values[id as usize]),
             _ => return Err(broken("arguments that are no tuple")),
         };
+        if let Some(Value::List(items) | Value::Tuple(items)) = first {
+            self.copied += items.len();
+            if self.copied > MAX_VALUES {
+                return Err(broken("calls that copy the same lists again and again"));
+            }
+        }
         let value = match (self.text(module), self.text(name)) {
             ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => {
                 let mut pairs = Vec::new();

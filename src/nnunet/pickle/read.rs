@@ -8,6 +8,9 @@ const MAX_DEPTH: usize = 32;
 /// Most values turned into JSON: shared values are written out once per use.
 const MAX_JSON: usize = 1 << 18;
 
+/// Bytes of text that count as one more of those.
+const TEXT_PER_VALUE: usize = 64;
+
 impl Pickle {
     fn str(&self, span: Span) -> Option<&str> {
         std::str::from_utf8(&self.bytes[span.range()]).ok()
@@ -160,7 +163,8 @@ impl Pickle {
     }
 
     fn json_at(&self, id: Id, depth: usize, written: &mut usize) -> Option<serde_json::Value> {
-        *written += 1;
+        // One text may be in many places.
+        *written += 1 + self.text(id).map_or(0, |text| text.len() / TEXT_PER_VALUE);
         if depth > MAX_DEPTH || *written > MAX_JSON {
             return None;
         }

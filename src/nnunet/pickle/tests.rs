@@ -115,6 +115,20 @@ fn nesting_cycles_and_bombs_take_no_stack_and_little_memory() {
     }
     bomb.push(b'.');
     assert_eq!(json(&bomb), "nothing");
+    // A text of 100 000 bytes in 60 000 places.
+    let mut text = b"(X\xa0\x86\x01\x00".to_vec();
+    text.extend(vec![b'x'; 100_000]);
+    text.extend(b"q\x00");
+    text.extend(b"h\x00".repeat(60_000));
+    text.extend(b"l.");
+    assert_eq!(json(&text), "nothing");
+    // A list of 60 000 numbers, copied 1000 times.
+    let mut copies = b"(".to_vec();
+    copies.extend(b"K\x01".repeat(60_000));
+    copies.extend(b"lq\x00");
+    copies.extend(b"cbuiltins\nset\nh\x00\x85R".repeat(1000));
+    copies.push(b'.');
+    assert!(parse(&copies).is_err());
     // Stack and memo that only grow.
     let mut tower = b"N".to_vec();
     tower.extend(vec![b'2'; 20_000_000]);

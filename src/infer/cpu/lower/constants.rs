@@ -3,24 +3,25 @@
 use super::{Lowering, Value, bad};
 use crate::Result;
 use crate::model::onnx::{Attribute, Data, Node, Tensor};
+use std::sync::Arc;
 
 /// Longest list folded; shapes are a handful of numbers.
 const MAX_LEN: usize = 4096;
 
 /// The node's value if it is constant, `None` if it depends on the input's voxels.
-pub(super) fn fold(lowering: &Lowering<'_>, node: &Node) -> Result<Option<Tensor>> {
+pub(super) fn fold(lowering: &Lowering<'_>, node: &Node) -> Result<Option<Arc<Tensor>>> {
     if node.op == "Constant" {
-        return constant(node).map(Some);
+        return constant(node).map(Arc::new).map(Some);
     }
     if node.op == "Shape" {
         let dims = match lowering.value(node, node.input(0).unwrap_or_default())? {
-            Value::Constant(tensor) => tensor.dims,
+            Value::Constant(tensor) => tensor.dims.clone(),
             Value::View(view) => {
                 let spatial = &view.dims[3 - lowering.rank..];
                 [&[1, lowering.view_channels(&view)], spatial].concat()
             }
         };
-        return Ok(Some(integers(dims.into_iter().map(|n| n as i64).collect())));
+        return Ok(Some(Arc::new(integers(dims.into_iter().map(|n| n as i64).collect()))));
     }
     let mut inputs = Vec::new();
     for name in node.inputs.iter().filter(|name| !name.is_empty()) {
@@ -31,7 +32,7 @@ pub(super) fn fold(lowering: &Lowering<'_>, node: &Node) -> Result<Option<Tensor
     }
     let Some(first) = inputs.first() else { return Ok(None) };
     if matches!(node.op.as_str(), "Identity" | "Dropout") {
-        return Ok(Some(first.clone()));
+        return Ok(Some(Arc::clone(first)));
     }
     if inputs.iter().any(|tensor| tensor.len() > MAX_LEN) {
         return Err(bad(node, "an operation on a large constant", "one that is already computed"));
@@ -42,10 +43,10 @@ pub(super) fn fold(lowering: &Lowering<'_>, node: &Node) -> Result<Option<Tensor
         ("Gather", [list, index]) => gather(list, index),
         ("Slice", [list, start, end, ..]) => slice(list, start, end),
         ("Unsqueeze", [tensor, ..]) if tensor.len() == 1 => {
-            Some(Tensor { dims: vec![1], ..tensor.clone() })
+            Some(Tensor { dims: vec![1], data: tensor.data.clone() })
         }
         ("Squeeze", [tensor, ..]) if tensor.len() == 1 => {
-            Some(Tensor { dims: vec![], ..tensor.clone() })
+            Some(Tensor { dims: vec![], data: tensor.data.clone() })
         }
         ("Floor", [tensor]) => {
             tensor.floats().map(|v| reals(v.iter().map(|v| v.floor()).collect()))
@@ -54,7 +55,7 @@ pub(super) fn fold(lowering: &Lowering<'_>, node: &Node) -> Result<Option<Tensor
         _ => None,
     };
     match folded {
-        Some(tensor) => Ok(Some(tensor)),
+        Some(tensor) => Ok(Some(Arc::new(tensor))),
         None => Err(bad(node, "constants it cannot be computed for", "arithmetic on shapes")),
     }
 }
@@ -96,11 +97,11 @@ fn cast(tensor: &Tensor, to: i64) -> Option<Tensor> {
     Some(Tensor { dims: tensor.dims.clone(), data })
 }
 
-fn concat(list: &[Tensor]) -> Option<Tensor> {
+fn concat(list: &[Arc<Tensor>]) -> Option<Tensor> {
     if list.iter().all(|t| t.ints().is_some()) {
-        Some(integers(list.iter().filter_map(Tensor::ints).flatten().copied().collect()))
+        Some(integers(list.iter().filter_map(|t| t.ints()).flatten().copied().collect()))
     } else if list.iter().all(|t| t.floats().is_some()) {
-        Some(reals(list.iter().filter_map(Tensor::floats).flatten().copied().collect()))
+        Some(reals(list.iter().filter_map(|t| t.floats()).flatten().copied().collect()))
     } else {
         None
     }

@@ -17,6 +17,7 @@ use crate::kernels::row::Affine;
 use crate::kernels::{Isa, Layout};
 use crate::model::onnx::{Graph, Node, Tensor, invalid};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Most floats a tensor of a plan may have; no patch that fits a machine comes near.
 const MAX_FLOATS: usize = 1 << 34;
@@ -48,14 +49,14 @@ struct View {
 
 #[derive(Clone, Debug)]
 enum Value {
-    Constant(Tensor),
+    Constant(Arc<Tensor>),
     View(View),
 }
 
 struct Lowering<'a> {
     /// Those that nodes to come read: packed weights take the place of the graph's, layer by
     /// layer, so that both are not held at once.
-    constants: HashMap<String, Tensor>,
+    constants: HashMap<String, Arc<Tensor>>,
     plan: Plan,
     values: HashMap<&'a str, Value>,
     arithmetic: Arithmetic,
@@ -122,6 +123,7 @@ pub(super) fn lower(
         result = &last.inputs[0];
     }
     let constants = std::mem::take(&mut graph.constants);
+    let constants = constants.into_iter().map(|(name, tensor)| (name, Arc::new(tensor))).collect();
     let (input, output, nodes) = (&graph.inputs[0], &graph.outputs[0], &graph.nodes);
     let mut lowering = Lowering { constants, plan, values: HashMap::new(), arithmetic, rank };
     let first = lowering.tensor(channels, patch, patch[2])?;
@@ -141,6 +143,9 @@ pub(super) fn lower(
             *left -= 1;
             if *left == 0 {
                 lowering.constants.remove(name.as_str());
+                if name != result {
+                    lowering.values.remove(name.as_str());
+                }
             }
         }
     }
@@ -308,7 +313,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Input `k` as a constant, if it is there.
-    fn constant(&self, node: &Node, k: usize) -> Result<Option<Tensor>> {
+    fn constant(&self, node: &Node, k: usize) -> Result<Option<Arc<Tensor>>> {
         let Some(name) = node.input(k) else { return Ok(None) };
         match self.value(node, name)? {
             Value::Constant(tensor) => Ok(Some(tensor)),

@@ -5,6 +5,9 @@ use crate::Result;
 use crate::infer::cpu::plan::Operation;
 use crate::model::onnx::Node;
 
+/// Most values a concatenation joins; names may repeat, so a small file could ask for any number.
+const MAX_PARTS: usize = 4096;
+
 /// Numbers as read by [`Lowering::per_channel`].
 type PerChannel = Vec<f32>;
 
@@ -154,6 +157,14 @@ impl Lowering<'_> {
                     node,
                     format!("{:?} voxels", next.dims),
                     format!("{:?}", joined.dims),
+                ));
+            }
+            let parts = joined.parts.len() + next.parts.len();
+            if parts > MAX_PARTS {
+                return Err(bad(
+                    node,
+                    format!("{parts} values side by side"),
+                    format!("at most {MAX_PARTS}"),
                 ));
             }
             joined.parts.extend(next.parts);

@@ -72,6 +72,40 @@ fn contradictions_are_errors() {
     }
 }
 
+/// A file of a thousand bytes may double a value as often as it likes.
+#[test]
+fn doubled_concatenations_are_refused_before_they_fill_memory() {
+    let mut graph = selftest();
+    let mut doubled = graph.inputs[0].name.clone();
+    for k in 0..60 {
+        let mut node = graph.nodes[0].clone();
+        node.op = "Concat".into();
+        node.name = format!("doubling {k}");
+        node.attributes.clear();
+        node.inputs = vec![doubled.clone(), doubled];
+        doubled = format!("doubled {k}");
+        node.outputs = vec![doubled.clone()];
+        graph.nodes.insert(k, node);
+    }
+    let error = lowered(&graph).expect_err("2^60 channels").to_string();
+    assert!(error.contains("doubling") && error.contains("side by side"), "{error}");
+}
+
+/// Nothing the size of a patch is there before the first one runs.
+#[test]
+fn memory_is_known_before_it_is_taken() {
+    let mut engine =
+        CpuEngine::open(SELFTEST, PATCH, Precision::F32, Isa::SCALAR).expect("it lowers");
+    let before = crate::infer::Engine::memory_bytes(&engine, 1);
+    assert!(engine.buffers.is_empty() && before > 0);
+    let input = ndarray::Array4::zeros([1, PATCH[0], PATCH[1], PATCH[2]]);
+    let mut output = ndarray::Array4::zeros([0; 4]);
+    crate::infer::Engine::run(&mut engine, input.view(), &mut output).expect("runs");
+    let floats: usize = engine.buffers.iter().map(|buffer| buffer.len()).sum();
+    assert_eq!(floats, engine.planned.iter().sum::<usize>());
+    assert_eq!(before, crate::infer::Engine::memory_bytes(&engine, 1));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
