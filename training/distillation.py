@@ -56,7 +56,7 @@ def main() -> None:
                 for label, score in dice(found, reference, case.annotated(task)).items():
                     scores[name].setdefault(label, []).append(score)
     labels = [label.name for label in task.labels]
-    print(f"{len(cases)} held-out patients\n")
+    print(f"{len(cases)} {'patients' if args.patients else 'held-out patients'}\n")
     print("| network | parameters | file | mean Dice | seconds per case | peak memory |")
     print("|---|---|---|---|---|---|")
     for name, path in networks.items():
