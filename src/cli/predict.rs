@@ -186,40 +186,35 @@ fn segment<'a>(
     // Whoever goes on where a run was stopped has no label map yet, and may have the rest.
     let replace = args.overwrite || args.skip_existing;
     // What goes wrong with the files beside it is told once the label map is safe.
-    let kept = match outcome.evidence.take() {
+    let mut beside = match outcome.evidence.take() {
         Some(evidence) => evidence.save_npz(&files.probabilities(), replace),
         None => Ok(()),
     };
     // The networks normalized the images in place; what needs them again reads them again.
-    let read = || io::load_as(&files.images[0], segmenter.reader(), job.limits());
-    let ct = match (&job.subseg, &files.preview) {
-        (None, None) => None,
-        _ => Some(read().map(|scan| scan.volume.data)),
-    };
-    let (ct, unread) = match (ct, &job.subseg) {
-        (Some(ct), Some(parts)) => {
-            let ct = ct?;
-            divide_bone(&ct, &mut outcome.labels, &grid, &labels, parts);
-            labels.clone_from(parts);
-            (Some(ct), Ok(()))
+    let mut ct = None;
+    if job.subseg.is_some() || files.preview.is_some() {
+        match io::load_as(&files.images[0], segmenter.reader(), job.limits()) {
+            Ok(scan) => ct = Some(scan.volume.data),
+            Err(error) if job.subseg.is_some() => return Err(error),
+            Err(error) => beside = beside.and(Err(error)),
         }
-        (Some(Err(error)), None) => (None, Err(error)),
-        (Some(Ok(ct)), None) => (Some(ct), Ok(())),
-        (None, _) => (None, Ok(())),
-    };
+    }
+    if let (Some(ct), Some(parts)) = (&ct, &job.subseg) {
+        divide_bone(ct, &mut outcome.labels, &grid, &labels, parts);
+        labels.clone_from(parts);
+    }
     timings.push((Stage::Postprocess, outcome.postprocess_time + cleaning.elapsed()));
 
     let saving = Instant::now();
     bar.show(Progress { stage: Stage::Save, done: 0, total: 1, memory: None });
-    let mut drawn = unread;
     if let (Some(ct), Some(path)) = (&ct, &files.preview) {
         let title = format!("{} {}", files.name, job.mode.as_deref().unwrap_or_default());
         let picture =
             preview::draw(ct.view(), (&outcome.labels).into(), &grid, &labels, title.trim());
-        drawn = preview::save(path, &picture, replace);
+        beside = beside.and(preview::save(path, &picture, replace));
     }
     io::save_labels(&files.output, (&outcome.labels).into(), &header, args.overwrite)?;
-    kept.and(drawn)?;
+    beside?;
     timings.push((Stage::Save, saving.elapsed()));
     Ok(Summary {
         job,
