@@ -118,10 +118,8 @@ def trained_on(data: Path, example: Example, models: list[str]) -> str:
 
 
 def row(data: Path, example: Example, summary: dict) -> list[str]:
-    # A structure that was divided has no voxel of its own left.
-    labels = summary["labels"]
-    found = sum(label["voxels"] > 0 for label in labels)
-    wanted = len(labels) + len(summary["not_labeled"])
+    found = sum(label["voxels"] > 0 for label in summary["labels"])
+    wanted = len(summary["labels"]) + len(summary["not_labeled"])
     models = [model["name"] for model in summary["models"]]
     shape = "x".join(str(n) for n in summary["geometry"]["shape_xyz"])
     return [example.title, f"{example.case}, {shape}", " + ".join(models) + f", {summary['grade']}",

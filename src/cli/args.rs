@@ -193,6 +193,14 @@ pub(crate) struct PredictArgs {
     pub(crate) json: bool,
 }
 
+impl PredictArgs {
+    /// Whether a picture or probabilities that are there are replaced: whoever goes on where a
+    /// run was stopped has no label map yet, and may have these.
+    pub(crate) fn replaces_files_beside(&self) -> bool {
+        self.overwrite || self.skip_existing
+    }
+}
+
 /// Which axes to mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mirror {

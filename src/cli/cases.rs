@@ -20,6 +20,11 @@ pub(crate) struct CaseFiles {
 }
 
 impl CaseFiles {
+    /// Whether there is nothing to do for it.
+    pub(crate) fn is_done(&self, args: &PredictArgs) -> bool {
+        args.skip_existing && self.output.exists()
+    }
+
     /// Where probabilities go: beside the label map, under its name.
     pub(crate) fn probabilities(&self) -> PathBuf {
         let name = self.output.file_name().unwrap_or_default().to_string_lossy();
@@ -69,12 +74,11 @@ impl Cases {
                     });
                 }
             }
-            if args.skip_existing && case.output.exists() {
+            if case.is_done(args) {
                 continue;
             }
             io::check_writable(&case.output, args.overwrite)?;
-            // A run that was stopped may have left these.
-            let replace = args.overwrite || args.skip_existing;
+            let replace = args.replaces_files_beside();
             if let Some(picture) = &case.preview {
                 preview::check_writable(picture, replace)?;
             }

@@ -89,15 +89,12 @@ impl Job {
             }
             Asked::Model(model) => {
                 job.previous.clone_from(&args.previous_stage);
-                let cascade = match &config {
-                    Some(config) => config.previous_stage.is_some(),
-                    None => model.config()?.previous_stage.is_some(),
-                };
-                if job.previous.is_some() && !cascade {
+                let config = config.map_or_else(|| model.config(), Ok)?;
+                if job.previous.is_some() && config.previous_stage.is_none() {
                     return Err(usage("--previous-stage", model.configuration, "a cascade"));
                 }
                 let registry = job.previous.is_none().then_some(&**registry);
-                Segmenter::from_model(model, config, registry, &engine)?
+                Segmenter::from_model(model, Some(config), registry, &engine)?
             }
             Asked::Folder(folder) => {
                 if config.is_some() {
@@ -110,14 +107,7 @@ impl Job {
         if args.enable_subseg {
             job.subseg = Some(subseg(args, &asked)?);
         }
-        let recipe = match (&*args.postprocess, &asked) {
-            ("default", Asked::Model(_)) => {
-                let config = segmenter.networks().next().map(Network::config);
-                config.and_then(|config| config.postprocessing.as_deref()).map(named).transpose()?
-            }
-            (given, asked) => recipe(given, asked)?,
-        };
-        if let Some(recipe) = recipe {
+        if let Some(recipe) = recipe(&args.postprocess, &asked, &segmenter)? {
             segmenter.postprocess_with(recipe)?;
         }
         job.opened = started.elapsed();
@@ -168,19 +158,14 @@ enum Asked {
 impl Asked {
     fn named(args: &PredictArgs, given: &str, registry: &Registry) -> Result<Self> {
         let path = Path::new(given);
-        if !path.is_dir() {
-            for (option, is_given) in [
-                ("--folds", args.folds != Folds::Auto),
-                ("--checkpoint", args.checkpoint.is_some()),
-            ] {
-                if is_given {
-                    return Err(usage(option, "--model without a folder", "a trained folder"));
-                }
-            }
-        }
         if path.is_dir() {
             let checkpoint = args.checkpoint.as_deref();
             return Folder::open(path, &args.folds, checkpoint).map(|f| Self::Folder(Box::new(f)));
+        }
+        let of_folders =
+            [("--folds", args.folds != Folds::Auto), ("--checkpoint", args.checkpoint.is_some())];
+        if let Some((option, _)) = of_folders.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(usage(option, "--model without a folder", "a trained folder"));
         }
         if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
             let Some(config) = &args.config else {
@@ -248,16 +233,14 @@ fn select(
 
 /// The structures once bone is divided.
 fn subseg(args: &PredictArgs, asked: &Asked) -> Result<Vec<Label>> {
-    let table = match asked {
-        Asked::Mode(selection) => selection.subseg.as_ref(),
-        _ => None,
-    };
-    let whole = |label: &Label| matches!(asked, Asked::Mode(s) if s.labels.iter().any(|l| l.id == label.id));
-    let parts = table.map(|table| table.labels.iter().filter(|l| !whole(l)).cloned().collect());
-    parts.ok_or_else(|| {
-        let mode = args.mode.as_deref().unwrap_or_default();
-        usage("--enable-subseg", &format!("mode {mode}"), "mode bone")
-    })
+    if let Asked::Mode(selection) = asked
+        && let Some(table) = &selection.subseg
+    {
+        let is_whole = |label: &&Label| selection.labels.iter().any(|l| l.id == label.id);
+        return Ok(table.labels.iter().filter(|label| !is_whole(label)).cloned().collect());
+    }
+    let mode = args.mode.as_deref().unwrap_or_default();
+    Err(usage("--enable-subseg", &format!("mode {mode}"), "mode bone"))
 }
 
 /// The recipe of that name, which a mode or a model's configuration gives.
@@ -265,9 +248,14 @@ fn named(name: &str) -> Result<Recipe> {
     Recipe::for_mode(name).ok_or_else(|| usage("recipe", name, "one of the program's modes"))
 }
 
-fn recipe(given: &str, asked: &Asked) -> Result<Option<Recipe>> {
+fn recipe(given: &str, asked: &Asked, segmenter: &Segmenter) -> Result<Option<Recipe>> {
     match (given, asked) {
         ("none", _) => Ok(None),
+        ("default", Asked::Model(_)) => {
+            let configs = segmenter.networks().map(Network::config);
+            let mut names = configs.filter_map(|config| config.postprocessing.as_deref());
+            names.next().map(named).transpose()
+        }
         ("default", Asked::Mode(selection)) => selection.recipe.as_deref().map(named).transpose(),
         ("default", Asked::Folder(folder)) => folder
             .postprocessing()?

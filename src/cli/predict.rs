@@ -42,7 +42,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
 
 fn run_one(args: &PredictArgs, job: &Job, segmenter: &mut Segmenter, bar: &mut Bar) -> Result<()> {
     let files = &job.cases.list[0];
-    if args.skip_existing && files.output.exists() {
+    if files.is_done(args) {
         bar.note(&format!("{} exists, left as it is", files.output.display()));
         let skipped = serde_json::json!({"skipped": [files.name]});
         return if args.json { report::say(&format!("{skipped}\n")) } else { Ok(()) };
@@ -68,7 +68,7 @@ fn run_batch(
     bar: &mut Bar,
 ) -> Result<u8> {
     let (done, todo): (Vec<&CaseFiles>, Vec<&CaseFiles>) =
-        job.cases.list.iter().partition(|files| args.skip_existing && files.output.exists());
+        job.cases.list.iter().partition(|files| files.is_done(args));
     let loader = loader(args, job, segmenter);
     let mut summaries = Vec::new();
     let mut failed: Vec<(&CaseFiles, Error)> = Vec::new();
@@ -170,7 +170,7 @@ fn segment<'a>(
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     // In a batch the next case is read meanwhile; nobody knows its size, so that of this one.
-    let held_bytes = if more { case.channels.iter().map(|c| 4 * c.len() as u64).sum() } else { 0 };
+    let held_bytes = if more { case.image_bytes() } else { 0 };
     let options = Options { held_bytes, ..job.options.clone() };
     let mut outcome = segmenter.segment(case, &options, &mut progress)?;
 
@@ -183,8 +183,7 @@ fn segment<'a>(
     }
     let cleaning = Instant::now();
     let mut labels = segmenter.labels().to_vec();
-    // Whoever goes on where a run was stopped has no label map yet, and may have the rest.
-    let replace = args.overwrite || args.skip_existing;
+    let replace = args.replaces_files_beside();
     // What goes wrong with the files beside it is told once the label map is safe.
     let mut beside = match outcome.evidence.take() {
         Some(evidence) => evidence.save_npz(&files.probabilities(), replace),

@@ -130,7 +130,8 @@ pub(super) fn select(
                 passed_over.push((candidate.name(), Reason::NotInstalled));
                 continue;
             };
-            if alone || all_fit(&parts, fits)? {
+            let fit = |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
+            if alone || parts.iter().try_fold(true, fit)? {
                 let finer = by_quality.iter().take_while(|finer| !std::ptr::eq(**finer, *choice));
                 passed_over.extend(finer.filter_map(|finer| beaten(registry, finer, tried)));
                 let why = match (&passed_over[..], request.quality.or(request.variant)) {
@@ -151,16 +152,6 @@ pub(super) fn select(
         }
         None => Err(missing(mode, &choices)),
     }
-}
-
-/// Whether all of them fit, asking no more than it takes.
-fn all_fit(parts: &[(&Part, Arc<Model>)], fits: &dyn Fn(&Model) -> Result<bool>) -> Result<bool> {
-    for (_, model) in parts {
-        if !fits(model)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Why models were passed over.

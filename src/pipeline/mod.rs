@@ -47,7 +47,8 @@ pub struct Case {
 
 impl Case {
     /// Bytes of the images.
-    pub(crate) fn image_bytes(&self) -> u64 {
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
         self.channels.iter().map(|c| c.len() as u64 * size_of::<f32>() as u64).sum()
     }
 }

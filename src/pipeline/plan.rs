@@ -168,7 +168,7 @@ impl Plan {
     ) -> Memory {
         let float = size_of::<f32>() as u64;
         let (stored, network) = (voxels(case.grid.shape), voxels(self.network_shape));
-        let scans = stored * case.channels.len() as u64 * float;
+        let scans = case.image_bytes();
         let previous = case.previous.as_ref().map_or(0, |_| stored * 2);
         let image = network * engine.input_channels() as u64 * float;
         let threads = rayon::current_num_threads();

@@ -14,7 +14,9 @@ mod tensor_cores;
 pub(in crate::infer) use norm::normalize;
 
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::backend::{BackendTensor, DispatchDevice, DispatchTensor, DispatchTensorKind};
+use burn::backend::{
+    BackendTensor, DispatchAutodiffContext, DispatchDevice, DispatchTensor, DispatchTensorKind,
+};
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -44,8 +46,13 @@ pub(in crate::infer) fn convolve(
     stride: [usize; 3],
     padding: [usize; 3],
 ) -> Tensor<5> {
-    tensor_cores::convolve(&input, &weights, &bias, stride, padding)
-        .unwrap_or_else(|| direct(input, weights, bias, stride, padding))
+    if tensor_cores::take(&input, &weights)
+        && let Some(output) =
+            tensor_cores::convolve(input.clone(), weights.clone(), bias.clone(), stride, padding)
+    {
+        return output;
+    }
+    direct(input, weights, bias, stride, padding)
 }
 
 /// [`convolve`] without tensor cores.
@@ -98,10 +105,9 @@ fn launch(
     shape: [usize; 5],
     run: impl FnOnce(&Client, CubeCount, CubeDim, AddressType, [TensorArg; 4], ElemType),
 ) -> Tensor<5> {
-    let DispatchTensor { kind, autodiff } = input.into_dispatch();
-    let input = into_contiguous(on_gpu(kind));
-    let weights = into_contiguous(on_gpu(weights.into_dispatch().kind));
-    let bias = into_contiguous(on_gpu(bias.into_dispatch().kind));
+    let input = into_contiguous(on_gpu(input));
+    let weights = into_contiguous(on_gpu(weights));
+    let bias = into_contiguous(on_gpu(bias));
     let dtype = input.dtype;
     assert_eq!((weights.dtype, bias.dtype), (dtype, DType::F32), "types of weights and bias");
     let client = input.client.clone();
@@ -119,13 +125,21 @@ fn launch(
     let address = tensors.iter().map(CubeTensor::required_address_type).max().unwrap_or_default();
     let arguments = tensors.map(CubeTensor::into_tensor_arg);
     run(&client, count, dim, address, arguments, dtype_to_storage_type(dtype));
-    let kind = DispatchTensorKind::Cube(BackendTensor::Float(output));
-    Tensor::from_dispatch(DispatchTensor { kind, autodiff })
+    made(output)
 }
 
-fn on_gpu(kind: DispatchTensorKind) -> CubeTensor {
-    let DispatchTensorKind::Cube(tensor) = kind else { panic!("a tensor that is not on a GPU") };
+/// What kernels work on.
+fn on_gpu<const D: usize>(tensor: Tensor<D>) -> CubeTensor {
+    let DispatchTensorKind::Cube(tensor) = tensor.into_dispatch().kind else {
+        panic!("a tensor that is not on a GPU")
+    };
     tensor.float()
+}
+
+/// What kernels made.
+fn made<const D: usize>(output: CubeTensor) -> Tensor<D> {
+    let kind = DispatchTensorKind::Cube(BackendTensor::Float(output));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
 }
 
 #[cfg(all(test, feature = "vulkan"))]

@@ -7,9 +7,8 @@
 
 mod code;
 
-use super::on_gpu;
+use super::{made, on_gpu};
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::backend::{BackendTensor, DispatchTensor, DispatchTensorKind};
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -41,11 +40,9 @@ pub(in crate::infer) fn normalize<const D: usize>(
     let (maps, channels) = (dims[0] * dims[1], dims[1]);
     assert_eq!((gamma.dims(), beta.dims()), ([channels], [channels]), "channels of the norm");
     let voxels: usize = dims[2..].iter().product();
-    let [gamma, beta] =
-        [gamma, beta].map(|vector| into_contiguous(on_gpu(vector.into_dispatch().kind)));
+    let [gamma, beta] = [gamma, beta].map(|vector| into_contiguous(on_gpu(vector)));
     assert_eq!((gamma.dtype, beta.dtype), (DType::F32, DType::F32), "types of gamma and beta");
-    let DispatchTensor { kind, autodiff } = input.into_dispatch();
-    let input = into_contiguous(on_gpu(kind));
+    let input = into_contiguous(on_gpu(input));
     let values = if input.can_mut() { input } else { input.copy() };
     let client = values.client.clone();
     let dtype = dtype_to_storage_type(values.dtype);
@@ -86,6 +83,5 @@ pub(in crate::infer) fn normalize<const D: usize>(
         slope as f32,
         dtype,
     );
-    let kind = DispatchTensorKind::Cube(BackendTensor::Float(values));
-    Tensor::from_dispatch(DispatchTensor { kind, autodiff })
+    made(values)
 }

@@ -4,36 +4,27 @@
 //! take a trial there against our own kernel: what stops or differs is not used again, and a shape
 //! that burn's kernel does not take goes to ours.
 
-use super::{direct, on_gpu};
+use super::{direct, made, on_gpu};
 use crate::infer::gpu::memory::TENSOR_CORE_CHANNELS;
+use burn::backend::DispatchDevice;
 use burn::backend::cubecl::dtype_to_storage_type;
-use burn::backend::{BackendTensor, DispatchDevice, DispatchTensor, DispatchTensorKind};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use burn_cubecl::kernel::conv::{ConvStrategy, conv_forward};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Input, weights, bias, stride, padding: as [`super::convolve`].
 type Convolution = fn(Tensor<5>, Tensor<5>, Tensor<1>, [usize; 3], [usize; 3]) -> Option<Tensor<5>>;
 
-/// [`super::convolve`] on tensor cores, or `None` where they have no part in it.
-pub(super) fn convolve(
-    input: &Tensor<5>,
-    weights: &Tensor<5>,
-    bias: &Tensor<1>,
-    stride: [usize; 3],
-    padding: [usize; 3],
-) -> Option<Tensor<5>> {
+/// Whether tensor cores have a part in this convolution.
+pub(super) fn take(input: &Tensor<5>, weights: &Tensor<5>) -> bool {
     let [outputs, channels, ..] = weights.dims();
-    let filled = channels.min(outputs) >= TENSOR_CORE_CHANNELS;
-    if !filled || !are_trusted(&input.device(), input.dtype()) {
-        return None;
-    }
-    multiply(input.clone(), weights.clone(), bias.clone(), stride, padding)
+    channels.min(outputs) >= TENSOR_CORE_CHANNELS && are_trusted(&input.device(), input.dtype())
 }
 
-fn multiply(
+/// [`super::convolve`] on tensor cores, or `None` for a shape that they do not take.
+pub(super) fn convolve(
     input: Tensor<5>,
     weights: Tensor<5>,
     bias: Tensor<1>,
@@ -41,17 +32,11 @@ fn multiply(
     padding: [usize; 3],
 ) -> Option<Tensor<5>> {
     let bias = bias.cast(half(input.dtype())?);
-    let DispatchTensor { kind, autodiff } = input.into_dispatch();
-    let (weights, bias) = (weights.into_dispatch().kind, bias.into_dispatch().kind);
-    let output = conv_forward(
-        on_gpu(kind),
-        on_gpu(weights),
-        Some(on_gpu(bias)),
-        ConvOptions::new(stride, padding, [1; 3], 1),
-        ConvStrategy::ImplicitGemm,
-    );
-    let kind = DispatchTensorKind::Cube(BackendTensor::Float(output.ok()?));
-    Some(Tensor::from_dispatch(DispatchTensor { kind, autodiff }))
+    let options = ConvOptions::new(stride, padding, [1; 3], 1);
+    let [input, weights] = [input, weights].map(on_gpu);
+    let output =
+        conv_forward(input, weights, Some(on_gpu(bias)), options, ConvStrategy::ImplicitGemm);
+    output.ok().map(made)
 }
 
 fn half(dtype: DType) -> Option<FloatDType> {
@@ -64,15 +49,15 @@ fn half(dtype: DType) -> Option<FloatDType> {
 
 /// Whether the device has tensor cores for that type and they passed their trial.
 fn are_trusted(device: &Device, dtype: DType) -> bool {
-    static TRIALS: LazyLock<Mutex<Vec<(Device, DType, bool)>>> = LazyLock::new(Mutex::default);
-    let Some(to) = half(dtype).filter(|_| have(device, dtype)) else { return false };
+    static TRIALS: Mutex<Vec<(Device, DType, bool)>> = Mutex::new(Vec::new());
+    let Some(to) = half(dtype) else { return false };
     let mut trials = TRIALS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((.., passed)) = trials.iter().find(|(d, t, _)| (d, *t) == (device, dtype)) {
         return *passed;
     }
     // burn panics where a device fails.
-    let trial = catch_unwind(AssertUnwindSafe(|| pass(device, to, multiply)));
-    let passed = trial.unwrap_or(false);
+    let trial = || catch_unwind(AssertUnwindSafe(|| pass(device, to, convolve)));
+    let passed = have(device, dtype) && trial().unwrap_or(false);
     trials.push((device.clone(), dtype, passed));
     passed
 }
