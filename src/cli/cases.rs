@@ -25,6 +25,11 @@ impl CaseFiles {
         args.skip_existing && self.output.exists()
     }
 
+    /// Where a folder may have its label map; the first that is there is taken.
+    pub(crate) fn labels_in(&self, folder: &Path) -> [PathBuf; 2] {
+        ["nii.gz", "nii"].map(|ending| folder.join(format!("{}.{ending}", self.name)))
+    }
+
     /// Where probabilities go: beside the label map, under its name.
     pub(crate) fn probabilities(&self) -> PathBuf {
         let name = self.output.file_name().unwrap_or_default().to_string_lossy();
@@ -60,8 +65,13 @@ impl Cases {
     /// Checks, before any work starts, that what the run makes can be written and that none of it
     /// is what the run reads.
     pub(crate) fn check_outputs(&self, args: &PredictArgs) -> Result<()> {
-        let read = self.list.iter().flat_map(|case| &case.images).chain(&args.previous_stage);
-        let read: HashSet<PathBuf> = read.map(|path| place(path)).collect();
+        let images = self.list.iter().flat_map(|case| &case.images).chain(&args.previous_stage);
+        let labels = self
+            .list
+            .iter()
+            .flat_map(|case| args.previous_stage.iter().flat_map(|folder| case.labels_in(folder)));
+        let read = images.cloned().chain(labels);
+        let read: HashSet<PathBuf> = read.map(|path| place(&path)).collect();
         for case in &self.list {
             let probabilities = args.save_probabilities.then(|| case.probabilities());
             let beside = case.preview.iter().chain(&probabilities);

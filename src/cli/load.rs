@@ -83,15 +83,15 @@ impl Loader {
         }
         let previous = match &self.previous {
             None => None,
-            Some(path) => Some(self.labels(path, &files.name, grid.shape)?),
+            Some(path) => Some(self.labels(path, files, grid.shape)?),
         };
         let case = Case { channels, grid, previous };
         Ok(Loaded { case, header: first.header, warnings, sha256, time: started.elapsed() })
     }
 
     /// Labels of the previous stage for a case.
-    fn labels(&self, path: &Path, case: &str, shape: [usize; 3]) -> Result<LabelMap> {
-        let in_folder = ["nii.gz", "nii"].map(|ending| path.join(format!("{case}.{ending}")));
+    fn labels(&self, path: &Path, files: &CaseFiles, shape: [usize; 3]) -> Result<LabelMap> {
+        let in_folder = files.labels_in(path);
         let file = match in_folder.iter().find(|file| file.is_file()) {
             Some(found) => found,
             None if path.is_dir() => &in_folder[0],

@@ -123,6 +123,23 @@ fn what_is_read_is_never_written() {
     }
 }
 
+/// Also not the label maps that a cascade starts from.
+#[test]
+fn labels_of_a_previous_stage_are_never_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    let [cts, labels] = ["cts", "labels"].map(|name| folder.path().join(name));
+    for (at, name) in [(&cts, "a_0000.nii.gz"), (&labels, "a.nii.gz")] {
+        std::fs::create_dir(at).expect("creates");
+        std::fs::copy(scan(), at.join(name)).expect("copies");
+    }
+    let before = std::fs::read(labels.join("a.nii.gz")).expect("reads");
+    let mut command = selftest(&cts, &labels);
+    command.arg("--overwrite").arg("--previous-stage").arg(&labels);
+    let message = fails(&mut command, 2, Path::new(""));
+    assert!(message.contains("which is read"), "{message}");
+    assert_eq!(std::fs::read(labels.join("a.nii.gz")).expect("still there"), before);
+}
+
 #[test]
 fn two_files_of_one_case_are_refused_by_name() {
     for other in ["ct.nii", "ct_0000.nii.gz"] {
