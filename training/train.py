@@ -19,7 +19,19 @@ WARM_UP = 100
 SAVE_EVERY = 200
 
 
-def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor, share: float) -> torch.Tensor:
+class SampledHead(torch.nn.Conv3d):
+    """The last layer at some random voxels: with a hundred labels it costs more than the rest of the network."""
+
+    share = 1.0
+    kept = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(2)
+        self.kept = torch.randperm(x.shape[2])[: round(self.share * x.shape[2])]
+        return F.conv1d(x[..., self.kept], self.weight.flatten(2), self.bias)
+
+
+def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
     """Cross-entropy plus batch Dice, both without ignored voxels and without punishing what nobody labeled.
 
     A voxel marked background may belong to any structure that the patient's annotation
@@ -27,11 +39,7 @@ def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor,
     (marginal loss: Shi et al., Medical Image Analysis 2021).
     """
     # Labels before voxels and dense: a softmax over the last few values of each voxel took a sixth of a step.
-    logits, target = logits.flatten(2), target.flatten(1)[:, None]
-    if share < 1:
-        some = torch.randperm(target.shape[2])[: round(share * target.shape[2])]
-        logits, target = logits[..., some], target[..., some]
-    logits = logits.contiguous().float()
+    logits, target = logits.flatten(2).contiguous().float(), target.flatten(1)[:, None]
     known = target != IGNORE
     ids = torch.where(known, target, 0)
     log_p = torch.log_softmax(logits, 1)
@@ -56,13 +64,19 @@ def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor,
     return entropy + (1 - dice[present].mean() if present.any() else 0.0)
 
 
-def deep_loss(outputs: list[torch.Tensor], target: torch.Tensor, annotated: torch.Tensor, share: float) -> torch.Tensor:
-    """Weights halve per level; the coarsest level takes no part, as in nnU-Net."""
+def deep_loss(outputs: list[torch.Tensor], target: torch.Tensor, annotated: torch.Tensor, kept) -> torch.Tensor:
+    """Weights halve per level; the coarsest level takes no part, as in nnU-Net.
+
+    `kept` are the voxels of the finest level that a `SampledHead` has chosen.
+    """
     weights = [0.5**level for level in range(len(outputs) - 1)]
     total = torch.zeros(())
     for level, (weight, logits) in enumerate(zip(weights, outputs)):
-        coarse = F.interpolate(target[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0].long()
-        total = total + weight / sum(weights) * loss_at(logits, coarse, annotated, share if level == 0 else 1.0)
+        if level == 0 and kept is not None:
+            coarse = target.flatten(1)[:, kept]
+        else:
+            coarse = F.interpolate(target[:, None].float(), size=logits.shape[2:], mode="nearest")[:, 0].long()
+        total = total + weight / sum(weights) * loss_at(logits, coarse, annotated)
     return total
 
 
@@ -115,6 +129,9 @@ def main() -> None:
     net = build_student(task, deep_supervision=True).to(memory_format=layout)
     if args.start_from:
         net.load_state_dict(read_weights(args.start_from, net))
+    head = net.decoder.seg_layers[-1]
+    if task.loss_share < 1:
+        head.__class__, head.share = SampledHead, task.loss_share
     teacher = None
     if args.teacher:
         teacher = build_student(TASKS[args.teacher], deep_supervision=False).to(memory_format=layout).eval()
@@ -134,7 +151,7 @@ def main() -> None:
             if teacher:
                 with torch.no_grad():
                     taught = teacher(x)
-        loss = deep_loss(outputs, target, annotated, task.loss_share)
+        loss = deep_loss(outputs, target, annotated, getattr(head, "kept", None))
         if teacher:
             loss = loss + distance(outputs[0], taught)
         optimizer.zero_grad(set_to_none=True)

@@ -148,8 +148,8 @@ pub(crate) struct PredictArgs {
     /// GPU
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
     pub(crate) precision: Arithmetic,
-    /// Lower the instruction set: scalar, avx2, avx512, avx512-bf16 or amx-bf16 [default: the
-    /// CPU's best]
+    /// Lower the instruction set: scalar; avx2, avx512, avx512-bf16 or amx-bf16 on x86-64; neon or
+    /// neon-bf16 on ARM [default: the CPU's best]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
     /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x

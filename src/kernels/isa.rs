@@ -16,6 +16,10 @@ pub(super) enum Level {
     Avx512Bf16,
     #[cfg(target_arch = "x86_64")]
     Amx,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16,
 }
 
 impl Isa {
@@ -25,7 +29,7 @@ impl Isa {
     /// Every instruction set of this machine, weakest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        #[allow(unused_mut, reason = "other architectures have the scalar level only")]
+        #[allow(unused_mut, reason = "some architectures have the scalar level only")]
         let mut levels = vec![Level::Scalar];
         #[cfg(target_arch = "x86_64")]
         {
@@ -42,6 +46,13 @@ impl Isa {
                 (bf16, Level::Avx512Bf16),
                 (amx, Level::Amx),
             ];
+            levels.extend(found.iter().filter(|(has, _)| *has).map(|(_, level)| *level));
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let neon = std::arch::is_aarch64_feature_detected!("neon");
+            let bf16 = neon && std::arch::is_aarch64_feature_detected!("bf16");
+            let found = [(neon, Level::Neon), (bf16, Level::NeonBf16)];
             levels.extend(found.iter().filter(|(has, _)| *has).map(|(_, level)| *level));
         }
         levels.into_iter().map(Self).collect()
@@ -72,6 +83,10 @@ impl Isa {
             Level::Avx512Bf16 => "avx512-bf16",
             #[cfg(target_arch = "x86_64")]
             Level::Amx => "amx-bf16",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonBf16 => "neon-bf16",
         }
     }
 
@@ -81,6 +96,8 @@ impl Isa {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 | Level::Amx => true,
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonBf16 => true,
             _ => false,
         }
     }

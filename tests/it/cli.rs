@@ -11,7 +11,7 @@ fn scan() -> PathBuf {
 }
 
 fn program() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_fastnnunet"))
+    Command::from(crate::program())
 }
 
 /// The program ready to run the self-test network from `input` to `output`.
@@ -399,7 +399,7 @@ fn interrupted_run_is_code_130_and_leaves_nothing() {
     let output = folder.path().join("seg.nii.gz");
     let chest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chest.nii.gz");
     // Thousands of small tiles: it is still at work when the signal comes.
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fastnnunet"))
+    let mut child = crate::program()
         .args(["--model", "selftest", "--step-size", "0.1", "-i"])
         .arg(&chest)
         .arg("-o")

@@ -114,7 +114,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn program(model: &Path, output: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+    let mut command = Command::from(crate::program());
     command.args(["--quiet", "--precision", "f32", "--model"]).arg(model).arg("-o").arg(output);
     command
 }
@@ -416,7 +416,7 @@ mod batch {
     }
 
     fn command(input: &Path, output: &Path, mirror: &str) -> std::process::Command {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+        let mut command = crate::program();
         command
             .args(["--precision", "f32", "--mirror", mirror, "--model"])
             .arg(Run::named("plain").file("model"))

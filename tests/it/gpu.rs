@@ -278,7 +278,7 @@ mod program {
         let input =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/case/input_plain.nii.gz");
         let output = folder.path().join("seg.nii.gz");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+        let mut command = Command::from(crate::program());
         command.args(["--model", "selftest", "--device", device, "-i"]).arg(input);
         command.arg("-o").arg(&output).env("LD_LIBRARY_PATH", folder.path());
         // The Wayland library, which wgpu asks for a display, complains where this is not set.
@@ -317,7 +317,7 @@ mod program {
         ];
         for device in devices {
             let output = folder.path().join("seg.nii.gz");
-            let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+            let mut command = Command::from(crate::program());
             command.args(["--model", "bone_low", "--gpu-memory-limit", "10MiB", "-i"]);
             command.arg(&input).args(["--device", device, "-o"]).arg(&output);
             let result = command.assert().code(6).get_output().clone();

@@ -27,3 +27,10 @@ mod resample;
 mod stages;
 mod streaming;
 mod tricky;
+
+/// The built program, run as cargo runs the tests themselves: under emulation for another machine.
+#[cfg(feature = "cli")]
+fn program() -> std::process::Command {
+    use assert_cmd::cargo::CommandCargoExt;
+    std::process::Command::cargo_bin("fastnnunet").expect("cargo built it")
+}

@@ -28,7 +28,7 @@ fn add(folder: &Path, name: &str, labels: [&str; 3]) {
 }
 
 fn list(args: &[&str], folder: Option<&Path>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+    let mut command = Command::from(crate::program());
     command.args(args);
     if let Some(folder) = folder {
         command.arg("--models-dir").arg(folder);

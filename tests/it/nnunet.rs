@@ -335,7 +335,7 @@ proptest! {
 #[cfg(feature = "cli")]
 fn convert_writes_what_other_programs_read() {
     use fastnnunet::model::{ModelConfig, registry::Registry};
-    let program = || assert_cmd::Command::new(env!("CARGO_BIN_EXE_fastnnunet"));
+    let program = || assert_cmd::Command::from(crate::program());
     let out = tempfile::tempdir().expect("folder");
     let target = out.path().join("new");
     let convert = |case: &str| {

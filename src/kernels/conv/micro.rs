@@ -52,6 +52,8 @@ pub(super) fn widths(isa: Isa) -> &'static [usize] {
         Level::Avx2 => &[4, 2, 1],
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx512Bf16 | Level::Amx => &[8, 6, 4, 2, 1],
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonBf16 => &[8, 6, 4, 2, 1],
     }
 }
 
@@ -69,15 +71,22 @@ pub(super) fn lanes(isa: Isa) -> usize {
         Level::Avx2 => 8,
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx512Bf16 | Level::Amx => 16,
+        #[cfg(target_arch = "aarch64")]
+        Level::Neon | Level::NeonBf16 => 4,
     }
 }
 
-/// Instances for 1, 2 and 3 vectors of one width.
-macro_rules! row {
-    ($function:path, $width:literal) => {{
-        use $function as micro;
-        const { &[micro::<$width, 1> as Micro, micro::<$width, 2>, micro::<$width, 3>] }
-    }};
+/// Instances for 1, 2 and 3 vectors, of the known width that is `$width`.
+macro_rules! instances {
+    ($module:ident, $width:expr, [$($known:literal),*]) => {
+        match $width {
+            $($known => {
+                use super::$module::micro;
+                const { &[micro::<$known, 1> as Micro, micro::<$known, 2>, micro::<$known, 3>] }
+            })*
+            width => panic!("no {} kernel for {width} channels", stringify!($module)),
+        }
+    };
 }
 
 /// Kernels of `width` output channels for 1, 2 and 3 vectors.
@@ -86,37 +95,25 @@ macro_rules! row {
 ///
 /// If `width` is not one of [`widths`] (on AMX any number up to 32 is one), or `isa` has no such arithmetic.
 pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> &'static [Micro] {
-    match (isa.0, arithmetic, width) {
-        (Level::Scalar, Arithmetic::F32, 1) => row!(super::scalar::micro, 1),
-        (Level::Scalar, Arithmetic::F32, 2) => row!(super::scalar::micro, 2),
-        (Level::Scalar, Arithmetic::F32, 4) => row!(super::scalar::micro, 4),
+    match (isa.0, arithmetic) {
+        (Level::Scalar, Arithmetic::F32) => instances!(scalar, width, [1, 2, 4]),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, Arithmetic::F32, 1) => row!(super::avx2::micro, 1),
+        (Level::Avx2, Arithmetic::F32) => instances!(avx2, width, [1, 2, 4]),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, Arithmetic::F32, 2) => row!(super::avx2::micro, 2),
+        (Level::Avx512 | Level::Avx512Bf16 | Level::Amx, Arithmetic::F32) => {
+            instances!(avx512, width, [1, 2, 4, 6, 8])
+        }
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, Arithmetic::F32, 4) => row!(super::avx2::micro, 4),
+        (Level::Avx512Bf16, Arithmetic::Bf16) => instances!(avx512_bf16, width, [1, 2, 4, 6, 8]),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512 | Level::Avx512Bf16 | Level::Amx, Arithmetic::F32, width) => match width {
-            1 => row!(super::avx512::micro, 1),
-            2 => row!(super::avx512::micro, 2),
-            4 => row!(super::avx512::micro, 4),
-            6 => row!(super::avx512::micro, 6),
-            8 => row!(super::avx512::micro, 8),
-            _ => panic!("no avx512 kernel for {width} channels"),
-        },
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512Bf16, Arithmetic::Bf16, width) => match width {
-            1 => row!(super::avx512_bf16::micro, 1),
-            2 => row!(super::avx512_bf16::micro, 2),
-            4 => row!(super::avx512_bf16::micro, 4),
-            6 => row!(super::avx512_bf16::micro, 6),
-            8 => row!(super::avx512_bf16::micro, 8),
-            _ => panic!("no avx512-bf16 kernel for {width} channels"),
-        },
-        #[cfg(target_arch = "x86_64")]
-        (Level::Amx, Arithmetic::Bf16, stored) => super::amx::kernels(stored),
-        _ => panic!("no {isa} kernel for {width} channels in {arithmetic:?}"),
+        (Level::Amx, Arithmetic::Bf16) => super::amx::kernels(width),
+        #[cfg(target_arch = "aarch64")]
+        (Level::Neon | Level::NeonBf16, Arithmetic::F32) => {
+            instances!(neon, width, [1, 2, 4, 6, 8])
+        }
+        #[cfg(target_arch = "aarch64")]
+        (Level::NeonBf16, Arithmetic::Bf16) => instances!(neon_bf16, width, [1, 2, 4, 6, 8]),
+        (_, Arithmetic::Bf16) => panic!("{isa} has no bf16"),
     }
 }
 

@@ -54,6 +54,9 @@ macro_rules! dispatch {
     ($isa:expr, $name:ident($($arg:expr),*)) => {
         match $isa.0 {
             Level::Scalar => scalar::$name($($arg),*),
+            // Plain Rust for this architecture is compiled for NEON.
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon | Level::NeonBf16 => scalar::$name($($arg),*),
             // SAFETY: `Isa` is built only by `Isa::available`, which lists a level after
             // detecting the features that the functions of its module enable.
             #[cfg(target_arch = "x86_64")]
