@@ -22,8 +22,7 @@ SAVE_EVERY = 200
 class SampledHead(torch.nn.Conv3d):
     """The last layer at some random voxels: with a hundred labels it costs more than the rest of the network."""
 
-    share = 1.0
-    kept = None
+    share: float
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.flatten(2)
@@ -151,9 +150,10 @@ def main() -> None:
             if teacher:
                 with torch.no_grad():
                     taught = teacher(x)
-        loss = deep_loss(outputs, target, annotated, getattr(head, "kept", None))
+        kept = getattr(head, "kept", None)
+        loss = deep_loss(outputs, target, annotated, kept)
         if teacher:
-            loss = loss + distance(outputs[0], taught)
+            loss = loss + distance(outputs[0], taught if kept is None else taught.flatten(2)[..., kept])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)

@@ -274,6 +274,10 @@ impl Conv {
     }
 
     /// Weights of one block, tap by tap.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(clippy::unused_self, reason = "only tiles are packed by the shape")
+    )]
     fn pack_taps(
         &self,
         packed: &mut Vec<f32>,

@@ -1,36 +1,50 @@
 //! 4 floats per vector: 8 channels by 3 vectors leave 8 of the 32 registers for operands.
 //!
 //! Weights stay scalars that the multiplication broadcasts: a load that broadcasts takes one of
-//! the vector units on most cores, and multiplications need them all.
+//! the vector units on most cores, and multiplications need them all. In assembly, since the
+//! compiler would broadcast first.
 #![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
-use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vld1q_dup_f32, vld1q_f32, vst1q_f32};
-use std::arch::asm;
+/// Defines `micro` from the instruction that adds `weight` times `input` to `sum`; `$attribute`
+/// enables CPU features.
+macro_rules! neon {
+    ([$(#[$attribute:meta])*] $instruction:literal) => {
+        use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vld1q_dup_f32, vld1q_f32, vst1q_f32};
 
-/// `weight * input + sum`. In assembly since the compiler would broadcast first.
-#[inline(always)]
-fn multiply(weight: f32, input: float32x4_t, mut sum: float32x4_t) -> float32x4_t {
-    // SAFETY: works on registers alone, with an instruction that every aarch64 with NEON has.
-    unsafe {
-        asm!(
-            "fmla {sum:v}.4s, {input:v}.4s, {weight:v}.s[0]",
-            sum = inout(vreg) sum,
-            input = in(vreg) input,
-            weight = in(vreg) weight,
-            options(pure, nomem, nostack, preserves_flags),
+        /// The instruction.
+        ///
+        /// # Safety
+        ///
+        /// The CPU has it.
+        #[inline(always)]
+        unsafe fn multiply(weight: f32, input: float32x4_t, mut sum: float32x4_t) -> float32x4_t {
+            // SAFETY: works on registers alone; the caller vouches for the instruction.
+            unsafe {
+                std::arch::asm!(
+                    $instruction,
+                    sum = inout(vreg) sum,
+                    input = in(vreg) input,
+                    weight = in(vreg) weight,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            sum
+        }
+
+        crate::kernels::conv::micro::micro!(
+            [$(#[$attribute])*]
+            4,
+            vdupq_n_f32(0.0),
+            vdupq_n_f32(0.0),
+            |p: *const f32| vld1q_dup_f32(p),
+            |p: *const f32| *p,
+            |p: *const f32| vld1q_f32(p),
+            // SAFETY: the enclosing function has the feature.
+            |a, b, c| unsafe { multiply(a, b, c) },
+            |p: *mut f32, v| vst1q_f32(p, v)
         );
-    }
-    sum
+    };
 }
+pub(super) use neon;
 
-super::micro::micro!(
-    [#[target_feature(enable = "neon")]]
-    4,
-    vdupq_n_f32(0.0),
-    vdupq_n_f32(0.0),
-    |p: *const f32| vld1q_dup_f32(p),
-    |p: *const f32| *p,
-    |p: *const f32| vld1q_f32(p),
-    |a, b, c| multiply(a, b, c),
-    |p: *mut f32, v| vst1q_f32(p, v)
-);
+neon!([#[target_feature(enable = "neon")]] "fmla {sum:v}.4s, {input:v}.4s, {weight:v}.s[0]");
