@@ -119,7 +119,7 @@ TASKS = {
         # Scans with voxels of 3 to 5 mm teach this grid no detail: some limbs, so that it knows them.
         bone("bone_high", 1.5, (80, 80, 80), weights={"trunk": 0.45, "unlabelled": 0.35, "limbs": 0.2},
              share={"limbs": 0.12}, grade="demo"),
-        bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128), grade="demo"),
+        bone("bone_2d", 3.0, share=FEW, patch=(1, 128, 128), configuration="2d", batch=8, features=(16, 32, 64, 96, 128)),
         bone("bone_lowres", 5.0, (64, 64, 64), share=FEW, configuration="3d_lowres", grade="demo"),
         bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres", grade="demo"),
         headneck("headneck", grade="demo"),

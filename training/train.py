@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a student on the CPU: AdamW, warm-up and cosine decay, deep supervision, averaged weights."""
+"""Train a student on the CPU: Muon and AdamW, warm-up and cosine decay, deep supervision, averaged weights."""
 
 import argparse
 import math
@@ -12,11 +12,14 @@ from torch.utils.data import DataLoader
 
 from cases import list_cases
 from dataset import Patches
+from muon import Muon
 from network import build_student, read_weights
 from tasks import IGNORE, TASKS
 
 WARM_UP = 100
 SAVE_EVERY = 200
+# Muon's rate as a multiple of AdamW's.
+MUON = 3.0
 
 
 class SampledHead(torch.nn.Conv3d):
@@ -28,6 +31,16 @@ class SampledHead(torch.nn.Conv3d):
         x = x.flatten(2)
         self.kept = torch.randperm(x.shape[2])[: round(self.share * x.shape[2])]
         return F.conv1d(x[..., self.kept], self.weight.flatten(2), self.bias)
+
+
+class LoneNorm(torch.nn.InstanceNorm3d):
+    """The norm of a batch of one image, where it is what batch norm computes, which needs no copy of a channels-last tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 1:
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
 
 def loss_at(logits: torch.Tensor, target: torch.Tensor, annotated: torch.Tensor) -> torch.Tensor:
@@ -128,6 +141,9 @@ def main() -> None:
     net = build_student(task, deep_supervision=True).to(memory_format=layout)
     if args.start_from:
         net.load_state_dict(read_weights(args.start_from, net))
+    for module in net.modules():
+        if isinstance(module, torch.nn.InstanceNorm3d):
+            module.__class__ = LoneNorm
     head = net.decoder.seg_layers[-1]
     if task.loss_share < 1:
         head.__class__, head.share = SampledHead, task.loss_share
@@ -135,14 +151,18 @@ def main() -> None:
     if args.teacher:
         teacher = build_student(TASKS[args.teacher], deep_supervision=False).to(memory_format=layout).eval()
         teacher.load_state_dict(read_weights(args.teacher_weights, teacher))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=1e-2)
+    kernels = {name: p for name, p in net.named_parameters() if p.dim() > 2 and "seg_layers" not in name}
+    others = [p for name, p in net.named_parameters() if name not in kernels]
+    optimizers = {torch.optim.AdamW(others, weight_decay=1e-2): args.rate,
+                  Muon(kernels.values(), MUON * args.rate): MUON * args.rate}
     average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995))
 
     start, running, step, progress = time.time(), 0.0, 0, 0.0
     while progress < 1:
         step += 1
-        for group in optimizer.param_groups:
-            group["lr"] = args.rate * rate_factor(step, progress, 20 if args.start_from else WARM_UP)
+        for optimizer, rate in optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * rate_factor(step, progress, 20 if args.start_from else WARM_UP)
         x, target, annotated = next(batches)
         x = x.to(memory_format=layout)
         with torch.autocast("cpu", torch.bfloat16):
@@ -154,10 +174,11 @@ def main() -> None:
         loss = deep_loss(outputs, target, annotated, kept)
         if teacher:
             loss = loss + distance(outputs[0], taught if kept is None else taught.flatten(2)[..., kept])
-        optimizer.zero_grad(set_to_none=True)
+        net.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         average.update_parameters(net)
 
         minutes = (time.time() - start) / 60
