@@ -138,8 +138,11 @@ impl Folder {
     #[must_use]
     pub fn previous_stage(&self) -> Option<PathBuf> {
         let previous = self.plan.previous_stage.as_deref()?;
-        // `canonicalize` lets a folder be given as `.`.
-        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let path = match self.path.file_name() {
+            Some(_) if !self.path.is_symlink() => self.path.clone(),
+            // A folder given as `.` has a name all the same.
+            _ => self.path.canonicalize().unwrap_or_else(|_| self.path.clone()),
+        };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let start = if let Some((start, _)) = name.rsplit_once("__") {
             start.to_owned()
