@@ -15,6 +15,7 @@ pub mod nnunet;
 pub mod pipeline;
 pub mod preview;
 pub mod segmenter;
+pub mod selftest;
 pub mod volume;
 
 #[doc(hidden)]

@@ -44,6 +44,28 @@ pub(crate) enum Command {
     Models(ListArgs),
     /// Turn a trained folder of nnU-Net into an ONNX file and its configuration
     Convert(ConvertArgs),
+    /// Check that this machine computes what it should, with every engine it can run
+    Selftest(SelftestArgs),
+}
+
+/// Runs the networks inside this program on a fixed patch with each engine, on the CPU with each
+/// instruction set, and compares the logits with those of plain Rust code. Also checks the weights'
+/// SHA-256 and that one thread gives the same bytes as all. Code 5 if an engine fails.
+#[derive(Debug, Args)]
+pub(crate) struct SelftestArgs {
+    /// Device: auto (all of this build), cpu, cuda[:N], vulkan[:N] or reference; one asked for by
+    /// name and missing is an error
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: Device,
+    /// A model by name [default: all]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Threads to use [default: all cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Writes NAME.onnx and NAME.json, ready for `--models-dir` or for the program's own `models/`

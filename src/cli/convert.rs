@@ -49,7 +49,7 @@ fn folder(args: &ConvertArgs) -> Result<()> {
 
 fn verify(folder: &Folder, onnx: &Path) -> Result<()> {
     let found = nnunet::verify(folder, 0, onnx)?;
-    let [z, y, x] = found.patch;
+    let [z, y, x] = folder.config().patch_size;
     report::say(&format!(
         "verify   patch {z}x{y}x{x}: largest difference {:.1e} of logits up to {:.3}, same label \
          in {:.4} % of voxels\n",
@@ -57,7 +57,7 @@ fn verify(folder: &Folder, onnx: &Path) -> Result<()> {
         found.scale,
         100.0 * found.same_labels
     ))?;
-    if found.largest <= TOLERANCE * found.scale {
+    if found.relative() <= TOLERANCE {
         return Ok(());
     }
     Err(Error::Model {

@@ -38,7 +38,7 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
     Ok(())
 }
 
-fn find<'a>(registry: &'a Registry, name: &str) -> Result<&'a Model> {
+pub(super) fn find<'a>(registry: &'a Registry, name: &str) -> Result<&'a Model> {
     registry.find(name).map(|model| &**model).ok_or_else(|| {
         let names: Vec<&str> = registry.models().iter().map(|model| &*model.name).collect();
         Error::Usage {

@@ -15,6 +15,7 @@ mod load;
 mod peak;
 mod predict;
 mod report;
+mod selftest;
 mod summary;
 mod table;
 
@@ -38,6 +39,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Modes(request)) => list::modes(request).map(|()| 0),
         Some(Command::Models(request)) => list::models(request).map(|()| 0),
         Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
+        Some(Command::Selftest(request)) => selftest::run(request).map(|()| 0),
         None => predict::run(&cli.predict),
     };
     match result {

@@ -262,7 +262,7 @@ fn divide_bone(
     }
 }
 
-fn use_threads(threads: u16) -> Result<()> {
+pub(super) fn use_threads(threads: u16) -> Result<()> {
     let built = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global();
     built.map_err(|error| Error::Usage {
         what: "--threads".into(),

@@ -7,9 +7,11 @@
 mod burn;
 pub mod cpu;
 mod device;
+mod difference;
 pub mod gpu;
 
 pub use device::{Arithmetic, Device, EngineOptions, open, open_folds};
+pub use difference::{Difference, sample_patch};
 
 use crate::Result;
 use crate::pipeline::tile::Tiling;

@@ -173,6 +173,15 @@ impl Model {
         }
     }
 
+    /// Whether the weights still have the SHA-256 they were built in with or listed under.
+    ///
+    /// # Errors
+    ///
+    /// As [`onnx`](Self::onnx).
+    pub fn is_intact(&self) -> Result<bool> {
+        Ok(sha256(&self.onnx()?) == self.facts()?.sha256)
+    }
+
     /// What the ONNX file says; reads it once where it is not part of the program.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 use super::{EngineIni, Folder, Wrong};
 use crate::Result;
 use crate::infer::cpu::{CpuEngine, Isa};
-use crate::infer::{Engine, Precision};
+use crate::infer::{Difference, Engine, Precision, sample_patch};
 use crate::io::{check_place, write_whole};
 use crate::model::onnx::Graph;
 use ndarray::Array4;
@@ -33,19 +33,6 @@ pub fn model_name(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let name: String = text.chars().map(plain).collect();
     if name.starts_with(|c: char| c.is_ascii_lowercase()) { name } else { format!("model_{name}") }
-}
-
-/// How far the network in the ONNX file is from the one in the folder, on one sample patch.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Difference {
-    /// Voxels of the patch, `[z, y, x]`.
-    pub patch: [usize; 3],
-    /// Largest absolute difference between two logits.
-    pub largest: f32,
-    /// Largest absolute logit.
-    pub scale: f32,
-    /// Fraction of voxels whose best channel is the same.
-    pub same_labels: f64,
 }
 
 /// Writes fold `fold` (its place in [`Folder::folds`]) as `name.onnx` and `name.json` in `out`,
@@ -110,33 +97,17 @@ pub fn verify(folder: &Folder, fold: usize, onnx: &Path) -> Result<Difference> {
     let patch = folder.config().patch_size;
     let expected = logits(folder.graph(fold)?, patch)?;
     let found = logits(Graph::read(&bytes)?, patch)?;
-    if found.dim() != expected.dim() {
+    Difference::between(&expected, &found).ok_or_else(|| {
         let found = format!("{} output channels", found.dim().0);
-        return Err(Wrong::new(found, expected.dim().0.to_string()).of(onnx));
-    }
-    let largest = found.iter().zip(&expected).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs()));
-    let scale = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-    let (_, z, y, x) = expected.dim();
-    let best = |logits: &Array4<f32>, at: [usize; 3]| {
-        let [z, y, x] = at;
-        let column = (0..logits.dim().0).map(|c| logits[[c, z, y, x]]);
-        column.enumerate().fold((0, f32::MIN), |m, (c, v)| if v > m.1 { (c, v) } else { m }).0
-    };
-    let same = ndarray::indices((z, y, x))
-        .into_iter()
-        .filter(|&(z, y, x)| best(&found, [z, y, x]) == best(&expected, [z, y, x]))
-        .count();
-    Ok(Difference { patch, largest, scale, same_labels: same as f64 / (z * y * x) as f64 })
+        Wrong::new(found, expected.dim().0.to_string()).of(onnx)
+    })
 }
 
-/// A patch with structure at several scales, and what the network says about it.
+/// What the network says about a sample patch.
 fn logits(graph: Graph, patch: [usize; 3]) -> Result<Array4<f32>> {
     let mut engine = CpuEngine::from_graph(graph, patch, Precision::F32, Isa::best())?;
     let [z, y, x] = patch;
-    let input = Array4::from_shape_fn((engine.input_channels(), z, y, x), |(c, z, y, x)| {
-        let wave = |n: usize, step: f32| (n as f32 * step + c as f32).sin();
-        wave(z, 0.31) + wave(y, 0.17) * wave(x, 0.43) + 0.5 * wave(z * 7 + y * 5 + x * 3, 1.9)
-    });
+    let input = sample_patch(engine.input_channels(), patch);
     let mut output = Array4::zeros((engine.output_channels(), z, y, x));
     engine.run(input.view(), &mut output)?;
     Ok(output)

@@ -413,3 +413,45 @@ fn interrupted_run_is_code_130_and_leaves_nothing() {
     assert_eq!(child.wait().expect("ends").code(), Some(130));
     assert_eq!(std::fs::read_dir(folder.path()).expect("lists").count(), 0);
 }
+
+#[test]
+fn selftest_compares_every_engine_and_finds_changed_weights() {
+    let run = program().args(["selftest", "--model", "selftest", "--json"]).assert().success();
+    let summary: Value = serde_json::from_slice(&run.get_output().stdout).expect("one JSON value");
+    assert_eq!(summary["passed"], true);
+    let engines = summary["engines"].as_array().expect("engines");
+    let named = |name: &str| engines.iter().find(|engine| engine["device"] == name);
+    for isa in fastnnunet::infer::cpu::Isa::available() {
+        let engine = named(&format!("cpu ({isa})")).expect("every instruction set");
+        assert_eq!(engine["same_bytes_on_one_thread"], true, "{engine}");
+        assert!(engine["milliseconds_per_patch"].as_f64().expect("a time") > 0.0, "{engine}");
+    }
+    assert_eq!(named("reference").is_some(), cfg!(feature = "reference"));
+
+    let text = program().args(["selftest", "--model", "selftest_2d"]).assert().success();
+    let text = String::from_utf8(text.get_output().stdout.clone()).expect("UTF-8");
+    assert!(text.contains("cpu (scalar)") && text.contains("ok"), "{text}");
+    let folder = tempfile::tempdir().expect("folder");
+    fails(program().args(["selftest", "--model", "no_such"]), 2, folder.path());
+    if cfg!(not(feature = "cuda")) {
+        fails(program().args(["selftest", "--device", "cuda"]), 5, folder.path());
+    }
+
+    // One wrong byte among the weights, as a bad copy leaves it.
+    let real = assert_cmd::cargo::cargo_bin("fastnnunet");
+    let mut bytes = std::fs::read(&real).expect("the program");
+    let weights = include_bytes!("../../models/selftest.onnx");
+    let middle = &weights[weights.len() / 2..][..64];
+    let place = bytes.windows(64).position(|window| window == middle).expect("it is in there");
+    bytes[place] ^= 1;
+    let copy = folder.path().join(real.file_name().expect("a name"));
+    std::fs::copy(&real, &copy).expect("copies");
+    std::fs::write(&copy, bytes).expect("writes");
+    let usual = crate::program();
+    let instead =
+        |word: &std::ffi::OsStr| if word == real { copy.as_os_str() } else { word }.to_owned();
+    let mut changed = Command::new(instead(usual.get_program()));
+    changed.args(usual.get_args().map(instead)).arg("selftest");
+    let message = fails(&mut changed, 4, folder.path());
+    assert!(message.contains("selftest") && message.contains("SHA-256"), "{message}");
+}

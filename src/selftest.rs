@@ -1,0 +1,216 @@
+//! Whether a machine computes what it should: every engine that runs there, beside plain Rust.
+//!
+//! The networks are those inside the program, the patch a fixed one. What is compared with are
+//! our kernels without any vector instructions, in `f32` ([`Plain`]); the generated code of
+//! [`Device::Reference`] shares nothing with them but the weights.
+
+use crate::infer::cpu::Isa;
+use crate::infer::{
+    Arithmetic, Device, Difference, Engine, EngineOptions, Precision, open, sample_patch,
+};
+use crate::model::Model;
+use crate::{Error, Result};
+use ndarray::Array4;
+use std::time::Instant;
+
+/// Longest edge of the patch: small enough for plain Rust, and two voxels at the deepest of five stages.
+const EDGE: usize = 32;
+
+/// The plain engine's answer for one network.
+pub struct Plain<'a> {
+    model: &'a Model,
+    input: Array4<f32>,
+    logits: Array4<f32>,
+}
+
+/// An engine's answer for one network, beside the plain one.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Comparison {
+    /// Name of the model.
+    pub model: String,
+    /// The device, for instance `cpu (avx2)`.
+    pub device: String,
+    /// What it multiplies in.
+    pub precision: Precision,
+    /// How far it is from the plain engine.
+    pub difference: Difference,
+    /// Whether a second run, on a single thread, gave the same bytes. GPUs need not.
+    pub repeats: bool,
+}
+
+impl Comparison {
+    /// Largest [`relative`](Difference::relative) difference in this arithmetic. Sums of some
+    /// thousand products in another order differ by 1e-6; a number of bf16 has 8 binary digits and
+    /// is rounded twice per layer.
+    #[must_use]
+    pub fn tolerance(&self) -> f32 {
+        match self.precision {
+            Precision::F32 => 1e-5,
+            Precision::F16 => 1e-2,
+            Precision::Bf16 => 5e-2,
+        }
+    }
+
+    /// Whether the engine computes what it should.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.repeats && self.difference.relative() <= self.tolerance()
+    }
+}
+
+/// The engines of this build on that device: every instruction set and arithmetic of the CPU,
+/// and for [`Device::Auto`] every device of the build. Those of a GPU may not open.
+#[must_use]
+pub fn engines(device: Device) -> Vec<EngineOptions> {
+    let devices = match device {
+        Device::Auto => {
+            let built = [
+                (true, Device::Cpu),
+                (cfg!(feature = "reference"), Device::Reference),
+                (cfg!(feature = "cuda"), Device::Cuda(0)),
+                (cfg!(feature = "vulkan"), Device::Vulkan(0)),
+            ];
+            built.iter().filter(|(is, _)| *is).map(|(_, device)| *device).collect()
+        }
+        named => vec![named],
+    };
+    let mut all = Vec::new();
+    for device in devices {
+        let (levels, halves): (Vec<Option<Isa>>, &[Arithmetic]) = match device {
+            Device::Cpu => (Isa::available().into_iter().map(Some).collect(), &[Arithmetic::Bf16]),
+            Device::Reference => (vec![None], &[]),
+            _ => (vec![None], &[Arithmetic::F16, Arithmetic::Bf16]),
+        };
+        for isa in levels {
+            let able = |_: &&Arithmetic| isa.is_none_or(Isa::has_bf16);
+            for &arithmetic in [Arithmetic::F32].iter().chain(halves.iter().filter(able)) {
+                all.push(EngineOptions { device, arithmetic, isa, ..EngineOptions::default() });
+            }
+        }
+    }
+    all
+}
+
+impl<'a> Plain<'a> {
+    /// Runs the plain engine on `model`'s network.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the network cannot be run.
+    pub fn of(model: &'a Model) -> Result<Self> {
+        let config = model.config()?;
+        let plain = EngineOptions {
+            device: Device::Cpu,
+            arithmetic: Arithmetic::F32,
+            isa: Some(Isa::SCALAR),
+            ..EngineOptions::default()
+        };
+        let small = config.patch_size.map(|edge| edge.min(EDGE));
+        let (patch, mut engine) = match open(model, small, &plain) {
+            Ok(engine) => (small, engine),
+            // A network may have the size of its patch written into it.
+            Err(_) => (config.patch_size, open(model, config.patch_size, &plain)?),
+        };
+        let input = sample_patch(config.input_channels(), patch);
+        let logits = run(&mut *engine, &input)?;
+        Ok(Self { model, input, logits })
+    }
+
+    /// Runs another engine on the same patch.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Device`] if the device is missing or fails, and those of [`open`].
+    pub fn compare(&self, options: &EngineOptions) -> Result<Comparison> {
+        let (_, z, y, x) = self.input.dim();
+        let mut engine = open(self.model, [z, y, x], options)?;
+        let logits = run(&mut *engine, &self.input)?;
+        let difference = Difference::between(&self.logits, &logits).ok_or_else(|| {
+            let shape = |logits: &Array4<f32>| format!("logits of shape {:?}", logits.dim());
+            Error::Model {
+                model: self.model.name.clone().into_owned(),
+                found: shape(&logits),
+                expected: shape(&self.logits),
+            }
+        })?;
+        let repeats = match options.device {
+            Device::Cuda(_) | Device::Vulkan(_) => true,
+            _ => alone(|| run(&mut *engine, &self.input))?
+                .iter()
+                .map(|v| v.to_bits())
+                .eq(logits.iter().map(|v| v.to_bits())),
+        };
+        Ok(Comparison {
+            model: self.model.name.clone().into_owned(),
+            device: engine.device().to_owned(),
+            precision: engine.precision(),
+            difference,
+            repeats,
+        })
+    }
+}
+
+/// Seconds an engine takes for a patch of the size the model is used with: the best of three
+/// runs after a first one, or that first one if it takes longer than a second.
+///
+/// # Errors
+///
+/// Those of [`open`] and [`Engine::run`].
+pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> {
+    let config = model.config()?;
+    let input = sample_patch(config.input_channels(), config.patch_size);
+    let mut engine = open(model, config.patch_size, options)?;
+    let mut best = f64::INFINITY;
+    for _ in 0..4 {
+        let started = Instant::now();
+        run(&mut *engine, &input)?;
+        best = best.min(started.elapsed().as_secs_f64());
+        if best > 1.0 {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+/// The network's logits.
+fn run(engine: &mut dyn Engine, input: &Array4<f32>) -> Result<Array4<f32>> {
+    let (_, z, y, x) = input.dim();
+    let mut output = Array4::zeros((engine.output_channels(), z, y, x));
+    engine.run(input.view(), &mut output)?;
+    Ok(engine.head().map(|head| head.logits(output.view())).unwrap_or(output))
+}
+
+/// Does `work` on one thread; on the threads there are if no other can be had.
+fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::registry;
+
+    #[test]
+    fn what_is_far_off_or_does_not_repeat_fails() {
+        let model = registry::find("selftest").expect("self-test model");
+        let plain = Plain::of(model).expect("runs");
+        let engines = engines(Device::Cpu);
+        assert!(engines.iter().any(|engine| engine.isa == Some(Isa::best())));
+        for options in &engines {
+            let good = plain.compare(options).expect("a CPU engine");
+            assert!(good.passes(), "{good:?}");
+            let far = Difference { largest: 2.0 * good.tolerance(), scale: 1.0, same_labels: 0.9 };
+            assert!(!Comparison { difference: far, ..good.clone() }.passes());
+            assert!(!Comparison { repeats: false, ..good }.passes());
+        }
+        // The networks of the answer and of the question are not the same by accident.
+        let other = registry::find("bone_low").expect("a model");
+        let foreign = Plain { model: other, ..plain };
+        let options = EngineOptions { device: Device::Cpu, ..EngineOptions::default() };
+        assert_eq!(foreign.compare(&options).expect_err("other outputs").exit_code(), 4);
+    }
+}
