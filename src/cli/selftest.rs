@@ -69,7 +69,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
 
 /// What was done and what the columns are.
 fn heading(models: usize, timed: Option<&Model>) -> Result<String> {
-    let mut text = format!("weights  {models} models, each as it was built in\n");
+    let mut text = format!("weights  as they were built in ({models} checked)\n");
     text += "compare  logits with those of plain Rust code in f32\n";
     if let Some(model) = timed {
         let patch = times_sign(reversed(model.config()?.patch_size));
