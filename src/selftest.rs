@@ -5,9 +5,7 @@
 //! [`Device::Reference`] shares nothing with them but the weights.
 
 use crate::infer::cpu::Isa;
-use crate::infer::{
-    Arithmetic, Device, Difference, Engine, EngineOptions, Precision, open, sample_patch,
-};
+use crate::infer::{Arithmetic, Device, Difference, EngineOptions, Precision, open, sample_patch};
 use crate::model::Model;
 use crate::{Error, Result};
 use ndarray::Array4;
@@ -113,7 +111,7 @@ impl<'a> Plain<'a> {
             Err(_) => (config.patch_size, open(model, config.patch_size, &plain)?),
         };
         let input = sample_patch(config.input_channels(), patch);
-        let logits = run(&mut *engine, &input)?;
+        let logits = engine.logits(input.view())?;
         Ok(Self { model, input, logits })
     }
 
@@ -125,7 +123,7 @@ impl<'a> Plain<'a> {
     pub fn compare(&self, options: &EngineOptions) -> Result<Comparison> {
         let (_, z, y, x) = self.input.dim();
         let mut engine = open(self.model, [z, y, x], options)?;
-        let logits = run(&mut *engine, &self.input)?;
+        let logits = engine.logits(self.input.view())?;
         let difference = Difference::between(&self.logits, &logits).ok_or_else(|| {
             let shape = |logits: &Array4<f32>| format!("logits of shape {:?}", logits.dim());
             Error::Model {
@@ -136,7 +134,7 @@ impl<'a> Plain<'a> {
         })?;
         let repeats = match options.device {
             Device::Cuda(_) | Device::Vulkan(_) => true,
-            _ => alone(|| run(&mut *engine, &self.input))?
+            _ => alone(|| engine.logits(self.input.view()))?
                 .iter()
                 .map(|v| v.to_bits())
                 .eq(logits.iter().map(|v| v.to_bits())),
@@ -156,7 +154,7 @@ impl<'a> Plain<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`open`] and [`Engine::run`].
+/// Those of [`open`] and [`Engine::run`](crate::infer::Engine::run).
 pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> {
     let config = model.config()?;
     let input = sample_patch(config.input_channels(), config.patch_size);
@@ -164,21 +162,13 @@ pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> 
     let mut best = f64::INFINITY;
     for _ in 0..4 {
         let started = Instant::now();
-        run(&mut *engine, &input)?;
+        engine.logits(input.view())?;
         best = best.min(started.elapsed().as_secs_f64());
         if best > 1.0 {
             break;
         }
     }
     Ok(best)
-}
-
-/// The network's logits.
-fn run(engine: &mut dyn Engine, input: &Array4<f32>) -> Result<Array4<f32>> {
-    let (_, z, y, x) = input.dim();
-    let mut output = Array4::zeros((engine.output_channels(), z, y, x));
-    engine.run(input.view(), &mut output)?;
-    Ok(engine.head().map(|head| head.logits(output.view())).unwrap_or(output))
 }
 
 /// Does `work` on one thread; on the threads there are if no other can be had.

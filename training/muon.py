@@ -4,7 +4,7 @@ import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """For convolution kernels, as matrices of output channels by all the rest."""
+    """For convolution kernels, as matrices of output channels by all the rest; PyTorch's own takes only what is a matrix."""
 
     def __init__(self, params, lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})

@@ -1,4 +1,4 @@
-//! `selftest`: is what came over to this machine whole, and does the machine compute right?
+//! `selftest`: did the weights come over to this machine whole, and does it compute right?
 
 use super::args::SelftestArgs;
 use super::summary::{reversed, times_sign};
@@ -24,7 +24,6 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
         let usual = usual.and_then(|bone| registry.find(&bone.model().name));
         (registry.models().iter().map(|model| &**model).collect(), usual.map(|model| &**model))
     };
-
     let say = |line: String| if args.json { Ok(()) } else { report::say(&(line + "\n")) };
 
     for model in &models {
@@ -37,20 +36,16 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
         }
     }
     let plain = models.iter().map(|model| Plain::of(model)).collect::<Result<Vec<_>>>()?;
-    let (mut rows, mut failed) = (Vec::new(), None);
+    let mut rows = Vec::new();
     for options in selftest::engines(args.device) {
         let row = Row::of(&options, &plain, timed, args.device)?;
         if rows.is_empty() {
             say(heading(models.len(), timed)?)?;
         }
         say(row.text())?;
-        if let State::Ran(worst) = &row.state
-            && !worst.passes()
-        {
-            failed = failed.or_else(|| Some(worst.clone()));
-        }
         rows.push(row);
     }
+    let failed = rows.iter().find_map(Row::failed);
     if args.json {
         let summary = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -63,7 +58,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
     }
     match failed {
         None => Ok(()),
-        Some(worst) => Err(failure(&worst)),
+        Some(worst) => Err(failure(worst)),
     }
 }
 
@@ -150,6 +145,13 @@ impl Row {
             row.time = Some(1e3 * selftest::seconds_per_patch(model, options)?);
         }
         Ok(row)
+    }
+
+    fn failed(&self) -> Option<&Comparison> {
+        match &self.state {
+            State::Ran(worst) if !worst.passes() => Some(worst),
+            _ => None,
+        }
     }
 
     fn heading() -> String {

@@ -152,6 +152,18 @@ pub trait Engine: Send {
     /// [`Error::Model`](crate::Error::Model) if the network answers with another shape.
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()>;
 
+    /// Logits of one patch, `[c, z, y, x]` both: [`run`](Self::run) and the head, where there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    fn logits(&mut self, input: ArrayView4<'_, f32>) -> Result<Array4<f32>> {
+        let (_, z, y, x) = input.dim();
+        let mut output = Array4::zeros((self.output_channels(), z, y, x));
+        self.run(input, &mut output)?;
+        Ok(self.head().map(|head| head.logits(output.view())).unwrap_or(output))
+    }
+
     /// Bytes of the host's memory that [`run_image`](Self::run_image) holds beside the image,
     /// for an image of `shape` voxels and tiles of `patch` (`[z, y, x]`) with `passes` passes
     /// over each; the map it returns is among them. `None` if this engine runs single patches
