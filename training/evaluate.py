@@ -2,8 +2,9 @@
 """Dice of exported models on their held-out patients: whole volumes at the scan's own resolution.
 
 Per patient: Dice of each label that was annotated, `-` for the others. Then mean, minimum and number of
-patients per label, and the mean over labels. For bone also false bone in milliliters outside the body and
-more than 6 mm from reference bone. Ignored voxels do not count.
+patients per label, and the mean over labels; beside them the mean Dice of those slices alone in which both maps
+have the label, which leaves out where along the body it ends. For bone also false bone in milliliters outside
+the body and more than 6 mm from reference bone. Ignored voxels do not count.
 """
 
 import argparse
@@ -30,6 +31,11 @@ def dice(prediction: np.ndarray, label: np.ndarray, wanted: list[int]) -> dict[i
     return scores
 
 
+def dice_of_shared_slices(prediction: np.ndarray, label: np.ndarray, i: int) -> float:
+    shared = (prediction == i).any((1, 2)) & (label == i).any((1, 2))
+    return dice(prediction[shared], label[shared], [i]).get(i, 0.0)
+
+
 def false_bone(prediction: np.ndarray, label: np.ndarray, ct: np.ndarray, spacing) -> str:
     milliliters = np.prod(spacing) / 1000
     false = (prediction == bone_labels.BONE) & (label != bone_labels.BONE) & (label != IGNORE)
@@ -39,7 +45,7 @@ def false_bone(prediction: np.ndarray, label: np.ndarray, ct: np.ndarray, spacin
 
 
 def evaluate(task: Task, cases: list[Case], predictor: Predictor, wanted: set[int]) -> None:
-    everyone: dict[int, list[float]] = {i: [] for i in sorted(wanted)}
+    everyone: dict[int, list[tuple[float, float]]] = {i: [] for i in sorted(wanted)}
     short = len(wanted) <= 10
     if short:
         print(f"{'patient':<10}{'reference':<18}" + "".join(f"{task.labels[i - 1].name[:11]:>12}" for i in everyone))
@@ -50,18 +56,20 @@ def evaluate(task: Task, cases: list[Case], predictor: Predictor, wanted: set[in
         prediction = predictor.native(predictor.logits(ct, spacing), ct.shape, spacing)
         scores = dice(prediction, label, sorted(wanted & set(case.annotated(task))))
         for i, score in scores.items():
-            everyone[i].append(score)
+            everyone[i].append((score, dice_of_shared_slices(prediction, label, i)))
         line = "".join(f"{scores[i]:>12.3f}" if i in scores else f"{'-':>12}" for i in everyone) if short else ""
         if task.source == "bone":
             line += false_bone(prediction, label, ct, spacing)
         print(f"{case.name:<10}{case.reference(task):<18}{line}   {time.time() - start:.0f} s", flush=True)
-    print(f"\n{'label':<32}{'mean':>7}{'min':>7}{'patients':>10}")
+    print(f"\n{'label':<32}{'mean':>7}{'min':>7}{'patients':>10}{'shared slices':>15}")
     means = []
     for i, scores in everyone.items():
         if scores:
-            means.append(np.mean(scores))
-            print(f"{task.labels[i - 1].name:<32}{means[-1]:>7.3f}{min(scores):>7.3f}{len(scores):>10}")
-    print(f"{'mean of labels':<32}{np.mean(means):>7.3f}")
+            mean, shared = np.mean(scores, 0)
+            means.append((mean, shared))
+            print(f"{task.labels[i - 1].name:<32}{mean:>7.3f}{min(scores)[0]:>7.3f}{len(scores):>10}{shared:>15.3f}")
+    mean, shared = np.mean(means, 0)
+    print(f"{'mean of labels':<32}{mean:>7.3f}{shared:>32.3f}")
 
 
 def main() -> None:

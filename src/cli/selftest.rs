@@ -3,7 +3,7 @@
 use super::args::SelftestArgs;
 use super::summary::{reversed, times_sign};
 use super::{list, predict, report};
-use fastnnunet::infer::{Device, EngineOptions};
+use fastnnunet::infer::{Device, EngineOptions, Precision};
 use fastnnunet::model::Model;
 use fastnnunet::model::registry::{self, Registry};
 use fastnnunet::selftest::{self, Comparison, Plain};
@@ -77,12 +77,16 @@ fn failure(worst: &Comparison) -> Error {
     let reason = if worst.repeats {
         format!(
             "its logits of {} in {} differ by {:.1e} of the largest from those of plain code, where \
-             {:.0e} is allowed; do not use it here: --isa lowers the instruction set, --precision \
-             f32 leaves bf16 out",
+             {:.0e} is allowed; do not use it here: {}",
             worst.model,
             worst.precision,
             worst.difference.relative(),
-            worst.tolerance()
+            worst.tolerance(),
+            match (worst.device.starts_with("cpu"), worst.precision) {
+                (true, Precision::F32) => "--isa lowers the instruction set",
+                (_, Precision::F16 | Precision::Bf16) => "--precision f32 rounds less",
+                (false, Precision::F32) => "--device cpu is without it",
+            }
         )
     } else {
         format!("its logits of {} on one thread are not those on several", worst.model)
