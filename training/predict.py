@@ -76,8 +76,13 @@ class Predictor:
         return (total / weight)[(slice(None), *inner)]
 
     def native(self, logits: np.ndarray, shape, spacing) -> np.ndarray:
-        """Labels on the grid the volume came with: logits are resized, then compared."""
-        return resize(logits, shape, self.grid(spacing), spacing).argmax(0).astype(np.uint8)
+        """Labels on the grid the volume came with: logits are resized, then compared, class by class to save memory."""
+        best, label = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.uint8)
+        for i, one in enumerate(logits):
+            resized = resize(one[None], shape, self.grid(spacing), spacing)[0]
+            better = resized > best
+            best[better], label[better] = resized[better], i
+        return label
 
     def segment(self, ct: np.ndarray, spacing) -> np.ndarray:
         _, _, box = crop_to_nonzero(ct[None])

@@ -3,7 +3,7 @@
 use super::args::SelftestArgs;
 use super::summary::{reversed, times_sign};
 use super::{list, predict, report};
-use fastnnunet::infer::{Device, EngineOptions, Precision};
+use fastnnunet::infer::{Arithmetic, Device, EngineOptions, Precision};
 use fastnnunet::model::Model;
 use fastnnunet::model::registry::{self, Registry};
 use fastnnunet::selftest::{self, Comparison, Plain};
@@ -127,8 +127,11 @@ impl Row {
         for plain in plain {
             match plain.compare(options) {
                 Ok(comparison) => all.push(comparison),
-                // A machine need not have every device of the build.
-                Err(Error::Device { reason, .. }) if asked == Device::Auto && all.is_empty() => {
+                // A machine need not have every device of the build, nor a device every arithmetic.
+                Err(Error::Device { reason, .. })
+                    if all.is_empty()
+                        && (asked == Device::Auto || options.arithmetic != Arithmetic::F32) =>
+                {
                     row.state = State::Absent(reason);
                     return Ok(row);
                 }

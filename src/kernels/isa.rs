@@ -39,7 +39,7 @@ impl Isa {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512vl");
             let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-            let amx = bf16 && super::conv::amx_is_allowed();
+            let amx = bf16 && amx_is_allowed();
             let found = [
                 (avx2, Level::Avx2),
                 (avx512, Level::Avx512),
@@ -113,6 +113,28 @@ impl std::fmt::Display for Isa {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// Whether the CPU has AMX with bf16 and the kernel lets this process use it.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_allowed() -> bool {
+    /// `ARCH_REQ_XCOMP_PERM` for `XFEATURE_XTILEDATA`: tile registers are 8 KiB of state per
+    /// thread, which Linux (5.16 and later) saves only for processes that asked.
+    const REQUEST: (libc::c_long, libc::c_long) = (0x1023, 18);
+    const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
+    if std::arch::x86_64::__cpuid(0).eax < 7 {
+        return false;
+    }
+    let found = std::arch::x86_64::__cpuid_count(7, 0).edx;
+    // SAFETY: the call takes two numbers and touches no memory.
+    found & TILE_AND_BF16 == TILE_AND_BF16
+        && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST.0, REQUEST.1) } == 0
+}
+
+/// Nobody tried how other systems want to be asked.
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_allowed() -> bool {
+    false
 }
 
 #[cfg(test)]

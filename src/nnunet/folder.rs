@@ -3,7 +3,7 @@
 use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::plans::{self, Plan};
-use super::{Fold, Folds, Wrong, folds, postprocessing};
+use super::{Fold, Folds, Wrong, folds, json, postprocessing};
 use crate::Result;
 use crate::model::{ModelConfig, onnx, proto};
 use serde_json::Value;
@@ -28,9 +28,6 @@ pub struct Folder {
     student: bool,
 }
 
-/// Largest `plans.json` or `dataset.json` read; both list a few numbers per training case.
-const MAX_JSON: u64 = 1 << 28;
-
 impl Folder {
     /// Opens a trained folder.
     ///
@@ -44,8 +41,8 @@ impl Folder {
     /// a network class, a trainer's weights that are not those of the plans, a resampling
     /// function, a reader, a hostile or cut checkpoint.
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
-        let plans = json(&path.join("plans.json"))?;
-        let dataset = json(&path.join("dataset.json"))?;
+        let plans = json::read(&path.join("plans.json"))?;
+        let dataset = json::read(&path.join("dataset.json"))?;
         let checkpoints = folds::find(path, folds, checkpoint).map_err(|wrong| wrong.of(path))?;
         let (_, first) = &checkpoints[0];
         let opened = Checkpoint::open(first).map_err(|wrong| wrong.of(first))?;
@@ -287,17 +284,4 @@ impl Training {
             || wrapped().unwrap_or(false);
         Ok(Self { configuration, trainer, mirror_axes, student })
     }
-}
-
-/// Reads a JSON file of the folder.
-pub(super) fn json(path: &Path) -> Result<Value> {
-    let failed = |error: std::io::Error| {
-        Wrong::new(error.to_string(), "a trained folder of nnU-Net v2").of(path)
-    };
-    let mut text = String::new();
-    let read = File::open(path).map_err(failed)?.take(MAX_JSON).read_to_string(&mut text);
-    if read.map_err(failed)? as u64 == MAX_JSON {
-        return Err(Wrong::new("a huge file", format!("less than {MAX_JSON} bytes")).of(path));
-    }
-    plans::parse_json(&text).map_err(|wrong| wrong.of(path))
 }

@@ -25,6 +25,7 @@ mod convert;
 mod engine_ini;
 mod folder;
 mod folds;
+mod json;
 mod labels;
 mod network;
 pub(crate) mod pickle;

@@ -31,29 +31,6 @@ pub(super) struct Plan {
     pub(super) dataset_name: Option<String>,
 }
 
-/// Reads a JSON file of nnU-Net. Python writes `NaN` and `Infinity`, which JSON lacks; they
-/// become `null`.
-pub(super) fn parse_json(text: &str) -> Result<Value, Wrong> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return Ok(value);
-    }
-    let mut clean = String::with_capacity(text.len());
-    let (mut in_text, mut escaped, mut rest) = (false, false, text);
-    while let Some(c) = rest.chars().next() {
-        let word = ["NaN", "-Infinity", "Infinity"].iter().find(|word| rest.starts_with(**word));
-        if let (false, Some(word)) = (in_text, word) {
-            clean.push_str("null");
-            rest = &rest[word.len()..];
-            continue;
-        }
-        in_text ^= c == '"' && !escaped;
-        escaped = in_text && c == '\\' && !escaped;
-        clean.push(c);
-        rest = &rest[c.len_utf8()..];
-    }
-    serde_json::from_str(&clean).map_err(|error| Wrong::new(error.to_string(), "JSON"))
-}
-
 /// Reads the plans for one configuration.
 pub(super) fn read(
     plans: &Value,

@@ -1,7 +1,7 @@
 //! The postprocessing rule nnU-Net found best, beside the trained folds.
 
+use super::Wrong;
 use super::pickle::Pickle;
-use super::{Wrong, folder};
 use crate::Result;
 use serde_json::{Value, json};
 use std::fs;
@@ -29,7 +29,7 @@ pub(super) fn find(folder: &Path) -> Result<Option<Value>> {
             return read_pickle(&pickle).map(Some);
         }
         if text.is_file() {
-            return folder::json(&text).map(Some);
+            return super::json::read(&text).map(Some);
         }
     }
     Ok(None)

@@ -194,25 +194,3 @@ unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
         });
     }
 }
-
-/// Whether the CPU has AMX with bf16 and the kernel lets this process use it.
-#[cfg(target_os = "linux")]
-pub(in crate::kernels) fn is_allowed() -> bool {
-    /// `ARCH_REQ_XCOMP_PERM` for `XFEATURE_XTILEDATA`: tile registers are 8 KiB of state per
-    /// thread, which Linux (5.16 and later) saves only for processes that asked.
-    const REQUEST: (libc::c_long, libc::c_long) = (0x1023, 18);
-    const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
-    if std::arch::x86_64::__cpuid(0).eax < 7 {
-        return false;
-    }
-    let found = std::arch::x86_64::__cpuid_count(7, 0).edx;
-    // SAFETY: the call takes two numbers and touches no memory.
-    found & TILE_AND_BF16 == TILE_AND_BF16
-        && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST.0, REQUEST.1) } == 0
-}
-
-/// Nobody tried how other systems want to be asked.
-#[cfg(not(target_os = "linux"))]
-pub(in crate::kernels) fn is_allowed() -> bool {
-    false
-}

@@ -26,8 +26,6 @@ mod shape;
 mod upsample;
 mod worker;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) use amx::is_allowed as amx_is_allowed;
 pub use shape::Shape;
 pub use upsample::Upsample;
 

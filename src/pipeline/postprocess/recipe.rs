@@ -2,7 +2,7 @@
 
 use super::map::{Map, Voxel};
 use super::patient::PatientAxes;
-use super::steps::{Context, Step};
+use super::steps::{Context, Step, StepError};
 use crate::model::Label;
 use crate::volume::{Grid, LabelMap};
 use crate::{Error, Result};
@@ -203,24 +203,6 @@ const MODES: [(&str, &str); 8] = [
     ("limb", include_str!("../../../config/postprocess/limb.json")),
     ("total", include_str!("../../../config/postprocess/total.json")),
 ];
-
-/// Why a step cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StepError {
-    pub found: String,
-    pub expected: String,
-}
-
-impl StepError {
-    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { found: found.into(), expected: expected.into() }
-    }
-
-    fn at(self, index: usize, name: &str) -> Error {
-        let what = format!("postprocessing step {} ({name})", index + 1);
-        Error::Usage { what, found: self.found, expected: self.expected }
-    }
-}
 
 impl Entry {
     fn parse(index: usize, mut fields: serde_json::Map<String, Value>) -> Result<Self> {

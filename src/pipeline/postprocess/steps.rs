@@ -7,8 +7,8 @@ use super::morphology::{self, Operation};
 use super::neighbor::{self, Clip};
 use super::order::{self, Instances, Position};
 use super::patient::PatientAxes;
-use super::recipe::StepError;
 use super::sides::{self, Pair, Unit};
+use crate::Error;
 use crate::model::Label;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -375,5 +375,23 @@ impl Resolved<'_> {
                 order::renumber(map, chain, &context.axes, &options)
             }
         })
+    }
+}
+
+/// Why a step cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StepError {
+    pub found: String,
+    pub expected: String,
+}
+
+impl StepError {
+    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self { found: found.into(), expected: expected.into() }
+    }
+
+    pub(super) fn at(self, index: usize, name: &str) -> Error {
+        let what = format!("postprocessing step {} ({name})", index + 1);
+        Error::Usage { what, found: self.found, expected: self.expected }
     }
 }
