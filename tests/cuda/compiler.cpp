@@ -1,0 +1,93 @@
+// NVIDIA's run-time compiler for tests without a GPU: each kernel is compiled by the real one, which must
+// take it, and then by g++ with device.h, as a library that driver.cpp runs.
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <regex>
+#include <string>
+
+enum { SUCCESS = 0, COMPILATION = 6 };
+
+struct Program {
+    void* real;
+    std::string source;
+    // Path of the library: this compiler's "PTX".
+    std::string image;
+};
+
+static void* real() {
+    static void* lib = dlopen(getenv("CUDA_ON_HOST_NVRTC"), RTLD_NOW | RTLD_LOCAL);
+    if (!lib) {
+        fprintf(stderr, "CUDA_ON_HOST_NVRTC: %s\n", dlerror());
+        abort();
+    }
+    return lib;
+}
+template <class F> static F* of(F*, const char* name) { return reinterpret_cast<F*>(dlsym(real(), name)); }
+#define REAL(name) of(static_cast<decltype(&name)>(nullptr), #name)
+#define API extern "C" __attribute__((visibility("default")))
+
+API int nvrtcVersion(int* a, int* b) { return REAL(nvrtcVersion)(a, b); }
+API const char* nvrtcGetErrorString(int e) { return REAL(nvrtcGetErrorString)(e); }
+API int nvrtcCreateProgram(void** p, const char* s, const char* n, int k, const char* const* h, const char* const* i) {
+    auto* program = new Program{nullptr, s, ""};
+    *p = program;
+    return REAL(nvrtcCreateProgram)(&program->real, s, n, k, h, i);
+}
+API int nvrtcGetPTXSize(void* p, size_t* n) { *n = static_cast<Program*>(p)->image.size() + 1; return SUCCESS; }
+API int nvrtcGetPTX(void* p, char* t) {
+    auto& image = static_cast<Program*>(p)->image;
+    t[image.copy(t, image.size())] = 0;
+    return SUCCESS;
+}
+API int nvrtcGetProgramLogSize(void* p, size_t* n) { return REAL(nvrtcGetProgramLogSize)(static_cast<Program*>(p)->real, n); }
+API int nvrtcGetProgramLog(void* p, char* t) { return REAL(nvrtcGetProgramLog)(static_cast<Program*>(p)->real, t); }
+API int nvrtcDestroyProgram(void** p) {
+    auto* program = static_cast<Program*>(*p);
+    int result = REAL(nvrtcDestroyProgram)(&program->real);
+    delete program;
+    return result;
+}
+
+// The kernel, and a function that calls it with arguments from the driver's list.
+static std::string host_code(const std::string& source) {
+    using std::regex;
+    // The source says itself what these types are, in other words than the host's headers.
+    std::string text = std::regex_replace(source, regex("typedef [a-z ]+ u?int(8|16|32|64)_t;\n"), "");
+    text = std::regex_replace(text, regex("#include <[a-z0-9_]+\\.h>"), "");
+    text = std::regex_replace(text, regex("extern __shared__ __align__\\([0-9]+\\) char ([a-z0-9_]+)\\[\\];"),
+                              "char* const $1 = dynamic_shared;");
+    std::smatch name;
+    std::regex_search(text, name, regex("__launch_bounds__\\([0-9, ]+\\) *([A-Za-z0-9_]+)\\("));
+    const char* waits = text.find("__sync") == std::string::npos ? "false" : "true";
+    return "#include \"device.h\"\n" + text + "\nextern \"C\" void launch_on_host(const unsigned* grid, " +
+           "const unsigned* block, unsigned shared, void** arguments) {\n    launch(&" + name[1].str() + ", " + waits +
+           ", grid, block, shared, arguments);\n}\n";
+}
+
+API int nvrtcCompileProgram(void* p, int count, const char* const* options) {
+    auto* program = static_cast<Program*>(p);
+    const std::string folder = getenv("CUDA_ON_HOST_FOLDER"), code = host_code(program->source);
+    const std::string base = folder + "/" + std::to_string(std::hash<std::string>()(code));
+    if (int result = REAL(nvrtcCompileProgram)(program->real, count, options)) {
+        std::ofstream(base + ".refused.cu") << program->source;
+        return result;
+    }
+    program->image = base + ".so";
+    if (access(program->image.c_str(), R_OK)) {
+        std::ofstream(base + ".cpp") << code;
+        // Tests may compile the same kernel at the same time.
+        const std::string mine = base + "." + std::to_string(getpid());
+        const std::string command = "g++ -std=c++17 -O2 -march=native -w -shared -fPIC -I" + folder + " -o " + mine + " " + base +
+                                    ".cpp && mv " + mine + " " + program->image;
+        if (system(command.c_str())) {
+            fprintf(stderr, "compiler.cpp: g++ refused %s.cpp\n", base.c_str());
+            return COMPILATION;
+        }
+    }
+    return SUCCESS;
+}

@@ -1,0 +1,217 @@
+// What CUDA C++ has and C++ has not, for kernels that run as host code (compiler.cpp puts this before them).
+// A block runs on one thread of the host, one of its threads after the other; where they wait for each
+// other, each has a stack of its own.
+#pragma once
+#include <immintrin.h>
+#include <ucontext.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define __align__(n) alignas(n)
+#define __shared__ static thread_local
+
+struct Dim {
+    unsigned x, y, z;
+};
+static thread_local Dim blockIdx, threadIdx, blockDim, gridDim;
+static thread_local char* dynamic_shared;
+
+// ---- numbers of two bytes
+
+struct __half {
+    unsigned short bits;
+    __half() = default;
+    template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
+    __half(T v) : bits(_cvtss_sh(float(v), 0)) {}
+    operator float() const { return _cvtsh_ss(bits); }
+};
+
+struct __nv_bfloat16 {
+    unsigned short bits;
+    __nv_bfloat16() = default;
+    template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
+    __nv_bfloat16(T v) {
+        float f(v);
+        uint32_t u;
+        memcpy(&u, &f, 4);
+        bits = std::isnan(f) ? (u >> 16 | 0x40) : (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    }
+    operator float() const {
+        uint32_t u = uint32_t(bits) << 16;
+        float f;
+        memcpy(&f, &u, 4);
+        return f;
+    }
+};
+
+// ---- functions
+
+template <class A, class B> static auto min(A a, B b) { return b < a ? std::common_type_t<A, B>(b) : a; }
+template <class A, class B> static auto max(A a, B b) { return a < b ? std::common_type_t<A, B>(b) : a; }
+static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint64_t(a) * b >> 32; }
+static inline int __clz(uint32_t v) { return v ? __builtin_clz(v) : 32; }
+static inline float rsqrt(float v) { return 1.0f / std::sqrt(v); }
+static inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+static inline float sqrt(float v) { return __builtin_sqrtf(v); }
+
+// ---- tensor cores: each lane computes the whole matrix
+
+namespace nvcuda::wmma {
+struct matrix_a {};
+struct matrix_b {};
+struct accumulator {};
+struct row_major {};
+struct col_major {};
+enum layout_t { mem_row_major, mem_col_major };
+
+template <class Use, int M, int N, int K, class T, class Layout = void> struct fragment {
+    static constexpr int ROWS = std::is_same_v<Use, matrix_b> ? K : M;
+    static constexpr int COLUMNS = std::is_same_v<Use, matrix_a> ? K : N;
+    static constexpr int num_elements = ROWS * COLUMNS;
+    T x[num_elements];
+    T& at(int row, int column) { return x[row * COLUMNS + column]; }
+    T at(int row, int column) const { return x[row * COLUMNS + column]; }
+};
+
+template <class F, class T> static void load(F& f, const T* from, unsigned stride, bool by_column) {
+    for (int r = 0; r < F::ROWS; r++)
+        for (int c = 0; c < F::COLUMNS; c++) f.at(r, c) = by_column ? from[c * stride + r] : from[r * stride + c];
+}
+template <class U, int M, int N, int K, class T, class L>
+static void load_matrix_sync(fragment<U, M, N, K, T, L>& f, const T* from, unsigned stride) {
+    load(f, from, stride, std::is_same_v<L, col_major>);
+}
+template <int M, int N, int K, class T>
+static void load_matrix_sync(fragment<accumulator, M, N, K, T>& f, const T* from, unsigned stride, layout_t layout) {
+    load(f, from, stride, layout == mem_col_major);
+}
+template <int M, int N, int K, class T>
+static void store_matrix_sync(T* to, const fragment<accumulator, M, N, K, T>& f, unsigned stride, layout_t layout) {
+    for (int r = 0; r < M; r++)
+        for (int c = 0; c < N; c++) to[layout == mem_col_major ? c * stride + r : r * stride + c] = f.at(r, c);
+}
+template <class F, class T> static void fill_fragment(F& f, T v) {
+    for (auto& x : f.x) x = v;
+}
+template <int M, int N, int K, class A, class B, class LA, class LB, class C>
+static void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, A, LA>& a,
+                     const fragment<matrix_b, M, N, K, B, LB>& b, const fragment<accumulator, M, N, K, C>& c) {
+    fragment<accumulator, M, N, K, C> sum = c;
+    for (int m = 0; m < M; m++)
+        for (int k = 0; k < K; k++)
+            for (int n = 0; n < N; n++)
+                sum.at(m, n) = float(sum.at(m, n)) + float(a.at(m, k)) * float(b.at(k, n));
+    d = sum;
+}
+}  // namespace nvcuda::wmma
+
+// ---- threads that wait for each other
+
+enum class Wait { Nothing, Warp, Block, Done };
+
+struct Fiber {
+    ucontext_t context;
+    Dim index;
+    Wait wait = Wait::Nothing;
+    std::unique_ptr<char[]> stack{new char[STACK]};
+    static constexpr size_t STACK = 128 << 10;
+};
+
+static thread_local ucontext_t scheduler;
+static thread_local Fiber* running;
+
+static void yield_until(Wait wait) {
+    running->wait = wait;
+    swapcontext(&running->context, &scheduler);
+    threadIdx = running->index;
+}
+[[maybe_unused]] static void __syncthreads() { yield_until(Wait::Block); }
+[[maybe_unused]] static void __syncwarp(unsigned = ~0u) { yield_until(Wait::Warp); }
+
+template <class Body> static void run_fibers(std::vector<Fiber>& fibers, const Body& body) {
+    static thread_local const Body* work;
+    work = &body;
+    size_t n = 0;
+    for (unsigned z = 0; z < blockDim.z; z++)
+        for (unsigned y = 0; y < blockDim.y; y++)
+            for (unsigned x = 0; x < blockDim.x; x++) {
+                Fiber& fiber = fibers[n++];
+                fiber.index = {x, y, z};
+                fiber.wait = Wait::Nothing;
+                getcontext(&fiber.context);
+                fiber.context.uc_stack = {fiber.stack.get(), 0, Fiber::STACK};
+                fiber.context.uc_link = &scheduler;
+                makecontext(&fiber.context, +[] { (*work)(); running->wait = Wait::Done; }, 0);
+            }
+    auto all = [&](size_t from, size_t to, Wait wait) {
+        for (size_t i = from; i < to; i++)
+            if (fibers[i].wait != wait && fibers[i].wait != Wait::Done) return false;
+        return true;
+    };
+    while (!all(0, n, Wait::Done)) {
+        for (size_t warp = 0; warp < n; warp += 32) {
+            size_t end = warp + 32 < n ? warp + 32 : n;
+            bool together = all(warp, end, Wait::Warp);
+            for (size_t i = warp; i < end; i++) {
+                Fiber& fiber = fibers[i];
+                if (fiber.wait != Wait::Nothing && !(fiber.wait == Wait::Warp && together)) continue;
+                running = &fiber;
+                threadIdx = fiber.index;
+                fiber.wait = Wait::Nothing;
+                swapcontext(&scheduler, &fiber.context);
+            }
+        }
+        if (all(0, n, Wait::Block))
+            for (size_t i = 0; i < n; i++)
+                if (fibers[i].wait == Wait::Block) fibers[i].wait = Wait::Nothing;
+    }
+}
+
+// ---- launch
+
+template <class... A, size_t... I>
+static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
+    kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
+}
+
+template <class... A>
+static void launch(void (*kernel)(A...), bool waits, const unsigned* grid, const unsigned* block, unsigned shared,
+                   void** arguments) {
+    uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2];
+    std::atomic<uint64_t> next{0};
+    auto work = [&] {
+        gridDim = {grid[0], grid[1], grid[2]};
+        blockDim = {block[0], block[1], block[2]};
+        std::vector<char> memory(shared + 128);
+        dynamic_shared = memory.data() + (128 - reinterpret_cast<uintptr_t>(memory.data()) % 128);
+        std::vector<Fiber> fibers(waits ? block[0] * block[1] * block[2] : 0);
+        auto body = [&] { call(kernel, arguments, std::index_sequence_for<A...>()); };
+        for (uint64_t i; (i = next++) < blocks;) {
+            blockIdx = {unsigned(i % grid[0]), unsigned(i / grid[0] % grid[1]), unsigned(i / grid[0] / grid[1])};
+            if (waits) {
+                run_fibers(fibers, body);
+                continue;
+            }
+            for (threadIdx.z = 0; threadIdx.z < block[2]; threadIdx.z++)
+                for (threadIdx.y = 0; threadIdx.y < block[1]; threadIdx.y++)
+                    for (threadIdx.x = 0; threadIdx.x < block[0]; threadIdx.x++) body();
+        }
+    };
+    unsigned n = std::thread::hardware_concurrency();
+    std::vector<std::thread> helpers;
+    for (unsigned i = 1; i < n && i < blocks; i++) helpers.emplace_back(work);
+    work();
+    for (auto& helper : helpers) helper.join();
+}
