@@ -124,7 +124,7 @@ TASKS = {
         bone("bone_cascade", 3.0, (64, 64, 64), share=FEW, configuration="3d_cascade_fullres", previous_stage="bone_lowres", grade="demo"),
         headneck("headneck", grade="demo"),
         headneck("headneck_high", features=WIDE, cases_of="headneck", grade="demo"),
-        Task("total", "total", labels_of("total"), (5.0, 5.0, 5.0), (48, 64, 64), (), {"trunk": 1.0},
+        Task("total", "total", labels_of("total"), (3.0, 3.0, 3.0), (64, 80, 80), (), {"trunk": 1.0},
              intensity=(40.0, 300.0, -1000.0, 1000.0), grade="demo", loss_share=0.25),
     )
 }

@@ -8,7 +8,7 @@
 #include <cstring>
 
 using Result = int;
-enum { SUCCESS = 0, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
 using Launch = void (*)(const unsigned* grid, const unsigned* block, unsigned shared, void** arguments);
 static const size_t MEMORY = size_t(8) << 30;
 static int context;
@@ -112,6 +112,9 @@ API cuModuleGetFunction(void** function, void* module, const char*) {
 API cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void*, void** arguments, void**) {
+    // As cuDeviceGetAttribute says.
+    const bool small = bx * by * bz <= 1024 && bz <= 64 && gx <= 0x7fffffff && gy <= 65535 && gz <= 65535 && shared <= 96 << 10;
+    if (!small || !gx || !gy || !gz || !bx || !by || !bz) return INVALID_VALUE;
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
     reinterpret_cast<Launch>(function)(grid, block, shared, arguments);
     return SUCCESS;
