@@ -113,11 +113,11 @@ def bone_effects(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> 
     return ct
 
 
-def surroundings(ct: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Table, cushions and noisy air around a patient whose surroundings were masked out."""
+def surroundings(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    """Table, cushions and noisy air around a patient whose surroundings were masked out, or has another table."""
     if rng.random() < 0.4:
         return ct
-    air = ct < -600
+    air = (ct < -600) & (target == BACKGROUND)
     if rng.random() < 0.7:
         ct = torch.where(air, ct + torch.randn(ct.shape, generator=torch_rng(rng)).abs() * rng.uniform(5, 60), ct)
     _, ny, nx = ct.shape

@@ -61,9 +61,9 @@ class Patches(IterableDataset):
         if task.source == "bone":
             ct = augment.bone_effects(ct, target, rng)
         elif task.source == "organs":
-            ct = augment.surroundings(ct, rng)
+            ct = augment.surroundings(ct, target, rng)
         else:
-            ct = augment.recolor(ct, target, rng)
+            ct = augment.surroundings(augment.recolor(ct, target, rng), target, rng)
         degraded = rng.random() < self.degraded
         if degraded:
             ct = augment.scanner_effects(ct, target, rng, empty)
