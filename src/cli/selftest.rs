@@ -58,7 +58,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
     }
     match failed {
         None => Ok(()),
-        Some(worst) => Err(failure(worst)),
+        Some((device, worst)) => Err(failure(device, worst)),
     }
 }
 
@@ -73,7 +73,7 @@ fn heading(models: usize, timed: Option<&Model>) -> Result<String> {
     Ok(text + "\n" + &Row::heading())
 }
 
-fn failure(worst: &Comparison) -> Error {
+fn failure(device: Device, worst: &Comparison) -> Error {
     let reason = if worst.repeats {
         format!(
             "its logits of {} in {} differ by {:.1e} of the largest from those of plain code, where \
@@ -82,10 +82,10 @@ fn failure(worst: &Comparison) -> Error {
             worst.precision,
             worst.difference.relative(),
             worst.tolerance(),
-            match (worst.device.starts_with("cpu"), worst.precision) {
-                (true, Precision::F32) => "--isa lowers the instruction set",
+            match (device, worst.precision) {
                 (_, Precision::F16 | Precision::Bf16) => "--precision f32 rounds less",
-                (false, Precision::F32) => "--device cpu is without it",
+                (Device::Cpu, Precision::F32) => "--isa lowers the instruction set",
+                (_, Precision::F32) => "--device cpu is without it",
             }
         )
     } else {
@@ -96,6 +96,7 @@ fn failure(worst: &Comparison) -> Error {
 
 /// One engine on all networks.
 struct Row {
+    device: Device,
     name: String,
     precision: String,
     state: State,
@@ -118,6 +119,7 @@ impl Row {
         asked: Device,
     ) -> Result<Self> {
         let mut row = Self {
+            device: options.device,
             name: options.device.to_string(),
             precision: format!("{:?}", options.arithmetic).to_lowercase(),
             state: State::Absent("there is no model".into()),
@@ -154,9 +156,9 @@ impl Row {
         Ok(row)
     }
 
-    fn failed(&self) -> Option<&Comparison> {
+    fn failed(&self) -> Option<(Device, &Comparison)> {
         match &self.state {
-            State::Ran(worst) if !worst.passes() => Some(worst),
+            State::Ran(worst) if !worst.passes() => Some((self.device, worst)),
             _ => None,
         }
     }

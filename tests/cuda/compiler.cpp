@@ -73,13 +73,15 @@ API int nvrtcCompileProgram(void* p, int count, const char* const* options) {
     auto* program = static_cast<Program*>(p);
     const std::string folder = getenv("CUDA_ON_HOST_FOLDER"), code = host_code(program->source);
     const std::string base = folder + "/" + std::to_string(std::hash<std::string>()(code));
+    program->image = base + ".so";
+    const bool known = !access(program->image.c_str(), R_OK);
+    // .ci/cuda asks whether there is a library for each of these.
+    if (!known) std::ofstream(base + ".cpp") << code;
     if (int result = REAL(nvrtcCompileProgram)(program->real, count, options)) {
-        std::ofstream(base + ".refused.cu") << program->source;
+        unlink(program->image.c_str());  // made for another architecture
         return result;
     }
-    program->image = base + ".so";
-    if (access(program->image.c_str(), R_OK)) {
-        std::ofstream(base + ".cpp") << code;
+    if (!known) {
         // Tests may compile the same kernel at the same time.
         const std::string mine = base + "." + std::to_string(getpid());
         const std::string command = "g++ -std=c++17 -O2 -march=native -w -shared -fPIC -I" + folder + " -o " + mine + " " + base +

@@ -62,7 +62,6 @@ template <class A, class B> static auto min(A a, B b) { return b < a ? std::comm
 template <class A, class B> static auto max(A a, B b) { return a < b ? std::common_type_t<A, B>(b) : a; }
 static inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint64_t(a) * b >> 32; }
 static inline int __clz(uint32_t v) { return v ? __builtin_clz(v) : 32; }
-static inline float rsqrt(float v) { return 1.0f / std::sqrt(v); }
 static inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline float sqrt(float v) { return __builtin_sqrtf(v); }
 
@@ -101,9 +100,6 @@ template <int M, int N, int K, class T>
 static void store_matrix_sync(T* to, const fragment<accumulator, M, N, K, T>& f, unsigned stride, layout_t layout) {
     for (int r = 0; r < M; r++)
         for (int c = 0; c < N; c++) to[layout == mem_col_major ? c * stride + r : r * stride + c] = f.at(r, c);
-}
-template <class F, class T> static void fill_fragment(F& f, T v) {
-    for (auto& x : f.x) x = v;
 }
 template <int M, int N, int K, class A, class B, class LA, class LB, class C>
 static void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, A, LA>& a,

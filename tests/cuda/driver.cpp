@@ -11,6 +11,7 @@ using Result = int;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
 using Launch = void (*)(const unsigned* grid, const unsigned* block, unsigned shared, void** arguments);
 static const size_t MEMORY = size_t(8) << 30;
+static const unsigned THREADS = 1024, THREADS_Z = 64, BLOCKS_X = 0x7fffffff, BLOCKS_YZ = 65535, SHARED = 96 << 10;
 static int context;
 
 #define API extern "C" __attribute__((visibility("default"))) Result
@@ -20,8 +21,6 @@ API cuDriverGetVersion(int* v) { *v = 12080; return SUCCESS; }
 API cuDeviceGetCount(int* n) { *n = 1; return SUCCESS; }
 API cuDeviceGet(int* d, int i) { *d = i; return i == 0 ? SUCCESS : INVALID_DEVICE; }
 API cuDeviceGetName(char* name, int n, int) { snprintf(name, n, "host code"); return SUCCESS; }
-API cuDeviceGetUuid(void* u, int) { memset(u, 7, 16); return SUCCESS; }
-API cuDeviceGetUuid_v2(void* u, int) { memset(u, 7, 16); return SUCCESS; }
 API cuDeviceGetPCIBusId(char* s, int n, int) { snprintf(s, n, "0000:00:00.0"); return SUCCESS; }
 API cuDeviceTotalMem_v2(size_t* n, int) { *n = MEMORY; return SUCCESS; }
 API cuMemGetInfo_v2(size_t* f, size_t* t) { *f = *t = MEMORY; return SUCCESS; }
@@ -29,17 +28,17 @@ API cuDeviceGetAttribute(int* v, int attribute, int) {
     const char* wanted = getenv("CUDA_ON_HOST_CAPABILITY");
     int capability = wanted ? atoi(wanted) : 80;
     switch (attribute) {
-        case 1: case 2: case 3: *v = 1024; break;   // threads per block, along x and y
-        case 4: *v = 64; break;                     // along z
-        case 5: *v = 0x7fffffff; break;             // blocks along x
-        case 6: case 7: *v = 65535; break;          // along y and z
-        case 8: *v = 48 << 10; break;               // shared memory of a block
-        case 10: *v = 32; break;                    // threads of a warp
-        case 16: *v = 16; break;                    // multiprocessors
+        case 1: case 2: case 3: *v = THREADS; break;  // of a block, along x and y
+        case 4: *v = THREADS_Z; break;
+        case 5: *v = BLOCKS_X; break;
+        case 6: case 7: *v = BLOCKS_YZ; break;
+        case 8: *v = SHARED / 2; break;               // shared memory of a block
+        case 10: *v = 32; break;                      // threads of a warp
+        case 16: *v = 16; break;                      // multiprocessors
         case 75: *v = capability / 10; break;
         case 76: *v = capability % 10; break;
-        case 97: *v = 96 << 10; break;              // shared memory of a block that asks for it
-        case 115: *v = 1; break;                    // memory pools
+        case 97: *v = SHARED; break;                  // shared memory of a block that asks for it
+        case 115: *v = 1; break;                      // memory pools
         default: *v = 0;
     }
     return SUCCESS;
@@ -48,8 +47,6 @@ API cuDevicePrimaryCtxRetain(void** c, int) { *c = &context; return SUCCESS; }
 API cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 API cuCtxSetCurrent(void*) { return SUCCESS; }
 API cuCtxGetCurrent(void** c) { *c = &context; return SUCCESS; }
-API cuCtxGetDevice(int* d) { *d = 0; return SUCCESS; }
-API cuCtxSynchronize() { return SUCCESS; }
 API cuCtxGetStreamPriorityRange(int* a, int* b) { *a = *b = 0; return SUCCESS; }
 
 static Result give(uint64_t* p, size_t n) {
@@ -64,12 +61,10 @@ API cuMemAllocAsync(uint64_t* p, size_t n, void*) { return give(p, n); }
 API cuMemFree_v2(uint64_t p) { free(reinterpret_cast<void*>(p)); return SUCCESS; }
 API cuMemFreeAsync(uint64_t p, void*) { free(reinterpret_cast<void*>(p)); return SUCCESS; }
 API cuMemAllocHost_v2(void** p, size_t n) { return give(reinterpret_cast<uint64_t*>(p), n); }
-API cuMemHostAlloc(void** p, size_t n, unsigned) { return give(reinterpret_cast<uint64_t*>(p), n); }
 API cuMemFreeHost(void* p) { free(p); return SUCCESS; }
 API cuMemcpyHtoDAsync_v2(uint64_t d, const void* s, size_t n, void*) { memcpy(reinterpret_cast<void*>(d), s, n); return SUCCESS; }
 API cuMemcpyDtoHAsync_v2(void* d, uint64_t s, size_t n, void*) { memcpy(d, reinterpret_cast<void*>(s), n); return SUCCESS; }
 API cuMemcpyDtoDAsync_v2(uint64_t d, uint64_t s, size_t n, void*) { memmove(reinterpret_cast<void*>(d), reinterpret_cast<void*>(s), n); return SUCCESS; }
-API cuMemsetD8Async(uint64_t d, unsigned char v, size_t n, void*) { memset(reinterpret_cast<void*>(d), v, n); return SUCCESS; }
 
 struct Copy2D {
     size_t sx, sy; int stype; const void* shost; uint64_t sdev; void* sarr; size_t spitch;
@@ -88,11 +83,9 @@ API cuStreamCreate(void** s, unsigned) { *s = malloc(1); return SUCCESS; }
 API cuStreamCreateWithPriority(void** s, unsigned, int) { *s = malloc(1); return SUCCESS; }
 API cuStreamDestroy_v2(void* s) { free(s); return SUCCESS; }
 API cuStreamSynchronize(void*) { return SUCCESS; }
-API cuStreamQuery(void*) { return SUCCESS; }
 API cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
 API cuEventCreate(void** e, unsigned) { *e = malloc(1); return SUCCESS; }
 API cuEventRecord(void*, void*) { return SUCCESS; }
-API cuEventQuery(void*) { return SUCCESS; }
 API cuEventSynchronize(void*) { return SUCCESS; }
 API cuEventElapsedTime(float* t, void*, void*) { *t = 1; return SUCCESS; }
 API cuEventElapsedTime_v2(float* t, void*, void*) { *t = 1; return SUCCESS; }
@@ -104,7 +97,6 @@ API cuModuleLoadData(void** module, const void* image) {
     if (!*module) fprintf(stderr, "driver.cpp: %s\n", dlerror());
     return *module ? SUCCESS : INVALID_IMAGE;
 }
-API cuModuleUnload(void*) { return SUCCESS; }
 API cuModuleGetFunction(void** function, void* module, const char*) {
     *function = dlsym(module, "launch_on_host");
     return *function ? SUCCESS : NOT_FOUND;
@@ -112,9 +104,9 @@ API cuModuleGetFunction(void** function, void* module, const char*) {
 API cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void*, void** arguments, void**) {
-    // As cuDeviceGetAttribute says.
-    const bool small = bx * by * bz <= 1024 && bz <= 64 && gx <= 0x7fffffff && gy <= 65535 && gz <= 65535 && shared <= 96 << 10;
-    if (!small || !gx || !gy || !gz || !bx || !by || !bz) return INVALID_VALUE;
+    const bool some = gx && gy && gz && bx && by && bz;
+    const bool fits = bx * by * bz <= THREADS && bz <= THREADS_Z && gx <= BLOCKS_X && gy <= BLOCKS_YZ && gz <= BLOCKS_YZ;
+    if (!some || !fits || shared > SHARED) return INVALID_VALUE;
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
     reinterpret_cast<Launch>(function)(grid, block, shared, arguments);
     return SUCCESS;
