@@ -1,6 +1,7 @@
 // A CUDA driver for tests without a GPU: its memory is the host's, its kernels are the host code that
 // compiler.cpp made, and everything is done when the call returns. It has what cubecl calls and no more.
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -101,12 +102,19 @@ API cuModuleGetFunction(void** function, void* module, const char*) {
     *function = dlsym(module, "launch_on_host");
     return *function ? SUCCESS : NOT_FOUND;
 }
+// A device lags behind the program now and then, and nothing may depend on how far.
+static void lag() {
+    static unsigned seed = 1;  // kernels are launched by one thread
+    unsigned r = rand_r(&seed);
+    if (r % 8 == 0) usleep(rand_r(&seed) % (r % 64 == 0 ? 40000 : 2000));
+}
 API cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void*, void** arguments, void**) {
     const bool some = gx && gy && gz && bx && by && bz;
     const bool fits = bx * by * bz <= THREADS && bz <= THREADS_Z && gx <= BLOCKS_X && gy <= BLOCKS_YZ && gz <= BLOCKS_YZ;
     if (!some || !fits || shared > SHARED) return INVALID_VALUE;
+    lag();
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
     reinterpret_cast<Launch>(function)(grid, block, shared, arguments);
     return SUCCESS;

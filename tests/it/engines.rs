@@ -205,6 +205,27 @@ fn same_bytes_at_any_thread_count() {
     }
 }
 
+/// A server segments several images at once, each on an engine of its own.
+#[test]
+fn engines_side_by_side_do_not_disturb_each_other() {
+    let case = cases().swap_remove(0);
+    let (input, patch) = (case.input.index_axis(Axis(0), 0), case.patch());
+    for &(device, _) in ENGINES {
+        let Some(mut alone) = engine(&case.model, patch, device) else { continue };
+        let expected = run(alone.as_mut(), input);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut engine = engine(&case.model, patch, device).expect("as before");
+                    for _ in 0..3 {
+                        assert!(run(engine.as_mut(), input) == expected, "{device}");
+                    }
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn engines_describe_themselves() {
     for &(device, _) in ENGINES {

@@ -142,23 +142,31 @@ fn made<const D: usize>(output: CubeTensor) -> Tensor<D> {
     Tensor::from_dispatch(DispatchTensor { kind, autodiff: DispatchAutodiffContext::Disabled })
 }
 
-#[cfg(all(test, feature = "vulkan"))]
+#[cfg(all(test, any(feature = "cuda", feature = "vulkan")))]
 mod tests {
     use super::*;
     use burn::tensor::module::{conv_transpose3d, conv3d};
     use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
     use burn::tensor::{Device, FloatDType, TensorData};
 
-    #[allow(clippy::print_stdout, reason = "a skipped test says why")]
-    pub(super) fn device() -> Option<Device> {
-        match crate::infer::gpu::vulkan(0) {
+    /// The GPUs that this build knows and this machine has; fails where the caller of the tests
+    /// promised one.
+    #[allow(clippy::print_stdout, reason = "a skipped device says why")]
+    pub(super) fn devices() -> impl Iterator<Item = Device> {
+        let known = [
+            #[cfg(feature = "cuda")]
+            ("REQUIRE_CUDA", crate::infer::gpu::cuda(0, 0)),
+            #[cfg(feature = "vulkan")]
+            ("REQUIRE_VULKAN", crate::infer::gpu::vulkan(0)),
+        ];
+        known.into_iter().filter_map(|(promise, found)| match found {
             Ok((device, _)) => Some(device),
             Err(error) => {
-                assert!(std::env::var_os("REQUIRE_VULKAN").is_none(), "{error}");
+                assert!(std::env::var_os(promise).is_none(), "{error}");
                 println!("skipped: {error}");
                 None
             }
-        }
+        })
     }
 
     /// Values that fp16 holds exactly.
@@ -196,97 +204,114 @@ mod tests {
 
     #[test]
     fn convolutions_are_burns() {
-        let Some(gpu) = device() else { return };
-        let cases: [Case; 5] = [
-            ([1, 1, 4, 5, 6], 8, [3; 3], [1; 3], [1; 3]),
-            ([2, 5, 6, 7, 9], 11, [3; 3], [1, 2, 2], [1; 3]),
-            ([1, 3, 1, 9, 8], 4, [1, 3, 3], [1; 3], [0, 1, 1]),
-            ([1, 9, 4, 4, 4], 17, [1; 3], [1; 3], [0; 3]),
-            ([1, 2, 8, 7, 6], 3, [2, 3, 1], [2, 1, 1], [0, 2, 0]),
-        ];
-        let flex = Device::flex();
-        for (shape, outputs, kernel, stride, padding) in cases {
-            let [k, i, l] = kernel;
-            let weights = values([outputs, shape[1], k, i, l], 1);
-            let data = [values(shape, 2), weights, values([outputs], 3)];
-            let (x, w, b) = on(&flex, &data);
-            let options = ConvOptions::new(stride, padding, [1; 3], 1);
-            let expected = conv3d(x, w, Some(b), options);
-            let case = format!("{shape:?} by {kernel:?}, stride {stride:?}");
-            let (x, w, b) = on(&gpu, &data);
-            let found = direct(x.clone(), w.clone(), b.clone(), stride, padding);
-            check(found, expected.clone(), 1e-6, &case);
-            // Sums are `f32`: the result alone is rounded.
-            let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
-            let found = direct(half(x), half(w), b, stride, padding);
-            assert_eq!(found.dtype(), DType::F16);
-            check(found.cast(FloatDType::F32), expected, 1.0 / 2048.0, &case);
+        for gpu in devices() {
+            let cases: [Case; 5] = [
+                ([1, 1, 4, 5, 6], 8, [3; 3], [1; 3], [1; 3]),
+                ([2, 5, 6, 7, 9], 11, [3; 3], [1, 2, 2], [1; 3]),
+                ([1, 3, 1, 9, 8], 4, [1, 3, 3], [1; 3], [0, 1, 1]),
+                ([1, 9, 4, 4, 4], 17, [1; 3], [1; 3], [0; 3]),
+                ([1, 2, 8, 7, 6], 3, [2, 3, 1], [2, 1, 1], [0, 2, 0]),
+            ];
+            let flex = Device::flex();
+            for (shape, outputs, kernel, stride, padding) in cases {
+                let [k, i, l] = kernel;
+                let weights = values([outputs, shape[1], k, i, l], 1);
+                let data = [values(shape, 2), weights, values([outputs], 3)];
+                let (x, w, b) = on(&flex, &data);
+                let options = ConvOptions::new(stride, padding, [1; 3], 1);
+                let expected = conv3d(x, w, Some(b), options);
+                let case = format!("{shape:?} by {kernel:?}, stride {stride:?}");
+                let (x, w, b) = on(&gpu, &data);
+                let found = direct(x.clone(), w.clone(), b.clone(), stride, padding);
+                check(found, expected.clone(), 1e-6, &case);
+                // Sums are `f32`: the result alone is rounded.
+                let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
+                let found = direct(half(x), half(w), b, stride, padding);
+                assert_eq!(found.dtype(), DType::F16);
+                check(found.cast(FloatDType::F32), expected, 1.0 / 2048.0, &case);
+            }
         }
     }
 
     /// Against `f64`, with more values than one cube holds, and fewer.
     #[test]
     fn normalization_is_exact() {
-        let Some(gpu) = device() else { return };
-        let (epsilon, slope) = (1e-5, 0.01);
-        for (dims, shift) in [([1, 3, 20, 30, 40], 0.0_f32), ([2, 5, 3, 4, 5], 50.0)] {
-            let [_, channels, edges @ ..] = dims;
-            let voxels: usize = edges.iter().product();
-            let data: Vec<f32> = values(dims, 4).iter::<f32>().map(|v| v + shift).collect();
-            let gamma: Vec<f32> = (0..channels).map(|c| c as f32 - 1.5).collect();
-            let beta: Vec<f32> = (0..channels).map(|c| 0.5 - c as f32).collect();
-            let input = Tensor::<5>::from_data(TensorData::new(data.clone(), dims), &gpu);
-            let vector = |values: &[f32]| Tensor::<1>::from_data(values, &gpu);
-            let run = |input| normalize(input, vector(&gamma), vector(&beta), epsilon, slope);
-            let found = run(input.clone());
-            let half = run(input.clone().cast(FloatDType::F16));
-            assert_eq!((found.dims(), half.dtype()), (dims, DType::F16));
-            let half = half.cast(FloatDType::F32).into_data();
-            // What somebody else holds stays as it is.
-            assert_eq!(input.into_data().as_slice::<f32>().expect("f32"), data);
-            let found = found.into_data();
-            let of = |data: &TensorData, at: usize| data.as_slice::<f32>().expect("f32")[at];
-            for (map, values) in data.chunks(voxels).enumerate() {
-                let wide = || values.iter().map(|&v| f64::from(v));
-                let mean = wide().sum::<f64>() / voxels as f64;
-                let variance = wide().map(|v| (v - mean).powi(2)).sum::<f64>() / voxels as f64;
-                let (gamma, beta) = (gamma[map % channels], beta[map % channels]);
-                for (k, v) in wide().enumerate() {
-                    let exact = (v - mean) / (variance + epsilon).sqrt() * f64::from(gamma)
-                        + f64::from(beta);
-                    let exact = if exact < 0.0 { exact * slope } else { exact };
-                    let at = map * voxels + k;
-                    let error = (f64::from(of(&found, at)) - exact).abs();
-                    assert!(error < 1e-5, "{dims:?} at {at}: {exact} {}", of(&found, at));
-                    let error = (f64::from(of(&half, at)) - exact).abs();
-                    assert!(error < 0.05, "{dims:?} in f16 at {at}: {exact} {}", of(&half, at));
+        for gpu in devices() {
+            let (epsilon, slope) = (1e-5, 0.01);
+            for (dims, shift) in [([1, 3, 20, 30, 40], 0.0_f32), ([2, 5, 3, 4, 5], 50.0)] {
+                let [_, channels, edges @ ..] = dims;
+                let voxels: usize = edges.iter().product();
+                let data: Vec<f32> = values(dims, 4).iter::<f32>().map(|v| v + shift).collect();
+                let gamma: Vec<f32> = (0..channels).map(|c| c as f32 - 1.5).collect();
+                let beta: Vec<f32> = (0..channels).map(|c| 0.5 - c as f32).collect();
+                let input = Tensor::<5>::from_data(TensorData::new(data.clone(), dims), &gpu);
+                let vector = |values: &[f32]| Tensor::<1>::from_data(values, &gpu);
+                let run = |input| normalize(input, vector(&gamma), vector(&beta), epsilon, slope);
+                let found = run(input.clone());
+                let half = run(input.clone().cast(FloatDType::F16));
+                assert_eq!((found.dims(), half.dtype()), (dims, DType::F16));
+                let half = half.cast(FloatDType::F32).into_data();
+                // What somebody else holds stays as it is.
+                assert_eq!(input.into_data().as_slice::<f32>().expect("f32"), data);
+                let found = found.into_data();
+                let of = |data: &TensorData, at: usize| data.as_slice::<f32>().expect("f32")[at];
+                for (map, values) in data.chunks(voxels).enumerate() {
+                    let wide = || values.iter().map(|&v| f64::from(v));
+                    let mean = wide().sum::<f64>() / voxels as f64;
+                    let variance = wide().map(|v| (v - mean).powi(2)).sum::<f64>() / voxels as f64;
+                    let (gamma, beta) = (gamma[map % channels], beta[map % channels]);
+                    for (k, v) in wide().enumerate() {
+                        let exact = (v - mean) / (variance + epsilon).sqrt() * f64::from(gamma)
+                            + f64::from(beta);
+                        let exact = if exact < 0.0 { exact * slope } else { exact };
+                        let at = map * voxels + k;
+                        let error = (f64::from(of(&found, at)) - exact).abs();
+                        assert!(error < 1e-5, "{dims:?} at {at}: {exact} {}", of(&found, at));
+                        let error = (f64::from(of(&half, at)) - exact).abs();
+                        assert!(error < 0.05, "{dims:?} in f16 at {at}: {exact} {}", of(&half, at));
+                    }
                 }
             }
         }
     }
 
     #[test]
+    fn normalization_in_place_or_not_is_the_same() {
+        for gpu in devices() {
+            let vector = |value: f32| Tensor::<1>::from_data([value; 3], &gpu);
+            let run = |input| normalize(input, vector(2.0), vector(0.5), 1e-5, 0.01);
+            // A result of ours: its rows follow each other.
+            let held = run(Tensor::<5>::from_data(values([2, 3, 4, 5, 6], 5), &gpu));
+            let before = held.clone().into_data();
+            let apart = run(held.clone()).into_data();
+            assert_eq!(held.clone().into_data(), before);
+            assert_eq!(apart, run(held).into_data());
+        }
+    }
+
+    #[test]
     fn upsampling_is_burns() {
-        let Some(gpu) = device() else { return };
-        let cases = [
-            ([1, 4, 3, 4, 5], 8, [2; 3]),
-            ([2, 5, 2, 3, 4], 11, [1, 2, 2]),
-            ([1, 3, 1, 5, 4], 3, [1, 3, 2]),
-        ];
-        let flex = Device::flex();
-        for (shape, outputs, stride) in cases {
-            let [k, i, l] = stride;
-            let weights = values([shape[1], outputs, k, i, l], 1);
-            let data = [values(shape, 2), weights, values([outputs], 3)];
-            let (x, w, b) = on(&flex, &data);
-            let options = ConvTransposeOptions::new(stride, [0; 3], [0; 3], [1; 3], 1);
-            let expected = conv_transpose3d(x, w, Some(b), options);
-            let case = format!("{shape:?} by {stride:?}");
-            let (x, w, b) = on(&gpu, &data);
-            check(upsample(x.clone(), w.clone(), b.clone()), expected.clone(), 1e-6, &case);
-            let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
-            let found = upsample(half(x), half(w), b).cast(FloatDType::F32);
-            check(found, expected, 1.0 / 2048.0, &case);
+        for gpu in devices() {
+            let cases = [
+                ([1, 4, 3, 4, 5], 8, [2; 3]),
+                ([2, 5, 2, 3, 4], 11, [1, 2, 2]),
+                ([1, 3, 1, 5, 4], 3, [1, 3, 2]),
+            ];
+            let flex = Device::flex();
+            for (shape, outputs, stride) in cases {
+                let [k, i, l] = stride;
+                let weights = values([shape[1], outputs, k, i, l], 1);
+                let data = [values(shape, 2), weights, values([outputs], 3)];
+                let (x, w, b) = on(&flex, &data);
+                let options = ConvTransposeOptions::new(stride, [0; 3], [0; 3], [1; 3], 1);
+                let expected = conv_transpose3d(x, w, Some(b), options);
+                let case = format!("{shape:?} by {stride:?}");
+                let (x, w, b) = on(&gpu, &data);
+                check(upsample(x.clone(), w.clone(), b.clone()), expected.clone(), 1e-6, &case);
+                let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
+                let found = upsample(half(x), half(w), b).cast(FloatDType::F32);
+                check(found, expected, 1.0 / 2048.0, &case);
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Instance normalization with its activation, in place.
+//! Instance normalization with its activation, in place where that may be.
 //!
 //! The moments of a channel are taken in parts and merged until there is one: means before
 //! deviations, as in `f64` code, and all sums in a fixed order. Then each value is normalized,
-//! activated and written where it was. No shared memory: Mesa's software driver of Debian 12
+//! activated and written. No shared memory: Mesa's software driver of Debian 12
 //! crashes when it compiles some.
 
 mod code;
@@ -43,45 +43,52 @@ pub(in crate::infer) fn normalize<const D: usize>(
     let [gamma, beta] = [gamma, beta].map(|vector| into_contiguous(on_gpu(vector)));
     assert_eq!((gamma.dtype, beta.dtype), (DType::F32, DType::F32), "types of gamma and beta");
     let input = into_contiguous(on_gpu(input));
-    let values = if input.can_mut() { input } else { input.copy() };
-    let client = values.client.clone();
-    let dtype = dtype_to_storage_type(values.dtype);
-    let address = values.required_address_type();
+    let client = input.client.clone();
+    let dtype = dtype_to_storage_type(input.dtype);
+    let address = input.required_address_type();
+    let empty = |shape: Shape, dtype| {
+        empty_device_contiguous_dtype(client.clone(), input.device.clone(), shape, dtype)
+    };
+    // Whoever else holds the memory may be the device's thread, while it sets that up: which way it
+    // goes depends on timing, the values do not.
+    let apart = (!input.can_mut()).then(|| empty(Shape::from(dims), input.dtype));
     let grid = |threads: usize| {
         let dim = CubeDim::new(&client, threads);
         (calculate_cube_count_elemwise(&client, threads, dim), dim)
     };
-    let empty = |parts: usize| {
-        let (device, shape) = (values.device.clone(), Shape::from([3, maps, parts]));
-        empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32)
-    };
+    let parts_of = |parts: usize| empty(Shape::from([3, maps, parts]), DType::F32);
     let mut parts = voxels.div_ceil(EACH);
-    let mut found = empty(parts);
+    let mut found = parts_of(parts);
     let (count, dim) = grid(maps * parts);
-    let (from, to) = (values.clone().into_tensor_arg(), found.clone().into_tensor_arg());
+    let (from, to) = (input.clone().into_tensor_arg(), found.clone().into_tensor_arg());
     moments::launch(&client, count, dim, address, from, to, voxels, EACH, dtype);
     while parts > 1 {
         parts = parts.div_ceil(MERGED);
-        let merged = empty(parts);
+        let merged = parts_of(parts);
         let (count, dim) = grid(maps * parts);
         let (from, to) = (found.into_tensor_arg(), merged.clone().into_tensor_arg());
         merging::launch(&client, count, dim, address, from, to);
         found = merged;
     }
+    let to = match &apart {
+        Some(output) => output.clone().into_tensor_arg(),
+        None => input.as_tensor_alias(0),
+    };
     let (count, dim) = grid(maps * voxels);
     normalization::launch(
         &client,
         count,
         dim,
         address,
+        input.clone().into_tensor_arg(),
         found.into_tensor_arg(),
         gamma.into_tensor_arg(),
         beta.into_tensor_arg(),
-        values.clone().into_tensor_arg(),
+        to,
         voxels,
         epsilon as f32,
         slope as f32,
         dtype,
     );
-    made(values)
+    made(apart.unwrap_or(input))
 }

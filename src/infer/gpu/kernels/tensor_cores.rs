@@ -103,35 +103,37 @@ fn pass(device: &Device, to: FloatDType, convolution: Convolution) -> bool {
     })
 }
 
-#[cfg(all(test, feature = "vulkan"))]
+#[cfg(all(test, any(feature = "cuda", feature = "vulkan")))]
 mod tests {
-    use super::super::tests::device;
+    use super::super::tests::devices;
     use super::*;
 
     #[test]
     fn a_device_without_them_has_no_part() {
-        let Some(gpu) = device() else { return };
-        if !have(&gpu, DType::F16) {
-            assert!(!are_trusted(&gpu, DType::F16));
+        for gpu in devices() {
+            if !have(&gpu, DType::F16) {
+                assert!(!are_trusted(&gpu, DType::F16));
+            }
+            assert!(!are_trusted(&gpu, DType::F32) && !are_trusted(&Device::flex(), DType::F16));
         }
-        assert!(!are_trusted(&gpu, DType::F32) && !are_trusted(&Device::flex(), DType::F16));
     }
 
     /// What a trial accepts and what it does not, with stand-ins for tensor cores.
     #[test]
     fn a_trial_finds_what_differs() {
-        let Some(gpu) = device() else { return };
-        let to = FloatDType::F16;
-        assert!(pass(&gpu, to, |i, w, b, s, p| Some(direct(i, w, b, s, p))));
-        assert!(pass(&gpu, to, |_, _, _, _, _| None), "shapes that go to our kernel");
-        let off: Convolution = |i, w, b, s, p| Some(direct(i, w, b + 0.25, s, p));
-        assert!(!pass(&gpu, to, off));
-        // The sum of two halves, each rounded: what sums in half precision do.
-        let narrow: Convolution = |i, w, b, s, p| {
-            let none = b.zeros_like();
-            let part = |b| direct(i.clone(), w.clone() * 0.5, b, s, p);
-            Some(part(b) + part(none))
-        };
-        assert!(!pass(&gpu, to, narrow));
+        for gpu in devices() {
+            let to = FloatDType::F16;
+            assert!(pass(&gpu, to, |i, w, b, s, p| Some(direct(i, w, b, s, p))));
+            assert!(pass(&gpu, to, |_, _, _, _, _| None), "shapes that go to our kernel");
+            let off: Convolution = |i, w, b, s, p| Some(direct(i, w, b + 0.25, s, p));
+            assert!(!pass(&gpu, to, off));
+            // The sum of two halves, each rounded: what sums in half precision do.
+            let narrow: Convolution = |i, w, b, s, p| {
+                let none = b.zeros_like();
+                let part = |b| direct(i.clone(), w.clone() * 0.5, b, s, p);
+                Some(part(b) + part(none))
+            };
+            assert!(!pass(&gpu, to, narrow));
+        }
     }
 }

@@ -87,10 +87,11 @@ fn store(found: &mut Tensor<f32>, map: usize, part: usize, count: f32, mean: f32
 /// Normalizes each value by the moments of its map, which are one part each, and activates it.
 #[cube(launch, address_type = "dynamic")]
 pub(super) fn normalization<E: Float>(
+    values: &Tensor<E>,
     found: &Tensor<f32>,
     gamma: &Tensor<f32>,
     beta: &Tensor<f32>,
-    values: &mut Tensor<E>,
+    to: &mut Tensor<E>,
     voxels: usize,
     epsilon: f32,
     slope: f32,
@@ -106,5 +107,5 @@ pub(super) fn normalization<E: Float>(
     let value = values[ABSOLUTE_POS];
     let normalized = (f32::cast_from(value) - found[maps + map]) * scale + beta[channel];
     let activated = clamp_min(normalized, 0.0) + slope * clamp_max(normalized, 0.0);
-    values[ABSOLUTE_POS] = E::cast_from(activated);
+    to[ABSOLUTE_POS] = E::cast_from(activated);
 }
