@@ -212,7 +212,7 @@ fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
     let error = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one - 1))).err();
     assert_eq!(error.expect("one tile does not fit").exit_code(), 6);
 
-    let narrow = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one + (1 << 20))));
+    let narrow = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one + (1 << 19))));
     let mut narrow = narrow.expect("one tile fits");
     assert_eq!(narrow.batch(case.image, 1).expect("fits"), 1);
     assert!(narrow.image_bytes(case.image, case.patch, 1).is_some());

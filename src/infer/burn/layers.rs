@@ -1,5 +1,5 @@
-//! Convolutions of the generated code: burn's in `f32`, ours where burn has none that adds up
-//! in `f32` what it multiplies in half precision, and for upsampling on GPUs.
+//! Convolutions of the generated code: our kernels on GPUs, burn's elsewhere and for what ours do
+//! not know. Half precision is added up in `f32` by all of them.
 //!
 //! `build.rs` puts these calls in place of `forward`.
 
@@ -19,19 +19,13 @@ pub(super) trait Layer<const D: usize>: Module {
     /// Our kernel, on a GPU and for the layers it knows.
     fn ours(&self, input: &Tensor<D>) -> Option<Tensor<D>>;
 
-    /// Whether our kernel replaces burn's in `f32` too.
-    const ALWAYS_OURS: bool;
-
     /// The layer on `input`, whose numbers keep their type.
     fn apply(&self, input: Tensor<D>) -> Tensor<D> {
-        let dtype = input.dtype();
-        let half = dtype != DType::F32;
-        if (half || Self::ALWAYS_OURS)
-            && let Some(output) = self.ours(&input)
-        {
+        if let Some(output) = self.ours(&input) {
             return output;
         }
-        if !half {
+        let dtype = input.dtype();
+        if dtype == DType::F32 {
             return self.plain(input);
         }
         // The products of the rounded numbers, added up in `f32`.
@@ -51,8 +45,6 @@ impl ModuleMapper for Cast {
 }
 
 impl Layer<5> for Conv3d {
-    const ALWAYS_OURS: bool = false;
-
     fn plain(&self, input: Tensor<5>) -> Tensor<5> {
         self.forward(input)
     }
@@ -71,8 +63,6 @@ impl Layer<5> for Conv3d {
 }
 
 impl Layer<4> for Conv2d {
-    const ALWAYS_OURS: bool = false;
-
     fn plain(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward(input)
     }
@@ -98,8 +88,6 @@ impl Layer<4> for Conv2d {
 }
 
 impl Layer<5> for ConvTranspose3d {
-    const ALWAYS_OURS: bool = true;
-
     fn plain(&self, input: Tensor<5>) -> Tensor<5> {
         self.forward(input)
     }
@@ -115,8 +103,6 @@ impl Layer<5> for ConvTranspose3d {
 }
 
 impl Layer<4> for ConvTranspose2d {
-    const ALWAYS_OURS: bool = true;
-
     fn plain(&self, input: Tensor<4>) -> Tensor<4> {
         self.forward(input)
     }

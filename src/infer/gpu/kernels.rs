@@ -1,11 +1,12 @@
 //! Our own GPU kernels, in `CubeCL`, under the generated code (`infer::burn::layers`).
 //!
-//! burn's direct convolution adds up in the type of its numbers, which in half precision loses
-//! what the network is about; and its transposed convolution looks for contributions that, with
-//! a kernel as long as its stride, are known. Here one thread makes one voxel of several output
-//! channels, so that a value read once serves them all, neighbors read neighbors, and sums are
-//! `f32` whatever the numbers are. They run in a fixed order: bias, then channel by channel.
-//! Where a device has tensor cores, convolutions in half precision with enough channels are theirs.
+//! burn's direct convolution copies to another layout and back, waits for as many loads as it
+//! multiplies, and in half precision adds up in half precision; its transposed convolution looks for
+//! contributions that, with a kernel as long as its stride, are known. Here a value that a thread
+//! read serves several output channels and, in a convolution, several voxels; neighbors read
+//! neighbors, and sums are `f32` whatever the numbers are. They run in a fixed order: bias, then
+//! channel by channel. Where a device has tensor cores, convolutions in half precision with enough
+//! channels are theirs.
 
 mod code;
 mod norm;
@@ -21,12 +22,21 @@ use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use code::{WindowLaunch, convolution, upsampling};
+use code::{Form, WindowLaunch, convolution, packing, upsampling};
 use cubecl::calculate_cube_count_elemwise;
-use cubecl::prelude::{AddressType, Client, CubeCount, CubeDim, ElemType, TensorArg};
+use cubecl::prelude::{AddressType, Client, CubeCount, CubeDim, ElemType};
 
 /// Output channels one thread sums up.
 const BLOCK: usize = 8;
+
+/// Weights a thread reads at once: 16 bytes.
+const VECTOR: usize = 4;
+
+/// Voxels along y that a thread of a convolution makes, where that leaves [`FILLING`] threads.
+const ROWS: usize = 4;
+
+/// Threads that keep a large GPU busy (an H200 holds 270 336).
+const FILLING: usize = 1 << 17;
 
 /// Whether a tensor lies on a GPU.
 pub(in crate::infer) fn reaches<const D: usize>(tensor: &Tensor<D>) -> bool {
@@ -63,18 +73,45 @@ fn direct(
     stride: [usize; 3],
     padding: [usize; 3],
 ) -> Tensor<5> {
+    let rows = |threads: usize| if threads < FILLING * ROWS { 1 } else { ROWS };
+    direct_by(input, weights, bias, stride, padding, rows)
+}
+
+/// [`direct`], by threads that make `rows` of what is so many voxels times blocks of channels.
+fn direct_by(
+    input: Tensor<5>,
+    weights: Tensor<5>,
+    bias: Tensor<1>,
+    stride: [usize; 3],
+    padding: [usize; 3],
+    rows: impl Fn(usize) -> usize,
+) -> Tensor<5> {
     let ([n, channels, edges @ ..], [outputs, taken, kernel @ ..]) = (input.dims(), weights.dims());
     assert_eq!((channels, outputs), (taken, bias.dims()[0]), "channels of the convolution");
-    let after = |k: usize| (edges[k] + 2 * padding[k] - kernel[k]) / stride[k] + 1;
-    let shape = [n, outputs, after(0), after(1), after(2)];
-    launch(input, weights, bias, shape, |client, count, dim, address, arguments, dtype| {
-        let [input, weights, bias, output] = arguments;
-        let window =
-            WindowLaunch::new(stride[0], stride[1], stride[2], padding[0], padding[1], padding[2]);
-        convolution::launch(
-            client, count, dim, address, input, weights, bias, output, window, BLOCK, dtype,
-        );
-    })
+    let [z, y, x] =
+        std::array::from_fn(|k| (edges[k] + 2 * padding[k] - kernel[k]) / stride[k] + 1);
+    let Arguments { input, weights, bias, output, client, address, dtype } =
+        Arguments::new(input, weights, bias, [n, outputs, z, y, x]);
+    let blocks = outputs.div_ceil(BLOCK);
+
+    let taps = channels * kernel.iter().product::<usize>();
+    let shape = Shape::from([blocks, taps, BLOCK]);
+    let device = input.device.clone();
+    let packed = empty_device_contiguous_dtype(client.clone(), device, shape, DType::F32);
+    let (count, dim) = grid(&client, blocks * taps * BLOCK);
+    let (from, to) = (weights.into_tensor_arg(), packed.clone().into_tensor_arg());
+    packing::launch(&client, count, dim, address, from, to, BLOCK, dtype);
+
+    let rows = rows(n * blocks * z * y * x);
+    let window = WindowLaunch::new(stride[0], stride[2], padding[0], padding[1], padding[2]);
+    let form = Form { kernel, stride_y: stride[1], rows, vectors: BLOCK / VECTOR };
+    let (count, dim) = grid(&client, n * blocks * z * y.div_ceil(rows) * x);
+    let [input, packed, bias] = [input, packed, bias].map(CubeTensor::into_tensor_arg);
+    let to = output.clone().into_tensor_arg();
+    convolution::launch(
+        &client, count, dim, address, VECTOR, input, packed, bias, to, window, form, dtype,
+    );
+    made(output)
 }
 
 /// Transposed convolution with a kernel as long as its stride and no padding: weights
@@ -91,41 +128,47 @@ pub(in crate::infer) fn upsample(
     let ([n, channels, edges @ ..], [taken, outputs, kernel @ ..]) = (input.dims(), weights.dims());
     assert_eq!((channels, outputs), (taken, bias.dims()[0]), "channels of the convolution");
     let shape = [n, outputs, edges[0] * kernel[0], edges[1] * kernel[1], edges[2] * kernel[2]];
-    launch(input, weights, bias, shape, |client, count, dim, address, arguments, dtype| {
-        let [input, weights, bias, output] = arguments;
-        upsampling::launch(client, count, dim, address, input, weights, bias, output, BLOCK, dtype);
-    })
+    let Arguments { input, weights, bias, output, client, address, dtype } =
+        Arguments::new(input, weights, bias, shape);
+    let threads = n * outputs.div_ceil(BLOCK) * shape[2..].iter().product::<usize>();
+    let (count, dim) = grid(&client, threads);
+    let [input, weights, bias] = [input, weights, bias].map(CubeTensor::into_tensor_arg);
+    let to = output.clone().into_tensor_arg();
+    upsampling::launch(&client, count, dim, address, input, weights, bias, to, BLOCK, dtype);
+    made(output)
 }
 
-/// Makes the output and one thread per voxel and block of its channels.
-fn launch(
-    input: Tensor<5>,
-    weights: Tensor<5>,
-    bias: Tensor<1>,
-    shape: [usize; 5],
-    run: impl FnOnce(&Client, CubeCount, CubeDim, AddressType, [TensorArg; 4], ElemType),
-) -> Tensor<5> {
-    let input = into_contiguous(on_gpu(input));
-    let weights = into_contiguous(on_gpu(weights));
-    let bias = into_contiguous(on_gpu(bias));
-    let dtype = input.dtype;
-    assert_eq!((weights.dtype, bias.dtype), (dtype, DType::F32), "types of weights and bias");
-    let client = input.client.clone();
-    let output = empty_device_contiguous_dtype(
-        client.clone(),
-        input.device.clone(),
-        Shape::from(shape),
-        dtype,
-    );
-    let [n, outputs, z, y, x] = shape;
-    let threads = n * outputs.div_ceil(BLOCK) * z * y * x;
-    let dim = CubeDim::new(&client, threads);
-    let count = calculate_cube_count_elemwise(&client, threads, dim);
-    let tensors = [input, weights, bias, output.clone()];
-    let address = tensors.iter().map(CubeTensor::required_address_type).max().unwrap_or_default();
-    let arguments = tensors.map(CubeTensor::into_tensor_arg);
-    run(&client, count, dim, address, arguments, dtype_to_storage_type(dtype));
-    made(output)
+/// What a layer's kernel reads, contiguous, and a new array for what it makes.
+struct Arguments {
+    input: CubeTensor,
+    weights: CubeTensor,
+    bias: CubeTensor,
+    output: CubeTensor,
+    client: Client,
+    address: AddressType,
+    dtype: ElemType,
+}
+
+impl Arguments {
+    fn new(input: Tensor<5>, weights: Tensor<5>, bias: Tensor<1>, shape: [usize; 5]) -> Self {
+        let input = into_contiguous(on_gpu(input));
+        let weights = into_contiguous(on_gpu(weights));
+        let bias = into_contiguous(on_gpu(bias));
+        let dtype = input.dtype;
+        assert_eq!((weights.dtype, bias.dtype), (dtype, DType::F32), "types of weights and bias");
+        let (client, device) = (input.client.clone(), input.device.clone());
+        let output =
+            empty_device_contiguous_dtype(client.clone(), device, Shape::from(shape), dtype);
+        let address = [&input, &weights, &output].map(CubeTensor::required_address_type);
+        let address = address.into_iter().max().unwrap_or_default();
+        Self { input, weights, bias, output, client, address, dtype: dtype_to_storage_type(dtype) }
+    }
+}
+
+/// Cubes for that many threads.
+fn grid(client: &Client, threads: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new(client, threads);
+    (calculate_cube_count_elemwise(client, threads, dim), dim)
 }
 
 /// What kernels work on.
@@ -221,14 +264,18 @@ mod tests {
                 let options = ConvOptions::new(stride, padding, [1; 3], 1);
                 let expected = conv3d(x, w, Some(b), options);
                 let case = format!("{shape:?} by {kernel:?}, stride {stride:?}");
-                let (x, w, b) = on(&gpu, &data);
-                let found = direct(x.clone(), w.clone(), b.clone(), stride, padding);
-                check(found, expected.clone(), 1e-6, &case);
-                // Sums are `f32`: the result alone is rounded.
-                let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
-                let found = direct(half(x), half(w), b, stride, padding);
-                assert_eq!(found.dtype(), DType::F16);
-                check(found.cast(FloatDType::F32), expected, 1.0 / 2048.0, &case);
+                for rows in [1, ROWS] {
+                    let case = format!("{case}, rows {rows}");
+                    let run = |x, w, b| direct_by(x, w, b, stride, padding, |_| rows);
+                    let (x, w, b) = on(&gpu, &data);
+                    let found = run(x.clone(), w.clone(), b.clone());
+                    check(found, expected.clone(), 1e-6, &case);
+                    // Sums are `f32`: the result alone is rounded.
+                    let half = |tensor: Tensor<5>| tensor.cast(FloatDType::F16);
+                    let found = run(half(x), half(w), b);
+                    assert_eq!(found.dtype(), DType::F16);
+                    check(found.cast(FloatDType::F32), expected.clone(), 1.0 / 2048.0, &case);
+                }
             }
         }
     }

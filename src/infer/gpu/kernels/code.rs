@@ -1,5 +1,4 @@
-//! The code that runs on the GPU. Arrays are contiguous, the last axis fastest; one thread makes
-//! one voxel of `block` output channels.
+//! The code that runs on the GPU. Arrays are contiguous, the last axis fastest.
 
 #![allow(
     clippy::manual_div_ceil,
@@ -12,10 +11,20 @@
 
 use cubecl::prelude::*;
 
+/// What a convolution's kernel is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Form {
+    pub(super) kernel: [usize; 3],
+    pub(super) stride_y: usize,
+    /// Voxels along y that a thread makes.
+    pub(super) rows: usize,
+    /// Vectors of output channels that a thread makes.
+    pub(super) vectors: usize,
+}
+
 #[derive(CubeLaunch, CubeType)]
 pub(super) struct Window {
     stride_z: usize,
-    stride_y: usize,
     stride_x: usize,
     padding_z: usize,
     padding_y: usize,
@@ -81,52 +90,112 @@ fn store<E: Float>(
     }
 }
 
+/// Weights `[o, c, z, y, x]` as `[o / block, c, z, x, y, block]`, zeros beyond the last `o`: what a
+/// thread multiplies one value with lies side by side.
 #[cube(launch, address_type = "dynamic")]
-pub(super) fn convolution<E: Float>(
-    input: &Tensor<E>,
+pub(super) fn packing<E: Float>(
     weights: &Tensor<E>,
-    bias: &Tensor<f32>,
-    output: &mut Tensor<E>,
-    window: Window,
+    packed: &mut Tensor<f32>,
     #[comptime] block: usize,
     #[define(E)] _dtype: ElemType,
 ) {
-    let channels = input.shape(1);
-    let (depth, height, width) = (input.shape(2), input.shape(3), input.shape(4));
-    let (kernel_z, kernel_y, kernel_x) = (weights.shape(2), weights.shape(3), weights.shape(4));
-    let taps = kernel_z * kernel_y * kernel_x;
-    let outputs = output.shape(1);
-    let place = place::<E>(&*output, block);
-    if place.image >= output.shape(0) {
+    if ABSOLUTE_POS >= packed.len() {
         terminate!();
     }
-    let (image, first) = (place.image, place.first);
-    let x = place.x * window.stride_x;
-    let y = place.y * window.stride_y;
-    let z = place.z * window.stride_z;
+    let (outputs, channels) = (weights.shape(0), weights.shape(1));
+    let (kernel_z, kernel_y, kernel_x) = (weights.shape(2), weights.shape(3), weights.shape(4));
+    let tap = ABSOLUTE_POS / block;
+    let (i, tap) = (tap % kernel_y, tap / kernel_y);
+    let (l, tap) = (tap % kernel_x, tap / kernel_x);
+    let (k, tap) = (tap % kernel_z, tap / kernel_z);
+    let (channel, output) = (tap % channels, tap / channels * block + ABSOLUTE_POS % block);
+    let row = (clamp_max(output, outputs - 1) * channels + channel) * kernel_z + k;
+    let weight = f32::cast_from(weights[(row * kernel_y + i) * kernel_x + l]);
+    packed[ABSOLUTE_POS] = select(output < outputs, weight, 0.0);
+}
 
-    let mut sums = biases(bias, first, block);
+/// One thread makes `rows` neighbors along y of `vectors` vectors of output channels: a value
+/// serves all taps along y and all channels, a vector of weights all rows.
+#[cube(launch, address_type = "dynamic")]
+pub(super) fn convolution<E: Float, N: Size>(
+    input: &Tensor<E>,
+    packed: &Tensor<Vector<f32, N>>,
+    bias: &Tensor<f32>,
+    output: &mut Tensor<E>,
+    window: Window,
+    #[comptime] form: Form,
+    #[define(E)] _dtype: ElemType,
+) {
+    let Form { kernel: [kernel_z, kernel_y, kernel_x], stride_y, rows, vectors } = form;
+    let channels = input.shape(1);
+    let (depth, height, width) = (input.shape(2), input.shape(3), input.shape(4));
+    let outputs = output.shape(1);
+    let (made_z, made_y, made_x) = (output.shape(2), output.shape(3), output.shape(4));
+    let lanes = packed.vector_size();
+    let block = comptime!(vectors * lanes);
+    let strips = (made_y + rows - 1) / rows;
+    let blocks = (outputs + block - 1) / block;
+    let (place, rest) =
+        (ABSOLUTE_POS % (made_z * strips * made_x), ABSOLUTE_POS / (made_z * strips * made_x));
+    let (block_at, image) = (rest % blocks, rest / blocks);
+    if image >= output.shape(0) {
+        terminate!();
+    }
+    let (x, first_y) = (place % made_x, place / made_x % strips * rows);
+    let z = place / made_x / strips;
+
+    let mut sums = Array::<Vector<f32, N>>::new(comptime!(rows * vectors));
+    #[unroll]
+    for v in 0..vectors {
+        let mut first = Vector::<f32, N>::empty();
+        #[unroll]
+        for c in 0..lanes {
+            let channel = block_at * block + v * lanes + c;
+            first.insert(c, bias[clamp_max(channel, bias.shape(0) - 1)]);
+        }
+        #[unroll]
+        for j in 0..rows {
+            sums[j * vectors + v] = first;
+        }
+    }
+    // Rows of the input that the thread reads, and where they begin. Padded coordinates, so that
+    // nothing is below zero.
+    let reach = comptime!((rows - 1) * stride_y + kernel_y);
+    let mut inside = Array::<bool>::new(reach);
+    let mut starts = Array::<usize>::new(reach);
+    #[unroll]
+    for r in 0..reach {
+        let at_y = first_y * stride_y + r;
+        inside[r] = at_y >= window.padding_y && at_y < window.padding_y + height;
+        starts[r] = (at_y - window.padding_y) * width;
+    }
+    let mut values = Array::<f32>::new(reach);
     for channel in 0..channels {
-        let plane = (image * channels + channel) * depth;
         for k in 0..kernel_z {
-            // Padded coordinates, so that nothing is below zero.
-            let at_z = z + k;
+            let at_z = z * window.stride_z + k;
             if at_z >= window.padding_z && at_z < window.padding_z + depth {
-                let row = (plane + at_z - window.padding_z) * height;
-                for i in 0..kernel_y {
-                    let at_y = y + i;
-                    if at_y >= window.padding_y && at_y < window.padding_y + height {
-                        let start = (row + at_y - window.padding_y) * width;
-                        for l in 0..kernel_x {
-                            let at_x = x + l;
-                            if at_x >= window.padding_x && at_x < window.padding_x + width {
-                                let value = f32::cast_from(input[start + at_x - window.padding_x]);
-                                let tap = channel * taps + (k * kernel_y + i) * kernel_x + l;
-                                #[unroll]
-                                for j in 0..block {
-                                    let row = clamp_max(first + j, outputs - 1) * channels * taps;
-                                    sums[j] += value * f32::cast_from(weights[row + tap]);
-                                }
+                let plane = (image * channels + channel) * depth + at_z - window.padding_z;
+                let taps = ((block_at * channels + channel) * kernel_z + k) * kernel_x;
+                for l in 0..kernel_x {
+                    let at_x = x * window.stride_x + l;
+                    let inside_x = at_x >= window.padding_x && at_x < window.padding_x + width;
+                    let column = plane * height * width + at_x - window.padding_x;
+                    #[unroll]
+                    for r in 0..reach {
+                        values[r] = 0.0;
+                        if inside_x && inside[r] {
+                            values[r] = f32::cast_from(input[column + starts[r]]);
+                        }
+                    }
+                    #[unroll]
+                    for i in 0..kernel_y {
+                        #[unroll]
+                        for v in 0..vectors {
+                            let weights = packed[((taps + l) * kernel_y + i) * vectors + v];
+                            #[unroll]
+                            for j in 0..rows {
+                                let value = values[j * stride_y + i];
+                                sums[j * vectors + v] += Vector::broadcast(value) * weights;
                             }
                         }
                     }
@@ -134,7 +203,21 @@ pub(super) fn convolution<E: Float>(
             }
         }
     }
-    store::<E>(&sums, output, place, block);
+    #[unroll]
+    for j in 0..rows {
+        let y = first_y + j;
+        #[unroll]
+        for v in 0..vectors {
+            #[unroll]
+            for c in 0..lanes {
+                let channel = block_at * block + v * lanes + c;
+                if channel < outputs && y < made_y {
+                    let row = ((image * outputs + channel) * made_z + z) * made_y + y;
+                    output[row * made_x + x] = E::cast_from(sums[j * vectors + v].extract(c));
+                }
+            }
+        }
+    }
 }
 
 #[cube(launch, address_type = "dynamic")]

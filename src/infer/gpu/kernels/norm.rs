@@ -7,14 +7,12 @@
 
 mod code;
 
-use super::{made, on_gpu};
+use super::{grid, made, on_gpu};
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use code::{merging, moments, normalization};
-use cubecl::calculate_cube_count_elemwise;
-use cubecl::prelude::CubeDim;
 
 /// Values whose moments one thread takes, in registers.
 const EACH: usize = 32;
@@ -52,20 +50,16 @@ pub(in crate::infer) fn normalize<const D: usize>(
     // Whoever else holds the memory may be the device's thread, while it sets that up: which way it
     // goes depends on timing, the values do not.
     let apart = (!input.can_mut()).then(|| empty(Shape::from(dims), input.dtype));
-    let grid = |threads: usize| {
-        let dim = CubeDim::new(&client, threads);
-        (calculate_cube_count_elemwise(&client, threads, dim), dim)
-    };
     let parts_of = |parts: usize| empty(Shape::from([3, maps, parts]), DType::F32);
     let mut parts = voxels.div_ceil(EACH);
     let mut found = parts_of(parts);
-    let (count, dim) = grid(maps * parts);
+    let (count, dim) = grid(&client, maps * parts);
     let (from, to) = (input.clone().into_tensor_arg(), found.clone().into_tensor_arg());
     moments::launch(&client, count, dim, address, from, to, voxels, EACH, dtype);
     while parts > 1 {
         parts = parts.div_ceil(MERGED);
         let merged = parts_of(parts);
-        let (count, dim) = grid(maps * parts);
+        let (count, dim) = grid(&client, maps * parts);
         let (from, to) = (found.into_tensor_arg(), merged.clone().into_tensor_arg());
         merging::launch(&client, count, dim, address, from, to);
         found = merged;
@@ -74,7 +68,7 @@ pub(in crate::infer) fn normalize<const D: usize>(
         Some(output) => output.clone().into_tensor_arg(),
         None => input.as_tensor_alias(0),
     };
-    let (count, dim) = grid(maps * voxels);
+    let (count, dim) = grid(&client, maps * voxels);
     normalization::launch(
         &client,
         count,
