@@ -77,6 +77,7 @@ API int nvrtcCompileProgram(void* p, int count, const char* const* options) {
     const bool known = !access(program->image.c_str(), R_OK);
     // .ci/cuda asks whether there is a library for each of these.
     if (!known) std::ofstream(base + ".cpp") << code;
+    if (!known) std::ofstream(base + ".cu") << program->source;  // for loops.py
     if (int result = REAL(nvrtcCompileProgram)(program->real, count, options)) {
         unlink(program->image.c_str());  // made for another architecture
         return result;
