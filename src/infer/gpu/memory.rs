@@ -131,7 +131,8 @@ pub fn footprint(
         let copied = node.op == "Conv" && (on_tensor_cores || !is_plain(node));
         let copies = if copied { voxels(input).saturating_add(voxels(size)) } else { 0 };
         let last = node.input(0).and_then(|name| last_use.get(name)) == Some(&at);
-        let in_place = last && matches!(&*node.op, "InstanceNormalization" | "LeakyRelu");
+        // A normalization may have to write apart (`kernels::normalize`).
+        let in_place = last && node.op == "LeakyRelu";
         let made = if in_place { 0 } else { voxels(size) };
         largest = largest.max(voxels(size).saturating_mul(FLOAT));
         let there = held.saturating_add(made).saturating_add(copies);
