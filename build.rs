@@ -4,7 +4,7 @@
 //! Reads nothing but the package, writes nothing but `OUT_DIR`. The same files give the same
 //! output. A file that cannot be used fails the build with one message naming the model.
 
-#[path = "src/model/config.rs"]
+#[path = "src/model/config/mod.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod config;
 #[path = "src/model/graph.rs"]
@@ -30,7 +30,7 @@ mod orientation;
 #[allow(dead_code, unreachable_pub)]
 mod proto;
 
-/// The path under which `config.rs` knows the type.
+/// The path under which `config` knows the type.
 mod volume {
     pub(crate) use crate::orientation::Orientation;
 }

@@ -4,8 +4,8 @@ use super::args::SelftestArgs;
 use super::summary::{reversed, times_sign};
 use super::{list, predict, report};
 use fastnnunet::infer::{Arithmetic, Device, EngineOptions, Precision};
-use fastnnunet::model::Model;
-use fastnnunet::model::registry::{self, Registry};
+use fastnnunet::model::registry::Registry;
+use fastnnunet::model::{Model, Request};
 use fastnnunet::selftest::{self, Comparison, Plain};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
         let model = list::find(registry, name)?;
         (vec![model], Some(model))
     } else {
-        let usual = registry::resolve("bone", None, None).ok();
+        let usual =
+            registry.select(&Request { mode: "bone", ..Request::default() }, &|_| Ok(true)).ok();
         let usual = usual.and_then(|bone| registry.find(&bone.model().name));
         (registry.models().iter().map(|model| &**model).collect(), usual.map(|model| &**model))
     };

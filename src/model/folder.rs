@@ -14,8 +14,24 @@ const CONFIGURATIONS: [&str; 4] = ["2d", "3d_cascade_fullres", "3d_fullres", "3d
 /// Most files of one kind looked at: a folder of models, not a disk.
 const MAX_FILES: usize = 1000;
 
+impl Registry {
+    /// What is inside the program and, before it, what is in `folder`.
+    ///
+    /// A model is `NAME.onnx` with `NAME.json`, or with a JSON in a subfolder called like its
+    /// configuration, for instance `3d_fullres/NAME.json`. `modes.json` and `labels/*.json`,
+    /// if there, are written like the program's own in `config/`; a model, mode or table
+    /// replaces the program's of the same name. Weights are read when they are used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] naming the file that cannot be read or used.
+    pub fn with_folder(folder: &Path) -> Result<Self> {
+        read(folder, Self::embedded())
+    }
+}
+
 /// See [`Registry::with_folder`].
-pub(super) fn read(folder: &Path, base: &Registry) -> Result<Registry> {
+fn read(folder: &Path, base: &Registry) -> Result<Registry> {
     let mut registry = base.clone();
     for onnx in files(folder, "onnx")? {
         let model = Model::listed_in(folder, &onnx)?;

@@ -1,15 +1,13 @@
 //! The models, modes and label tables there are: those of the program, and those of a folder.
 //!
-//! [`resolve`] and the other functions see the program's own; a [`Registry`] may have more.
+//! The functions see the program's own; a [`Registry`] may have more.
 
 use super::installed::{Facts, Weights};
 use super::labels::{self, LabelTable};
 use super::modes::{self, Mode};
-use super::selection::{Request, Selection};
-use super::{Grade, ModelConfig, folder};
+use super::{Grade, ModelConfig};
 use crate::{Error, Result};
 use std::borrow::Cow;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 pub use super::installed::Model;
@@ -41,20 +39,6 @@ impl Registry {
             }
         });
         &EMBEDDED
-    }
-
-    /// What is inside the program and, before it, what is in `folder`.
-    ///
-    /// A model is `NAME.onnx` with `NAME.json`, or with a JSON in a subfolder called like its
-    /// configuration, for instance `3d_fullres/NAME.json`. `modes.json` and `labels/*.json`,
-    /// if there, are written like the program's own in `config/`; a model, mode or table
-    /// replaces the program's of the same name. Weights are read when they are used.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Model`] naming the file that cannot be read or used.
-    pub fn with_folder(folder: &Path) -> Result<Self> {
-        folder::read(folder, Self::embedded())
     }
 
     /// The models, sorted by name.
@@ -105,24 +89,6 @@ impl Registry {
             found: name.to_owned(),
             expected: format!("one of {}", join(self.modes.iter().map(|m| m.name.as_str()))),
         })
-    }
-
-    /// Chooses the models that answer a request; `fits` says whether one may run here, for
-    /// instance within the memory allowed. It is asked only where there is an alternative.
-    ///
-    /// Without quality it takes the best that is installed and fits; without variant the
-    /// first. If nothing fits, the smallest is chosen and left to fail with the numbers.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] for a mode, quality or variant that does not exist, with those that
-    /// do; [`Error::Model`] if no model for it is installed, with the files to add.
-    pub fn select(
-        &self,
-        request: &Request<'_>,
-        fits: &dyn Fn(&Model) -> Result<bool>,
-    ) -> Result<Selection> {
-        super::selection::select(self, request, fits)
     }
 
     /// The model whose result `model`, with that configuration, refines, for a cascade.
@@ -192,15 +158,6 @@ pub fn find(name: &str) -> Option<&'static Arc<Model>> {
 #[must_use]
 pub fn modes() -> &'static [Mode] {
     Registry::embedded().modes()
-}
-
-/// What of this build answers a mode, whatever memory it takes.
-///
-/// # Errors
-///
-/// As [`Registry::select`].
-pub fn resolve(mode: &str, quality: Option<&str>, variant: Option<&str>) -> Result<Selection> {
-    Registry::embedded().select(&Request { mode, quality, variant }, &|_| Ok(true))
 }
 
 pub(super) fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {

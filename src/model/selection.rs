@@ -105,8 +105,28 @@ impl Selection {
     }
 }
 
+impl Registry {
+    /// Chooses the models that answer a request; `fits` says whether one may run here, for
+    /// instance within the memory allowed. It is asked only where there is an alternative.
+    ///
+    /// Without quality it takes the best that is installed and fits; without variant the
+    /// first. If nothing fits, the smallest is chosen and left to fail with the numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a mode, quality or variant that does not exist, with those that
+    /// do; [`Error::Model`] if no model for it is installed, with the files to add.
+    pub fn select(
+        &self,
+        request: &Request<'_>,
+        fits: &dyn Fn(&Model) -> Result<bool>,
+    ) -> Result<Selection> {
+        select(self, request, fits)
+    }
+}
+
 /// See [`Registry::select`].
-pub(super) fn select(
+fn select(
     registry: &Registry,
     request: &Request<'_>,
     fits: &dyn Fn(&Model) -> Result<bool>,

@@ -7,8 +7,8 @@
 //! and connected to it.
 
 use super::components::{Components, Connectivity};
-use super::map::{Classes, Map, Voxel};
-use super::runs::Runs;
+use super::map::{Classes, Map};
+use super::runs::{Runs, Voxel};
 use super::{distance, keep};
 use crate::pipeline::crop::{Box3, box_shape, crop};
 use crate::volume::Spacing;

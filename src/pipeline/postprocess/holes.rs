@@ -1,8 +1,8 @@
 //! Filling holes: background that a structure encloses.
 
 use super::components::{Components, FACES, FACES_ACROSS_ROWS, FACES_IN_PLANE};
-use super::map::{Classes, Edit, Map, Voxel};
-use super::runs::{Run, Runs};
+use super::map::{Classes, Edit, Map};
+use super::runs::{Run, Runs, Voxel};
 use crate::pipeline::crop::{Box3, box_shape};
 use ndarray::{ArrayView3, s};
 use rayon::prelude::*;

@@ -1,8 +1,9 @@
 //! Keeping the largest component, removing small ones.
 
 use super::components::{Components, Connectivity};
-use super::map::{Classes, Edit, Map, Voxel};
+use super::map::{Classes, Edit, Map};
 use super::nearest;
+use super::runs::Voxel;
 
 /// Removes all but the largest component of each class, as nnU-Net's
 /// `remove_all_but_largest_component`: of equally large ones all stay.

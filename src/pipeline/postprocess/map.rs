@@ -1,25 +1,8 @@
 //! The label map being edited, with its runs.
 
-use super::runs::{Run, Runs};
+use super::runs::{Run, Runs, Voxel};
 use crate::volume::Spacing;
 use ndarray::ArrayViewMut3;
-use std::ops::{BitOr, BitXor};
-
-/// A voxel of a label map: `u8` or `u16`.
-pub trait Voxel:
-    Copy
-    + Eq
-    + Default
-    + Send
-    + Sync
-    + Into<u16>
-    + TryFrom<u16>
-    + BitOr<Output = Self>
-    + BitXor<Output = Self>
-{
-}
-impl Voxel for u8 {}
-impl Voxel for u16 {}
 
 /// Which labels a step treats, and which of them together: a class per label, 0 for none.
 #[derive(Clone, Debug, PartialEq, Eq)]

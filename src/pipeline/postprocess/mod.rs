@@ -26,7 +26,7 @@ mod patient;
 mod steps;
 
 pub use components::{Components, Connectivity};
-pub use map::{Classes, Map, Voxel};
+pub use map::{Classes, Map};
 pub use patient::PatientAxes;
 pub use recipe::{Recipe, Report, StepReport};
-pub use runs::{Run, Runs};
+pub use runs::{Run, Runs, Voxel};

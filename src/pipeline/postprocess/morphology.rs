@@ -7,9 +7,9 @@
 //! offset. Beyond the volume's border nothing is known: structures are not eroded from there.
 
 use super::bits::{Ball, Bits, grown};
-use super::map::{Map, Voxel};
+use super::map::Map;
 use super::nearest;
-use super::runs::Runs;
+use super::runs::{Runs, Voxel};
 use rayon::prelude::*;
 
 /// What is done to each structure.

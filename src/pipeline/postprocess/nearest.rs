@@ -1,8 +1,8 @@
 //! Removed voxels take the label nearest to them.
 
 use super::bits::SLACK;
-use super::map::{Edit, Map, Voxel};
-use super::runs::Runs;
+use super::map::{Edit, Map};
+use super::runs::{Runs, Voxel};
 use crate::pipeline::crop::{Box3, box_shape};
 use crate::volume::Spacing;
 use rayon::prelude::*;

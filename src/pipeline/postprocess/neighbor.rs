@@ -1,7 +1,8 @@
 //! Clipping a structure to the surroundings of another.
 
 use super::components::{Components, Connectivity};
-use super::map::{Classes, Map, Voxel};
+use super::map::{Classes, Map};
+use super::runs::Voxel;
 use super::{keep, morphology};
 
 /// What is removed of a structure that reaches too far from its neighbor.

@@ -1,9 +1,9 @@
 //! Numbered structures in their order along the body: vertebrae, ribs.
 
 use super::components::{Components, Connectivity};
-use super::map::{Classes, Map, Voxel};
+use super::map::{Classes, Map};
 use super::patient::PatientAxes;
-use super::runs::Runs;
+use super::runs::{Runs, Voxel};
 use super::sides::each_voxel;
 
 /// What counts as one vertebra or rib.

@@ -1,7 +1,8 @@
 //! Recipes: lists of steps in JSON, with structures by name.
 
-use super::map::{Map, Voxel};
+use super::map::Map;
 use super::patient::PatientAxes;
+use super::runs::Voxel;
 use super::steps::{Context, Step, StepError};
 use crate::model::Label;
 use crate::volume::{Grid, LabelMap};

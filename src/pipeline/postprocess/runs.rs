@@ -1,10 +1,25 @@
 //! Row pieces of one label: what component steps work on instead of voxels.
 
-use super::map::Voxel;
 use crate::pipeline::crop::Box3;
 use ndarray::ArrayView3;
 use rayon::prelude::*;
-use std::ops::Range;
+use std::ops::{BitOr, BitXor, Range};
+
+/// A voxel of a label map: `u8` or `u16`.
+pub trait Voxel:
+    Copy
+    + Eq
+    + Default
+    + Send
+    + Sync
+    + Into<u16>
+    + TryFrom<u16>
+    + BitOr<Output = Self>
+    + BitXor<Output = Self>
+{
+}
+impl Voxel for u8 {}
+impl Voxel for u16 {}
 
 /// Voxels `start..end` of one row, all of one label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Left and right by the midline.
 
 use super::components::{Components, Connectivity};
-use super::map::{Classes, Edit, Map, Voxel};
+use super::map::{Classes, Edit, Map};
 use super::patient::PatientAxes;
-use super::runs::Runs;
+use super::runs::{Runs, Voxel};
 
 /// A structure that exists on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,12 @@
 
 use super::components::Connectivity;
 use super::keep;
-use super::map::{Classes, Map, Voxel};
+use super::map::{Classes, Map};
 use super::morphology::{self, Operation};
 use super::neighbor::{self, Clip};
 use super::order::{self, Instances, Position};
 use super::patient::PatientAxes;
+use super::runs::Voxel;
 use super::sides::{self, Pair, Unit};
 use crate::Error;
 use crate::model::Label;
