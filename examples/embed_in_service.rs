@@ -5,7 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use fastnnunet::{Result, infer, io, model::registry, pipeline};
+use fastnnunet::model::{Request, registry::Registry};
+use fastnnunet::{Result, infer, io, pipeline};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     // A pool of the service's own bounds the threads of everything inside `install`.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
     pool.install(|| -> Result<()> {
-        let selection = registry::resolve("bone", None, None)?;
+        let request = Request { mode: "bone", ..Request::default() };
+        let selection = Registry::embedded().select(&request, &|_| Ok(true))?;
         let model = selection.model();
         let config = model.config()?;
         // Weights are loaded once and serve every case.

@@ -124,17 +124,24 @@ pub(crate) struct PredictArgs {
     pub(crate) mode: Option<String>,
     /// Grid of a mode that offers several: low, medium or high [default: the finest of the best
     /// grade that is installed and fits]
-    #[arg(long, value_name = "QUALITY", requires = "mode")]
+    #[arg(long, value_name = "QUALITY", requires = "mode", conflicts_with = "model")]
     pub(crate) quality: Option<String>,
     /// Set of structures of a mode that offers several, such as standard or extended
-    #[arg(long, value_name = "VARIANT", requires = "mode")]
+    #[arg(long, value_name = "VARIANT", requires = "mode", conflicts_with = "model")]
     pub(crate) variant: Option<String>,
     /// Divide bone into cortical and trabecular bone
-    #[arg(long, requires = "mode")]
+    #[arg(long, requires = "mode", conflicts_with = "model")]
     pub(crate) enable_subseg: bool,
     /// Keep only these structures of the mode, by name, separated by commas; lung_* stands for
-    /// all that begin so
-    #[arg(long, value_name = "NAMES", requires = "mode", value_delimiter = ',')]
+    /// all that begin so; models that label none of them do not run
+    #[arg(
+        long,
+        value_name = "NAMES",
+        requires = "mode",
+        conflicts_with = "model",
+        value_delimiter = ',',
+        value_parser = |name: &str| Ok::<_, std::convert::Infallible>(name.trim().to_owned())
+    )]
     pub(crate) roi: Vec<String>,
     /// A model instead of a mode: a name as listed by `fastnnunet models`, an ONNX file (with
     /// --config), or a trained folder of nnU-Net v2

@@ -74,11 +74,13 @@ impl Cases {
         let read: HashSet<PathBuf> = read.map(|path| place(&path)).collect();
         for case in &self.list {
             let probabilities = args.save_probabilities.then(|| case.probabilities());
-            let beside = case.preview.iter().chain(&probabilities);
-            for path in std::iter::once(&case.output).chain(beside) {
+            let pictures = case.preview.iter().map(|path| ("--preview", path));
+            let beside =
+                pictures.chain(probabilities.iter().map(|path| ("--save-probabilities", path)));
+            for (option, path) in std::iter::once(("--output", &case.output)).chain(beside) {
                 if read.contains(&place(path)) {
                     return Err(Error::Usage {
-                        what: "--output".into(),
+                        what: option.into(),
                         found: format!("{}, which is read", path.display()),
                         expected: "another place".into(),
                     });

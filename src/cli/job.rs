@@ -6,13 +6,15 @@ use super::peak;
 use fastnnunet::infer::{self, EngineOptions};
 use fastnnunet::io::Limits;
 use fastnnunet::model::registry::Registry;
-use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
+use fastnnunet::model::{Grade, Label, Model, ModelConfig, Request, Selection};
 use fastnnunet::nnunet::{Folder, Folds};
 use fastnnunet::pipeline::Options;
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::segmenter::{Network, Segmenter};
 use fastnnunet::{Error, Result};
 use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,11 +34,13 @@ pub(crate) struct Job {
     pub(crate) opened: Duration,
     /// Structures of the mode that no model labels.
     pub(crate) missing: Vec<String>,
+    /// Whether a model only shows that the program works. Trained folders have no grade.
+    pub(crate) is_demonstration: bool,
 }
 
 impl Job {
-    /// Checks the request and loads the networks.
-    pub(crate) fn open(args: &PredictArgs) -> Result<(Self, Segmenter)> {
+    /// Checks the request and loads the networks, if possible others than those that are `too_large`.
+    pub(crate) fn open(args: &PredictArgs, too_large: &[String]) -> Result<(Self, Segmenter)> {
         let started = Instant::now();
         let options = Options {
             mirror_axes: match &args.mirror {
@@ -60,7 +64,7 @@ impl Job {
         let asked = match (&args.mode, &args.model) {
             (Some(mode), _) => {
                 let limit = options.memory_limit_bytes;
-                Asked::Mode(Box::new(select(args, mode, registry, limit, &engine)?))
+                Asked::Mode(Box::new(select(args, mode, registry, limit, &engine, too_large)?))
             }
             (None, Some(model)) => Asked::named(args, model, registry)?,
             (None, None) => return Err(usage("--mode", "nothing", "a mode or a --model")),
@@ -77,6 +81,7 @@ impl Job {
             why: String::new(),
             opened: Duration::ZERO,
             missing: Vec::new(),
+            is_demonstration: false,
         };
         let mut segmenter = match &asked {
             Asked::Mode(selection) => {
@@ -110,6 +115,8 @@ impl Job {
         if let Some(recipe) = recipe(&args.postprocess, &asked, &segmenter)? {
             segmenter.postprocess_with(recipe)?;
         }
+        job.is_demonstration =
+            !matches!(asked, Asked::Folder(_)) && segmenter.grade() == Grade::Demo;
         job.opened = started.elapsed();
         Ok((job, segmenter))
     }
@@ -194,7 +201,21 @@ impl Asked {
 /// The program's models and, before them, those of a folder.
 pub(crate) fn registry(folder: Option<&Path>) -> Result<Cow<'static, Registry>> {
     Ok(match folder {
-        Some(folder) => Cow::Owned(Registry::with_folder(folder)?),
+        Some(folder) => {
+            let registry = Registry::with_folder(folder)?;
+            for mode in registry.modes() {
+                for recipe in mode.choices.iter().filter_map(|choice| choice.recipe.as_deref()) {
+                    if Recipe::for_mode(recipe).is_none() {
+                        return Err(Error::Model {
+                            model: folder.join("modes.json").display().to_string(),
+                            found: format!("recipe {recipe} of mode {}", mode.name),
+                            expected: format!("one of {}", Recipe::names().join(", ")),
+                        });
+                    }
+                }
+            }
+            Cow::Owned(registry)
+        }
         None => Cow::Borrowed(Registry::embedded()),
     })
 }
@@ -209,12 +230,16 @@ fn select(
     registry: &Registry,
     memory_limit_bytes: Option<u64>,
     engine: &EngineOptions,
+    too_large: &[String],
 ) -> Result<Selection> {
     let request =
         Request { mode, quality: args.quality.as_deref(), variant: args.variant.as_deref() };
     // Whether its device takes it, and the host what it holds for a tile; how large the image
-    // is nobody knows yet.
+    // is nobody knows yet, but for models it was too large for.
     let fits = |model: &Model| {
+        if too_large.iter().any(|name| *name == model.name) {
+            return Ok(false);
+        }
         let bytes = match infer::open(model, model.config()?.patch_size, engine) {
             Ok(engine) => engine.memory_bytes(rayon::current_num_threads()),
             Err(Error::Memory { .. }) => return Ok(false),
@@ -245,7 +270,8 @@ fn subseg(args: &PredictArgs, asked: &Asked) -> Result<Vec<Label>> {
 
 /// The recipe of that name, which a mode or a model's configuration gives.
 fn named(name: &str) -> Result<Recipe> {
-    Recipe::for_mode(name).ok_or_else(|| usage("recipe", name, "one of the program's modes"))
+    Recipe::for_mode(name)
+        .ok_or_else(|| usage("recipe", name, &format!("one of {}", Recipe::names().join(", "))))
 }
 
 fn recipe(given: &str, asked: &Asked, segmenter: &Segmenter) -> Result<Option<Recipe>> {
@@ -267,7 +293,7 @@ fn recipe(given: &str, asked: &Asked, segmenter: &Segmenter) -> Result<Option<Re
                 let rule = fastnnunet::nnunet::read_postprocessing(path)?;
                 return Recipe::from_nnunet_json(&rule.to_string()).map(Some);
             }
-            let text = read_text(path, "a recipe")?;
+            let text = read_text("--postprocess", path, "default, none, or a recipe")?;
             if text.contains("postprocessing_fns") {
                 Recipe::from_nnunet_json(&text).map(Some)
             } else {
@@ -278,7 +304,7 @@ fn recipe(given: &str, asked: &Asked, segmenter: &Segmenter) -> Result<Option<Re
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    ModelConfig::from_json(&read_text(path, "a JSON configuration")?).map_err(|error| {
+    ModelConfig::from_json(&read_text("--config", path, "a JSON configuration")?).map_err(|error| {
         Error::Model {
             model: path.display().to_string(),
             found: format!("{} {}", error.field, error.found),
@@ -287,10 +313,19 @@ fn read_config(path: &Path) -> Result<ModelConfig> {
     })
 }
 
-fn read_text(path: &Path, what: &str) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Error::Model {
-        model: path.display().to_string(),
-        found: error.to_string(),
-        expected: format!("{what} that can be read"),
-    })
+/// Recipes and configurations are longer by no mistake of a person.
+const MAX_TEXT_BYTES: u64 = 4 << 20;
+
+fn read_text(option: &str, path: &Path, what: &str) -> Result<String> {
+    let read = || {
+        let mut text = String::new();
+        let mut file = File::open(path)?.take(MAX_TEXT_BYTES + 1);
+        file.read_to_string(&mut text).map(|bytes| (bytes as u64, text))
+    };
+    let found = match read() {
+        Ok((bytes, text)) if bytes <= MAX_TEXT_BYTES => return Ok(text),
+        Ok(_) => format!("more than {} MiB", MAX_TEXT_BYTES >> 20),
+        Err(error) => error.to_string(),
+    };
+    Err(usage(option, &format!("{}: {found}", path.display()), &format!("{what} that can be read")))
 }

@@ -5,7 +5,7 @@ use super::bar::Bar;
 use super::cases::CaseFiles;
 use super::job::Job;
 use super::load::{Loaded, Loader};
-use super::summary::Summary;
+use super::summary::{DEMONSTRATION, Summary};
 use super::{interrupt, peak, report};
 use fastnnunet::model::Label;
 use fastnnunet::pipeline::postprocess::cortical;
@@ -23,18 +23,48 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     if let Some(threads) = args.threads {
         use_threads(threads)?;
     }
-    let (job, mut segmenter) = Job::open(args)?;
     let mut bar = Bar::new(args.quiet);
-    if args.verbose {
+    // Models that the image has made too large: how large it is, nobody knows when the first is
+    // chosen.
+    let mut too_large: Vec<String> = Vec::new();
+    let mut least: Option<(u64, Error)> = None;
+    loop {
+        let (job, mut segmenter) = Job::open(args, &too_large)?;
+        let names: Vec<String> = segmenter.networks().map(|n| n.info().name.clone()).collect();
+        if names.iter().all(|name| too_large.contains(name))
+            && let Some((_, error)) = least
+        {
+            return Err(error);
+        }
+        match run_job(args, &job, &mut segmenter, &mut bar) {
+            Err(error @ Error::Memory { need_bytes, .. })
+                if !job.cases.batch && job.mode.is_some() =>
+            {
+                too_large.extend(names);
+                if least.as_ref().is_none_or(|(bytes, _)| need_bytes < *bytes) {
+                    least = Some((need_bytes, error));
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+fn run_job(args: &PredictArgs, job: &Job, segmenter: &mut Segmenter, bar: &mut Bar) -> Result<u8> {
+    if args.verbose || job.cases.batch && !args.quiet {
         bar.note(&format!("models   {}", if job.why.is_empty() { "as asked" } else { &job.why }));
     }
     if !args.quiet && !job.missing.is_empty() {
         bar.note(&format!("note: no model here labels {}", job.missing.join(", ")));
     }
+    // The summary of a single case says so itself.
+    if job.is_demonstration && !args.quiet && (job.cases.batch || args.json) {
+        bar.note(&format!("note: {DEMONSTRATION}"));
+    }
     let result = if job.cases.batch {
-        run_batch(args, &job, &mut segmenter, &mut bar)
+        run_batch(args, job, segmenter, bar)
     } else {
-        run_one(args, &job, &mut segmenter, &mut bar).map(|()| 0)
+        run_one(args, job, segmenter, bar).map(|()| 0)
     };
     bar.clear();
     result
@@ -157,11 +187,25 @@ fn segment<'a>(
         }
     }
     let grid = case.grid.clone();
+    // In a batch the next case is read meanwhile; nobody knows its size, so that of this one.
+    let held_bytes = if more { case.image_bytes() } else { 0 };
+    let options = Options { held_bytes, ..job.options.clone() };
+    let finishing = finishing_bytes(args, job, files, segmenter, &case) + held_bytes;
+    if let Some(limit_bytes) = options.memory_limit_bytes
+        && finishing > limit_bytes
+    {
+        return Err(Error::Memory {
+            what: "reading the image once more for the picture or the parts of bone".into(),
+            need_bytes: finishing,
+            limit_bytes,
+        });
+    }
     let mut told = None;
     let mut progress = |progress: Progress| {
         if args.verbose && progress.memory.is_some() && progress.memory != told {
             told = progress.memory;
-            if let Some(pipeline::Memory { bytes, during }) = told {
+            let finish = pipeline::Memory { bytes: finishing, during: "finishing" };
+            if let Some(pipeline::Memory { bytes, during }) = told.max(Some(finish)) {
                 let mib = bytes as f64 / f64::from(1 << 20);
                 bar.note(&format!("memory   {mib:.0} MiB expected at peak ({during})"));
             }
@@ -169,9 +213,6 @@ fn segment<'a>(
         bar.show(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    // In a batch the next case is read meanwhile; nobody knows its size, so that of this one.
-    let held_bytes = if more { case.image_bytes() } else { 0 };
-    let options = Options { held_bytes, ..job.options.clone() };
     let mut outcome = segmenter.segment(case, &options, &mut progress)?;
 
     let mut timings = vec![(Stage::Load, load_time)];
@@ -222,6 +263,7 @@ fn segment<'a>(
         grade: segmenter.grade(),
         grid,
         labels,
+        finishing_bytes: finishing,
         outcome,
         input_sha256: sha256,
         warnings,
@@ -229,6 +271,27 @@ fn segment<'a>(
         total: load_time + started.elapsed(),
         peak_bytes: peak::peak_bytes(),
     })
+}
+
+/// Bytes held once the networks are done, where the first image is needed again; else 0.
+fn finishing_bytes(
+    args: &PredictArgs,
+    job: &Job,
+    files: &CaseFiles,
+    segmenter: &Segmenter,
+    case: &pipeline::Case,
+) -> u64 {
+    if files.preview.is_none() && !args.enable_subseg {
+        return 0;
+    }
+    let (shape, spacing) = (case.grid.shape, case.grid.spacing);
+    let voxels: u64 = shape.iter().map(|&n| n as u64).product();
+    let label = if segmenter.labels().iter().any(|l| l.id >= u16::from(u8::MAX)) { 2 } else { 1 };
+    let split = match job.subseg {
+        Some(_) => cortical::split_bytes(shape, spacing, rayon::current_num_threads()),
+        None => 0,
+    };
+    segmenter.idle_bytes() + voxels * (size_of::<f32>() as u64 + label) + split
 }
 
 /// Gives every bone the labels of its cortical and trabecular parts.

@@ -19,6 +19,8 @@ pub(crate) struct Summary<'a> {
     /// The structures of the result.
     pub(crate) labels: Vec<Label>,
     pub(crate) outcome: Outcome,
+    /// Memory expected for what follows the networks.
+    pub(crate) finishing_bytes: u64,
     /// Computed for JSON only: it reads the files once more.
     pub(crate) input_sha256: Option<Vec<String>>,
     pub(crate) warnings: Vec<String>,
@@ -36,7 +38,7 @@ struct Found {
 }
 
 /// Said of models that only show that a mode works.
-const DEMONSTRATION: &str = "a demonstration: these models are not for use";
+pub(crate) const DEMONSTRATION: &str = "a demonstration: these models are not for use";
 
 impl Summary<'_> {
     /// The structures that can occur, and any other that does.
@@ -149,7 +151,7 @@ impl Summary<'_> {
         if let Some(preview) = &self.files.preview {
             rows.push(("preview", preview.display().to_string()));
         }
-        if self.grade == Grade::Demo && self.job.mode.is_some() {
+        if self.job.is_demonstration {
             rows.push(("note", DEMONSTRATION.to_owned()));
         }
         let rows: Vec<Vec<String>> =
@@ -172,7 +174,8 @@ impl Summary<'_> {
             .collect();
         let models: Vec<Value> = self.stages().map(model_json).collect();
         let runs: Vec<Value> = self.outcome.runs.iter().map(run_json).collect();
-        let predicted = self.outcome.runs.iter().map(|run| run.predicted.bytes).max();
+        let running = self.outcome.runs.iter().map(|run| run.predicted.bytes);
+        let predicted = running.chain([self.finishing_bytes]).max();
         let last = self.networks.last();
         let images: Vec<String> =
             self.files.images.iter().map(|image| image.display().to_string()).collect();

@@ -39,6 +39,7 @@ fn read(folder: &Path, base: &Registry) -> Result<Registry> {
         registry.models.push(Arc::new(model));
     }
     registry.models.sort_by(|a, b| a.name.cmp(&b.name));
+    check_strays(folder)?;
 
     let tables = folder.join("labels");
     if tables.is_dir() {
@@ -65,6 +66,32 @@ fn read(folder: &Path, base: &Registry) -> Result<Registry> {
     // A table that was replaced may lack what a mode of the program needs.
     modes::check_tables(&registry.modes, &registry.tables).map_err(|e| bad_modes(&path, e))?;
     Ok(registry)
+}
+
+/// Fails if the folder holds half of a model, which would be passed over in silence: weights where
+/// none are looked for, or a configuration without weights.
+fn check_strays(folder: &Path) -> Result<()> {
+    for below in CONFIGURATIONS.map(|name| folder.join(name)) {
+        if below.is_dir()
+            && let Some(onnx) = files(&below, "onnx")?.first()
+        {
+            let expected = format!("weights in {} itself", folder.display());
+            return Err(unusable(onnx, "weights beside configurations".to_owned(), expected));
+        }
+    }
+    let places = [folder.to_path_buf()].into_iter().chain(CONFIGURATIONS.map(|n| folder.join(n)));
+    for place in places.filter(|place| place.is_dir()) {
+        for json in files(&place, "json")? {
+            let onnx = folder.join(format!("{}.onnx", stem(&json)));
+            // Beside models there may be other JSON.
+            let is_configuration = place != folder || read_json(&json)?.contains("\"patch_size\"");
+            if !onnx.is_file() && is_configuration {
+                let expected = format!("its weights, {}", onnx.display());
+                return Err(unusable(&json, "a configuration alone".to_owned(), expected));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn bad_modes(path: &Path, message: String) -> crate::Error {

@@ -69,7 +69,9 @@ impl Selection {
     }
 
     /// Restricts the answer to the structures called `names`, of which one that ends in `*`
-    /// stands for all that begin so; models that label none of them do not run.
+    /// stands for all that begin so.
+    ///
+    /// Models that label none of them do not run, so they no longer paint over what others found.
     ///
     /// # Errors
     ///
@@ -97,7 +99,7 @@ impl Selection {
             part.subset = part.subset.clone().keeping(&kept);
         }
         self.parts.retain(|part| !part.subset.ids().is_empty());
-        // What remains is what it would be among the others.
+        // The recipe sees what the remaining models label besides.
         self.context.extend(self.labels.iter().filter(|label| !kept.contains(label)).cloned());
         self.labels = kept;
         self.missing.clear();
@@ -142,7 +144,7 @@ fn select(
     let candidates = choices.iter().flat_map(|choice| &choice.models);
     let alone = candidates.filter(|c| installed(registry, c).is_some()).count() == 1;
     let mut passed_over: Vec<(String, Reason)> = Vec::new();
-    let mut smallest = None;
+    let mut smallest: Option<(usize, &Choice, Vec<(&Part, Arc<Model>)>)> = None;
     for (k, choice) in choices.iter().enumerate() {
         let tried = &choices[..k];
         for candidate in &choice.models {
@@ -162,11 +164,16 @@ fn select(
                 return selection(registry, mode, choice, &parts, &why);
             }
             passed_over.push((candidate.name(), Reason::TooLarge));
-            smallest = Some((*choice, parts));
+            // From high to low, whatever order they were tried in.
+            let coarseness = by_quality.iter().position(|other| std::ptr::eq(*other, *choice));
+            let coarseness = coarseness.unwrap_or_default();
+            if smallest.as_ref().is_none_or(|(coarsest, ..)| coarseness >= *coarsest) {
+                smallest = Some((coarseness, choice, parts));
+            }
         }
     }
     match smallest {
-        Some((choice, parts)) => {
+        Some((_, choice, parts)) => {
             let why = format!(" because {}, so the smallest is tried", reasons(&passed_over));
             selection(registry, mode, choice, &parts, &why)
         }
@@ -322,11 +329,15 @@ fn selection(
 ///
 /// # Errors
 ///
-/// [`Error::Model`] if the model shares no structure with the table.
+/// [`Error::Model`] if the model shares no structure with the table, or has others than its `ids`
+/// say.
 fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubset> {
     let own = model.config()?.labels;
     let subset = match &part.ids {
-        Some(ids) => LabelSubset::by_ids(ids.iter().copied()),
+        Some(ids) => {
+            check_ids(ids, model, &own, table)?;
+            LabelSubset::by_ids(ids.iter().copied())
+        }
         None if own.is_empty() => {
             let largest = largest_label(model)?.into();
             LabelSubset::by_ids(table.labels.iter().map(|label| label.id).take(largest))
@@ -346,6 +357,33 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
         });
     }
     Ok(subset)
+}
+
+/// Fails unless `ids` can be those of the model's labels: as many, and none for another structure
+/// than the one its label is called after.
+fn check_ids(ids: &[u16], model: &Model, own: &[Label], table: &LabelTable) -> Result<()> {
+    let fail = |found: String, expected: String| {
+        Err(Error::Model { model: model.name.clone().into_owned(), found, expected })
+    };
+    let largest = own.last().map_or_else(|| largest_label(model), |label| Ok(label.id))?;
+    if ids.len() != usize::from(largest) {
+        let expected = format!("{}, as modes.json has ids for", ids.len());
+        return fail(format!("{largest} labels"), expected);
+    }
+    for label in own {
+        let id = ids[usize::from(label.id) - 1];
+        let named = table.labels.iter().find(|known| known.name == label.name);
+        let meant = table.labels.iter().find(|known| known.id == id);
+        if let (Some(named), Some(meant)) = (named, meant)
+            && named.id != meant.id
+        {
+            return fail(
+                format!("label {} called {}", label.id, label.name),
+                format!("{}, by its place in the ids of modes.json", meant.name),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The structures of a model that the table lacks, with ids that the table does not use.
@@ -377,9 +415,12 @@ fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
     let others: Vec<String> = names().filter(|name| *name != first).collect();
     let nor =
         if others.is_empty() { String::new() } else { format!(" (nor {})", others.join(", ")) };
+    let only = (choices.len() == 1).then(|| choices[0].options()).into_iter().flatten();
+    let asked = only
+        .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
     Error::Model {
         model: first.clone(),
-        found: format!("no weights for mode {} in this build{nor}", mode.name),
+        found: format!("no weights for mode {asked} in this build{nor}"),
         expected: format!(
             "{first}.onnx and {first}.json in a folder given by --models-dir, or \
              models/{first}.onnx, config/3d_fullres/{first}.json and a line for {first} in \

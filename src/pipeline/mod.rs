@@ -14,7 +14,7 @@ pub mod tile;
 
 mod cascade;
 mod infer_tiles;
-mod plan;
+pub(crate) mod plan;
 mod probabilities;
 mod progress;
 

@@ -36,7 +36,7 @@ pub struct Plan {
 }
 
 /// Memory a run needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory {
     /// Bytes at the largest moment.
     pub bytes: u64,
@@ -46,7 +46,7 @@ pub struct Memory {
 
 /// What the program itself, its threads and the allocator take, beside the arrays counted:
 /// measured on small cases.
-const BASE_BYTES: u64 = 48 << 20;
+pub(crate) const BASE_BYTES: u64 = 48 << 20;
 
 /// Most voxels along an axis, of the image and of the network's grid: rows of label maps are
 /// counted in 16 bits.

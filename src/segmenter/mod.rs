@@ -14,6 +14,7 @@ use crate::model::{
     Grade, Label, LabelSubset, Model, ModelConfig, Reader, Selection, merge_labels,
 };
 use crate::nnunet::Folder;
+use crate::pipeline::plan::BASE_BYTES;
 use crate::pipeline::postprocess::{Recipe, Report};
 use crate::pipeline::{Case, Evidence, Memory, Options, Progress, Timings};
 use crate::volume::{Grid, LabelMap};
@@ -182,6 +183,12 @@ impl Segmenter {
         self.parts[0].network.config().channels.len()
     }
 
+    /// Bytes that the program and the networks, all of which stay open, hold between two cases.
+    #[must_use]
+    pub fn idle_bytes(&self) -> u64 {
+        BASE_BYTES + self.networks().map(Network::memory_bytes).sum::<u64>()
+    }
+
     /// Segments one case.
     ///
     /// A case of a cascade that comes with the previous stage's labels does not run that stage.
@@ -200,11 +207,15 @@ impl Segmenter {
         let mut case = Some(case);
         let last = self.parts.len() - 1;
         let (mut labels, mut runs, mut evidence) = (None::<LabelMap>, Vec::new(), None);
+        let networks: u64 = self.networks().map(Network::memory_bytes).sum();
         for (k, part) in self.parts.iter_mut().enumerate() {
             // Networks normalize in place; only the last one may have the images themselves.
             let images = if k == last { case.take() } else { case.clone() };
             let Some(images) = images else { unreachable!("taken by the last part only") };
-            let kept = case.as_ref().map_or(0, Case::image_bytes);
+            let others = networks - part.network.memory_bytes();
+            let kept = case.as_ref().map_or(0, Case::image_bytes)
+                + labels.as_ref().map_or(0, LabelMap::bytes)
+                + others;
             let options = Options { held_bytes: options.held_bytes + kept, ..options.clone() };
             let mut found = part.network.segment(images, &options, &mut runs, progress)?;
             if let Some(subset) = &part.subset {

@@ -110,6 +110,12 @@ impl Network {
         self.previous.as_deref()
     }
 
+    /// Bytes that it holds, with the stage it refines, once it has run.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        let first = self.previous.as_ref().map_or(0, |first| first.memory_bytes());
+        self.engine.memory_bytes(rayon::current_num_threads()) + first
+    }
+
     /// Runs the network on a case, after the stage it refines if the case has no labels yet.
     pub(super) fn segment(
         &mut self,
@@ -126,13 +132,16 @@ impl Network {
                     expected: "labels of the first stage, or its model".into(),
                 });
             };
-            let held_bytes = options.held_bytes + case.image_bytes();
+            let own = self.engine.memory_bytes(rayon::current_num_threads());
+            let held_bytes = options.held_bytes + case.image_bytes() + own;
             let options = Options { keep_evidence: false, held_bytes, ..options.clone() };
             let found = first.segment(case.clone(), &options, runs, progress)?;
             case.previous = Some(found.labels);
         }
+        let first = self.previous.as_ref().map_or(0, |first| first.memory_bytes());
+        let options = Options { held_bytes: options.held_bytes + first, ..options.clone() };
         let engine = self.engine.as_mut();
-        let done = pipeline::segment(case, &self.config, engine, options, progress)?;
+        let done = pipeline::segment(case, &self.config, engine, &options, progress)?;
         runs.push(Run {
             model: self.info.name.clone(),
             network_shape: done.network_shape,

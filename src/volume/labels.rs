@@ -21,6 +21,15 @@ impl LabelMap {
         }
     }
 
+    /// Bytes of the array.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::U8(labels) => labels.len() as u64,
+            Self::U16(labels) => labels.len() as u64 * size_of::<u16>() as u64,
+        }
+    }
+
     /// Number of voxels of each label, indexed by label; background first.
     #[must_use]
     pub fn counts(&self) -> Vec<u64> {

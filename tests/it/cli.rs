@@ -240,7 +240,7 @@ fn read_only_folder_is_code_7() {
 fn wrong_requests_are_code_2() {
     let folder = tempfile::tempdir().expect("folder");
     let output = folder.path().join("seg.nii.gz");
-    let cases: [(&str, &[&str]); 10] = [
+    let cases: [(&str, &[&str]); 15] = [
         ("unknown mode", &["--mode", "knee"]),
         ("unknown quality", &["--mode", "bone", "--quality", "best"]),
         ("unknown variant", &["--mode", "bone", "--variant", "9"]),
@@ -251,6 +251,11 @@ fn wrong_requests_are_code_2() {
         ("folds of no folder", &["--model", "selftest", "--folds", "0"]),
         ("checkpoint of no folder", &["--model", "selftest", "--checkpoint", "x.pth"]),
         ("previous stage of no cascade", &["--model", "selftest", "--previous-stage", "x.nii"]),
+        ("quality of a model", &["--model", "selftest", "--quality", "low"]),
+        ("variant of a model", &["--model", "selftest", "--variant", "9"]),
+        ("structures of a model", &["--model", "selftest", "--roi", "liver"]),
+        ("parts of a model's bone", &["--model", "selftest", "--enable-subseg"]),
+        ("a recipe without end", &["--model", "selftest", "--postprocess", "/dev/zero"]),
     ];
     for (claim, extra) in cases {
         let result =
@@ -308,6 +313,50 @@ fn memory_limit_is_code_6() {
     let folder = tempfile::tempdir().expect("folder");
     let output = folder.path().join("seg.nii.gz");
     fails(selftest(&scan(), &output).args(["--memory-limit", "100K"]), 6, &output);
+}
+
+/// What is chosen for `--mode bone` within `limit`, and what was expected to be held.
+fn bone_within(limit: &str, extra: &[&str]) -> assert_cmd::assert::Assert {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut command = program();
+    command.args(["--mode", "bone", "--json", "--memory-limit", limit]).args(extra);
+    command.arg("-i").arg(scan()).arg("-o").arg(folder.path().join("seg.nii.gz")).assert()
+}
+
+#[test]
+fn what_an_image_makes_too_large_gives_way_to_the_next() {
+    let summary = |limit: &str| -> serde_json::Value {
+        serde_json::from_slice(&bone_within(limit, &[]).success().get_output().stdout)
+            .expect("JSON")
+    };
+    let all = summary("1GiB");
+    let best = all["predicted_peak_bytes"].as_u64().expect("bytes");
+    assert_eq!(all["model"]["name"], "bone_medium");
+    let next = summary(&format!("{}", best - 1));
+    assert_eq!(next["model"]["name"], "bone_low", "{next}");
+    let why = next["choice"].as_str().expect("a sentence");
+    assert!(why.contains("bone_medium") && why.contains("not fit"), "{why}");
+    let least = next["predicted_peak_bytes"].as_u64().expect("bytes");
+    let refused = bone_within(&format!("{}", least - 1), &[]).code(6);
+    let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    let need = format!("needs {:.1} MiB", least as f64 / f64::from(1 << 20));
+    assert!(message.contains(&need), "the smallest's numbers: {message}");
+}
+
+#[test]
+fn what_follows_the_networks_counts_as_well() {
+    let limit = |extra: &[&str]| -> u64 {
+        let run = bone_within("1GiB", &[&["--quality", "low"], extra].concat()).success();
+        let summary: serde_json::Value =
+            serde_json::from_slice(&run.get_output().stdout).expect("JSON");
+        summary["predicted_peak_bytes"].as_u64().expect("bytes")
+    };
+    let (plain, parts) = (limit(&[]), limit(&["--enable-subseg"]));
+    if parts > plain {
+        let limit = format!("{}", parts - 1);
+        bone_within(&limit, &["--quality", "low"]).success();
+        bone_within(&limit, &["--quality", "low", "--enable-subseg"]).code(6);
+    }
 }
 
 #[test]

@@ -183,3 +183,59 @@ fn weights_that_cannot_answer_are_not_installed_and_say_why() {
     list_fails(&["models"], Some(folder.path()), 4, "headneck_30.onnx");
     list_fails(&["modes"], Some(&folder.path().join("nowhere")), 4, "nowhere");
 }
+
+#[test]
+fn ids_of_a_mode_must_be_those_of_the_names() {
+    let folder = folder_with("knee", ["femur_left", "tibia_left", "own name"]);
+    let path = folder.path().display().to_string();
+    let run = |ids: &str| {
+        let modes = format!(
+            r#"{{"modes": [{{"name": "knee", "summary": "Knees", "choices":
+                [{{"labels": "limb", "models": [{{"model": "knee", "ids": {ids}}}]}}]}}]}}"#
+        );
+        fs::write(folder.path().join("modes.json"), modes).expect("writes");
+        text(&["modes", "knee"], Some(folder.path()))
+    };
+    let table: Value = json(&["modes", "limb"], None)[0]["choices"][0].clone();
+    let id = |name: &str| {
+        let labels = table["labels"].as_array().expect("labels");
+        labels.iter().find(|label| label["name"] == name).expect(name)["id"].clone()
+    };
+    let (femur, tibia, patella) = (id("femur_left"), id("tibia_left"), id("patella_left"));
+    // (claim, ids, part of the message)
+    let refused = [
+        ("another structure's id", format!("[{tibia}, {femur}, {patella}]"), "called femur_left"),
+        ("too many", format!("[{femur}, {tibia}, {patella}, {patella}]"), "3 labels"),
+        ("too few", format!("[{femur}, {tibia}]"), "3 labels"),
+    ];
+    for (claim, ids, part) in refused {
+        let told = run(&ids);
+        assert!(told.contains("unusable model") && told.contains(part), "{claim}: {told}");
+    }
+    for ids in [format!("[{femur}, {tibia}, {patella}]"), format!("[0, {tibia}, 0]")] {
+        let told = run(&ids);
+        assert!(line(&told, "knee").contains(&path) || told.contains(&path), "{ids}: {told}");
+        assert!(!told.contains("unusable"), "{ids}: {told}");
+    }
+}
+
+#[test]
+fn halves_of_models_and_unknown_recipes_are_refused() {
+    let folder = folder_with("knee", ["femur_left", "tibia_left", "patella_left"]);
+    let at = |file: &str| folder.path().join(file);
+    fs::write(at("notes.json"), "{}").expect("writes");
+    text(&["models"], Some(folder.path()));
+    fs::create_dir(at("3d_fullres")).expect("folder");
+    fs::copy(at("knee.json"), at("3d_fullres/hip.json")).expect("copies");
+    list_fails(&["models"], Some(folder.path()), 4, "hip.onnx");
+    fs::rename(at("3d_fullres/hip.json"), at("hip.json")).expect("moves");
+    list_fails(&["models"], Some(folder.path()), 4, "hip.onnx");
+    fs::remove_file(at("hip.json")).expect("removes");
+    fs::copy(at("knee.onnx"), at("3d_fullres/knee.onnx")).expect("copies");
+    list_fails(&["models"], Some(folder.path()), 4, "3d_fullres");
+    fs::remove_file(at("3d_fullres/knee.onnx")).expect("removes");
+    let modes = r#"{"modes": [{"name": "knee", "summary": "Knees",
+        "choices": [{"labels": "limb", "models": ["knee"], "recipe": "knee"}]}]}"#;
+    fs::write(at("modes.json"), modes).expect("writes");
+    list_fails(&["modes"], Some(folder.path()), 4, "recipe knee");
+}

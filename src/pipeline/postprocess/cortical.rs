@@ -86,6 +86,21 @@ pub fn split<T: Voxel>(
     counts
 }
 
+/// Bytes that [`split`] holds at most, besides image and labels.
+#[must_use]
+pub fn split_bytes(shape: [usize; 3], spacing: Spacing, threads: usize) -> u64 {
+    let [depth, height, width] = shape.map(|n| n as u64);
+    let planes = (PLANES + 2 * margin(spacing)) as u64;
+    // A slab's mask and its depths; of the volume one byte of parts, and as much for runs.
+    let slab = (planes.min(depth) + 2) * (height + 2) * (width + 2) * 5;
+    2 * depth * height * width + slab * threads as u64
+}
+
+/// Planes beyond a slab that profiles reach.
+fn margin(spacing: Spacing) -> usize {
+    ((PROFILE_MM + CELL_MM) / spacing[0]).ceil() as usize
+}
+
 const CORTICAL: u8 = 1;
 const TRABECULAR: u8 = 2;
 
@@ -153,7 +168,7 @@ struct Mask<'a> {
 impl Mask<'_> {
     /// The planes from `z` on, with the margin that profiles need.
     fn slab(&self, z: usize) -> Slab {
-        let margin = ((PROFILE_MM + CELL_MM) / self.spacing[0]).ceil() as usize;
+        let margin = margin(self.spacing);
         let depth = self.bounds[0].len();
         let own = z..(z + PLANES).min(depth);
         let wide = own.start.saturating_sub(margin)..(own.end + margin).min(depth);
@@ -251,8 +266,9 @@ impl Slab {
         let shape = [self.offset + shape.0 - 2, shape.1 - 2, shape.2 - 2];
         let (mut last, mut deepest, mut at) = (voxel, self.depth(voxel), step);
         while at <= limit {
+            // Halves away from the voxel, so that a mirrored bone has the mirrored profile.
             let place: [f64; 3] =
-                std::array::from_fn(|k| (voxel[k] as f64 + inward[k] * at / spacing[k]).round());
+                std::array::from_fn(|k| voxel[k] as f64 + (inward[k] * at / spacing[k]).round());
             let inside = |k: usize| place[k] >= 0.0 && place[k] < shape[k] as f64;
             if !(0..3).all(inside) || place[0] < self.offset as f64 {
                 return;
@@ -337,10 +353,13 @@ impl Slab {
     }
 }
 
-/// Sums of profiles over a coarse grid on the bone's box.
+/// Sums of profiles over a coarse grid that lies symmetrically on the bone's box, so that parts do not
+/// depend on the order in which a file stores its voxels.
 struct Cells {
     shape: [usize; 3],
     edge: [f64; 3],
+    /// Middle of the box, in voxels.
+    middle: [f64; 3],
     /// Sum of peaks, sum of marrow, and their number.
     sums: Vec<[f64; 3]>,
 }
@@ -348,12 +367,17 @@ struct Cells {
 impl Cells {
     fn new(shape: [usize; 3], spacing: Spacing) -> Self {
         let edge = spacing.map(|s| (CELL_MM / s).max(1.0));
-        let shape = std::array::from_fn(|k| (shape[k] as f64 / edge[k]) as usize + 1);
-        Self { shape, edge, sums: vec![[0.0; 3]; shape.iter().product()] }
+        let middle = shape.map(|n| (n as f64 - 1.0) / 2.0);
+        let cells = |k: usize| 2 * (middle[k] / edge[k]).round() as usize + 1;
+        let shape: [usize; 3] = std::array::from_fn(cells);
+        Self { shape, edge, middle, sums: vec![[0.0; 3]; shape.iter().product()] }
     }
 
     fn index(&self, voxel: [usize; 3]) -> usize {
-        let [z, y, x] = std::array::from_fn(|k| (voxel[k] as f64 / self.edge[k]) as usize);
+        let [z, y, x] = std::array::from_fn(|k| {
+            let cells_off = ((voxel[k] as f64 - self.middle[k]) / self.edge[k]).round();
+            (cells_off + (self.shape[k] / 2) as f64) as usize
+        });
         (z * self.shape[1] + y) * self.shape[2] + x
     }
 

@@ -80,6 +80,12 @@ impl Recipe {
         Ok(Self { steps: steps? })
     }
 
+    /// The names of the recipes that come with modes.
+    #[must_use]
+    pub fn names() -> [&'static str; 8] {
+        MODES.map(|(name, _)| name)
+    }
+
     /// The recipe that comes with a mode, by the mode's name; `None` for other names.
     ///
     /// # Panics
@@ -117,7 +123,17 @@ impl Recipe {
         for (i, entry) in self.steps.iter().enumerate() {
             entry.step.resolve(names, entry.optional).map_err(|e| e.at(i, &entry.name))?;
         }
-        Ok(())
+        // Labels below 255 come in bytes.
+        let largest = names.iter().map(|label| label.id).max();
+        let background = self.steps.iter().map(|entry| entry.step.background()).max();
+        match (largest, background) {
+            (Some(0..255), Some(id)) if id > u16::from(u8::MAX) => Err(Error::Usage {
+                what: "recipe".into(),
+                found: format!("background label {id}"),
+                expected: "at most 255 for a model whose labels are below 255".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Applies all steps to `labels`, on `grid`, whose structures are `names`.

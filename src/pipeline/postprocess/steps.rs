@@ -290,9 +290,12 @@ impl Table<'_> {
     fn chain(&self, names: &[String]) -> Result<Vec<u16>, StepError> {
         let mut ids = Vec::new();
         for name in names {
-            ids.extend(self.matching(std::slice::from_ref(name), self.optional)?);
+            for id in self.matching(std::slice::from_ref(name), self.optional)? {
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }
         }
-        ids.dedup();
         Ok(ids)
     }
 
