@@ -52,7 +52,8 @@ class Example:
         return Path(self.ct).name.removesuffix(".nii.gz").removesuffix("_ct")
 
 
-# Where there is one, a scan that the mode's model has not been trained on.
+# Where there is one, a scan that the mode's model has not been trained on; no limb of another patient is
+# labeled plausibly by the demonstration of `total`.
 EXAMPLES = (
     Example("bone", "trunk/example_ct.nii.gz", TOTALSEGMENTATOR),
     Example("bone", "trunk/lidc0001_ct.nii.gz", LIDC, ("--enable-subseg",)),
@@ -61,7 +62,7 @@ EXAMPLES = (
     Example("headneck", "headneck/pt_100_ct.nii.gz", OPENKBP),
     Example("pelvic", "unlabelled/acrinflt001_abdomenpelvis.nii.gz", ACRIN),
     Example("spine", "unlabelled/acrinflt001_abdomenpelvis.nii.gz", ACRIN),
-    Example("limb", "unlabelled/acrinflt001_headneckarms.nii.gz", ACRIN),
+    Example("limb", "trunk/lidc0001_ct.nii.gz", LIDC),
     Example("total", "trunk/lidc0001_ct.nii.gz", LIDC),
 )
 

@@ -5,6 +5,7 @@
 use clap::{Args, Parser, Subcommand};
 use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Arithmetic, Device};
+use fastnnunet::model::MIN_STEP_SIZE;
 use fastnnunet::nnunet::Folds;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -184,7 +185,7 @@ pub(crate) struct PredictArgs {
     /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x
     #[arg(long, value_name = "AXES", default_value = "auto", value_parser = parse_mirror)]
     pub(crate) mirror: Mirror,
-    /// Distance between tiles as a fraction of the patch, above 0 up to 1 [default: the model's]
+    /// Distance between tiles as a fraction of the patch, 0.01 to 1 [default: the model's]
     #[arg(long, value_name = "FRACTION", value_parser = parse_step)]
     pub(crate) step_size: Option<f64>,
     /// Weight all voxels of a tile alike instead of by a Gaussian
@@ -208,7 +209,7 @@ pub(crate) struct PredictArgs {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Leave out cases whose output exists
+    /// Leave out cases whose label map exists
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) skip_existing: bool,
     /// Say what was chosen, why, and what memory is expected
@@ -281,8 +282,8 @@ fn parse_isa(text: &str) -> Result<Isa, String> {
 
 fn parse_step(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(step) if step > 0.0 && step <= 1.0 => Ok(step),
-        _ => Err("expected a fraction above 0 and at most 1".into()),
+        Ok(step) if (MIN_STEP_SIZE..=1.0).contains(&step) => Ok(step),
+        _ => Err(format!("expected a fraction of {MIN_STEP_SIZE} to 1")),
     }
 }
 

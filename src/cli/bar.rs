@@ -1,5 +1,6 @@
 //! A progress bar on standard error, only when that is a terminal.
 
+use super::report;
 use fastnnunet::pipeline::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -39,7 +40,7 @@ impl Bar {
 
     /// Prints a line above the bar.
     pub(crate) fn note(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| report::tell(line));
     }
 
     pub(crate) fn note_if(&self, wanted: bool, line: &str) {

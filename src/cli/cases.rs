@@ -135,6 +135,21 @@ impl Cases {
                 expected: "a folder, as the input is one".into(),
             });
         }
+        // Results among the images would be cases of the next run.
+        let wrong = if place(&outputs) == place(folder) {
+            Some("the folder that is read".to_owned())
+        } else if !outputs.is_dir() && file_name(&outputs) != stem(&file_name(&outputs)) {
+            Some(format!("{}, the name of a file", outputs.display()))
+        } else {
+            None
+        };
+        if let Some(found) = wrong {
+            return Err(Error::Usage {
+                what: "--output".into(),
+                found,
+                expected: "another folder, as the input is one".into(),
+            });
+        }
         let groups = grouped(files).map_err(|(case, channel)| Error::Input {
             path: folder.to_path_buf(),
             found: format!("{} beside {}", file_name(&case), file_name(&channel)),

@@ -45,7 +45,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {}", report::chain(&error));
+            report::tell(&format!("error: {}", report::chain(&error)));
             ExitCode::from(error.exit_code())
         }
     }

@@ -14,24 +14,66 @@ pub(crate) fn available_bytes() -> Option<u64> {
     machine.into_iter().chain(control_group_bytes()).min()
 }
 
-/// What the narrowest control group (version 2) around this process leaves.
+/// What the narrowest control group around this process leaves.
 fn control_group_bytes() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let own = Path::new("/sys/fs/cgroup").join(own);
-    own.ancestors().take_while(|group| group.starts_with("/sys/fs/cgroup")).filter_map(left).min()
+    let own = |version: &Version| {
+        let path = groups.lines().find_map(|line| version.path_in(line))?;
+        let root = Path::new(version.root);
+        let within = root.join(path);
+        let around = within.ancestors().take_while(|group| group.starts_with(root));
+        around.filter_map(|group| version.left(group)).min()
+    };
+    [&SECOND, &FIRST].into_iter().filter_map(own).min()
 }
 
-/// What a control group may still take; the files it has read are given up first.
-fn left(group: &Path) -> Option<u64> {
-    let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
-    let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
-    // Without a limit the file says `max`.
-    let limit = number("memory.max")?;
-    let stat = read("memory.stat")?;
-    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "))?;
-    let used = number("memory.current")?.saturating_sub(cached.trim().parse().ok()?);
-    Some(limit.saturating_sub(used))
+/// How one of the two versions of control groups tells its limits.
+struct Version {
+    root: &'static str,
+    /// Between the colons of its line in `/proc/self/cgroup`.
+    controller: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// In `memory.stat`: files that were read, which are given up first.
+    cached: &'static str,
+}
+
+const FIRST: Version = Version {
+    root: "/sys/fs/cgroup/memory",
+    controller: "memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    cached: "total_inactive_file ",
+};
+
+const SECOND: Version = Version {
+    root: "/sys/fs/cgroup",
+    controller: "",
+    limit: "memory.max",
+    used: "memory.current",
+    cached: "inactive_file ",
+};
+
+impl Version {
+    /// The path of the group, relative to the root, if `line` is this version's.
+    fn path_in<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let is_own = controllers.split(',').any(|name| name == self.controller);
+        is_own.then(|| path.trim_start_matches('/'))
+    }
+
+    /// What a control group may still take.
+    fn left(&self, group: &Path) -> Option<u64> {
+        let read = |file: &str| std::fs::read_to_string(group.join(file)).ok();
+        let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
+        // Without a limit the second version's file says `max`, the first's a number beyond reach.
+        let limit = number(self.limit)?;
+        let stat = read("memory.stat")?;
+        let cached = stat.lines().find_map(|line| line.strip_prefix(self.cached))?;
+        let used = number(self.used)?.saturating_sub(cached.trim().parse().ok()?);
+        Some(limit.saturating_sub(used))
+    }
 }
 
 /// The number behind `field` in one of Linux's status files.
@@ -47,15 +89,24 @@ mod tests {
 
     #[test]
     fn a_control_group_leaves_its_limit_less_what_is_used_for_good() {
-        let group = tempfile::tempdir().expect("a folder");
-        let write = |file: &str, text: &str| {
-            std::fs::write(group.path().join(file), text).expect("written");
-        };
-        write("memory.max", "1000\n");
-        write("memory.current", "700\n");
-        write("memory.stat", "anon 500\ninactive_file 150\n");
-        assert_eq!(left(group.path()), Some(450));
-        write("memory.max", "max\n");
-        assert_eq!(left(group.path()), None);
+        for version in [FIRST, SECOND] {
+            let group = tempfile::tempdir().expect("a folder");
+            let write = |file: &str, text: &str| {
+                std::fs::write(group.path().join(file), text).expect("written");
+            };
+            write(version.limit, "1000\n");
+            write(version.used, "700\n");
+            write("memory.stat", &format!("anon 500\n{}150\n", version.cached));
+            assert_eq!(version.left(group.path()), Some(450));
+            write(version.limit, "max\n");
+            assert_eq!(version.left(group.path()), None);
+        }
+    }
+
+    #[test]
+    fn each_version_knows_its_line() {
+        let lines = ["0::/user.slice/a", "9:memory:/docker/b", "3:cpu,cpuacct:/c", "no colon"];
+        let found = |version: &Version| lines.iter().find_map(|line| version.path_in(line));
+        assert_eq!((found(&SECOND), found(&FIRST)), (Some("user.slice/a"), Some("docker/b")));
     }
 }

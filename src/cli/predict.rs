@@ -14,6 +14,7 @@ use fastnnunet::segmenter::Segmenter;
 use fastnnunet::volume::{Grid, LabelMap};
 use fastnnunet::{Error, Result, io, pipeline, preview};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::Instant;
 
@@ -100,8 +101,9 @@ fn run_batch(
     let (done, todo): (Vec<&CaseFiles>, Vec<&CaseFiles>) =
         job.cases.list.iter().partition(|files| files.is_done(args));
     let loader = loader(args, job, segmenter);
-    let mut summaries = Vec::new();
+    let (mut well, mut summaries) = (0, Vec::new());
     let mut failed: Vec<(&CaseFiles, Error)> = Vec::new();
+    let mut interrupted = false;
     std::thread::scope(|scope| {
         // A rendezvous: one case is read ahead, none waits in memory.
         let (send, receive) = mpsc::sync_channel(0);
@@ -121,20 +123,27 @@ fn run_batch(
             });
             match result {
                 Ok(summary) => {
+                    well += 1;
                     bar.note_if(!args.quiet, &summary.to_line());
                     if args.json {
                         summaries.push(summary.to_json());
                     }
                 }
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(Error::Interrupted) => {
+                    interrupted = true;
+                    return;
+                }
                 Err(error) => {
                     bar.note(&format!("{}: {}", files.name, report::chain(&error)));
+                    let is_last = ends_the_run(&error, &files.output);
                     failed.push((files, error));
+                    if is_last {
+                        return;
+                    }
                 }
             }
         }
-        Ok(())
-    })?;
+    });
     bar.clear();
     if args.json {
         let failures: Vec<_> = failed
@@ -151,14 +160,30 @@ fn run_batch(
         let all = serde_json::json!({"cases": summaries, "failed": failures, "skipped": skipped});
         report::say(&format!("{all}\n"))?;
     } else if !args.quiet {
-        let (well, badly, skipped) = (todo.len() - failed.len(), failed.len(), done.len());
-        report::say(&format!("{well} done, {badly} failed, {skipped} skipped\n"))?;
+        let left = todo.len() - well - failed.len();
+        let left = if left > 0 { format!(", {left} not begun") } else { String::new() };
+        let (badly, skipped) = (failed.len(), done.len());
+        report::say(&format!("{well} done, {badly} failed, {skipped} skipped{left}\n"))?;
+    }
+    if interrupted {
+        return Err(Error::Interrupted);
     }
     if !failed.is_empty() {
         let names: Vec<&str> = failed.iter().map(|(files, _)| files.name.as_str()).collect();
-        eprintln!("error: {} of {} cases failed: {}", failed.len(), todo.len(), names.join(", "));
+        let names = names.join(", ");
+        report::tell(&format!("error: {} of {} cases failed: {names}", failed.len(), todo.len()));
     }
     Ok(failed.iter().map(|(_, error)| error.exit_code()).max().unwrap_or(0))
+}
+
+/// Whether what kept one result from being written will keep the others from it, such as a full disk.
+fn ends_the_run(error: &Error, output: &Path) -> bool {
+    match error {
+        Error::Write { source, .. } => {
+            source.kind() != std::io::ErrorKind::AlreadyExists || !output.exists()
+        }
+        _ => false,
+    }
 }
 
 fn loader(args: &PredictArgs, job: &Job, segmenter: &Segmenter) -> Loader {

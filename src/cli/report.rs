@@ -15,6 +15,12 @@ pub(crate) fn say(text: &str) -> Result<()> {
     }
 }
 
+/// Writes a line to standard error. That nobody can read it, on a full disk for instance, is no reason
+/// to end the run.
+pub(crate) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// The error, its causes, and what helps.
 pub(crate) fn chain(error: &Error) -> String {
     let mut line = error.to_string();

@@ -1,15 +1,12 @@
 //! A user's folder of models, read at run time.
 
-use super::installed::{Model, read_json, unusable};
+use super::installed::{CONFIGURATIONS, Model, read_json, unusable};
 use super::registry::Registry;
 use super::{labels, modes};
 use crate::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// nnU-Net's configurations, as their folders are called.
-const CONFIGURATIONS: [&str; 4] = ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
 
 /// Most files of one kind looked at: a folder of models, not a disk.
 const MAX_FILES: usize = 1000;

@@ -17,6 +17,10 @@ const MAX_ONNX_BYTES: u64 = 1 << 31;
 /// Largest JSON file read; label tables of hundreds of structures take a hundredth of it.
 const MAX_JSON_BYTES: u64 = 4 << 20;
 
+/// nnU-Net's configurations, as their folders are called.
+pub(super) const CONFIGURATIONS: [&str; 4] =
+    ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
+
 /// A model: one network with its configuration.
 ///
 /// Weights of the program stay where they are; those of files are read when they are asked
@@ -89,6 +93,9 @@ impl Model {
     ) -> Result<Self> {
         let config_json = read_json(json)?;
         let config = ModelConfig::from_json(&config_json).map_err(|e| bad_config(json, e))?;
+        // Of a file beside its weights, what it says itself.
+        let said = |name: &&&str| config.configuration.as_deref() == Some(**name);
+        let configuration = configuration.or_else(|| CONFIGURATIONS.iter().find(said).copied());
         let configuration = match (configuration, config.two_d) {
             (Some("2d"), false)
             | (Some("3d_cascade_fullres" | "3d_fullres" | "3d_lowres"), true) => {

@@ -15,8 +15,8 @@ mod selection;
 mod subset;
 
 pub use config::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Reader,
-    Resampling,
+    Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
+    Normalization, Reader, Resampling,
 };
 pub use installed::{Facts, Model};
 pub use selection::{Request, SelectedPart, Selection};

@@ -3,7 +3,7 @@
 //! The reference fills holes in the nonzero mask before it takes the box. A hole is
 //! enclosed by mask voxels, so filling it never moves the box and is left out here.
 
-use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, parallel::prelude::*};
+use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, parallel::prelude::*, s};
 use std::ops::Range;
 
 /// Half-open voxel ranges per axis, `[z, y, x]`.
@@ -78,31 +78,38 @@ fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
 #[must_use]
 pub fn patient_mask(channels: &[ArrayView3<'_, f32>]) -> Array3<bool> {
     let mut mask = Array3::from_elem(channels[0].raw_dim(), true);
-    let [z, y, x]: [usize; 3] = mask.dim().into();
-    let is_zero = |at: [usize; 3]| channels.iter().all(|channel| channel[at] == 0.0);
-    let mut reached = Vec::new();
-    let mut visit = |at: [usize; 3], reached: &mut Vec<[usize; 3]>| {
-        if mask[at] && is_zero(at) {
-            mask[at] = false;
-            reached.push(at);
-        }
+    let [depth, height, width]: [usize; 3] = mask.dim().into();
+    let is_open = |mask: &Array3<bool>, at: [usize; 3]| {
+        mask[at] && channels.iter().all(|channel| channel[at] == 0.0)
     };
-    for at in (0..z).flat_map(|k| (0..y).flat_map(move |i| (0..x).map(move |j| [k, i, j]))) {
-        let [k, i, j] = at;
-        if k == 0 || i == 0 || j == 0 || k + 1 == z || i + 1 == y || j + 1 == x {
-            visit(at, &mut reached);
-        }
-    }
-    while let Some(at) = reached.pop() {
-        for axis in 0..3 {
-            let mut neighbor = at;
-            if at[axis] > 0 {
-                neighbor[axis] = at[axis] - 1;
-                visit(neighbor, &mut reached);
-            }
-            if at[axis] + 1 < [z, y, x][axis] {
-                neighbor[axis] = at[axis] + 1;
-                visit(neighbor, &mut reached);
+    // Row pieces, not voxels, wait for their turn: there are far fewer.
+    let mut waiting = Vec::new();
+    for (z, y) in (0..depth).flat_map(|z| (0..height).map(move |y| (z, y))) {
+        let on_face = z == 0 || y == 0 || z + 1 == depth || y + 1 == height;
+        let step = if on_face { 1 } else { (width - 1).max(1) };
+        for x in (0..width).step_by(step) {
+            waiting.push([z, y, x]);
+            while let Some([z, y, x]) = waiting.pop() {
+                if !is_open(&mask, [z, y, x]) {
+                    continue;
+                }
+                let before = (0..x).rev().take_while(|&x| is_open(&mask, [z, y, x])).count();
+                let after = (x..width).take_while(|&x| is_open(&mask, [z, y, x])).count();
+                let piece = x - before..x + after;
+                mask.slice_mut(s![z, y, piece.clone()]).fill(false);
+                let above = [(z > 0).then(|| (z - 1, y)), (y > 0).then(|| (z, y - 1))];
+                let below =
+                    [(z + 1 < depth).then_some((z + 1, y)), (y + 1 < height).then_some((z, y + 1))];
+                for (z, y) in above.into_iter().chain(below).flatten() {
+                    let mut was_open = false;
+                    for x in piece.clone() {
+                        let open = is_open(&mask, [z, y, x]);
+                        if open && !was_open {
+                            waiting.push([z, y, x]);
+                        }
+                        was_open = open;
+                    }
+                }
             }
         }
     }

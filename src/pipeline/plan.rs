@@ -3,9 +3,10 @@
 use super::infer_tiles::{Walk, cheapest_walk, mirror_passes};
 use super::label::Decision;
 use super::stitch::Stitcher;
+use super::tile::tile_count;
 use super::{Case, Options, crop, resample};
 use crate::infer::Engine;
-use crate::model::ModelConfig;
+use crate::model::{MIN_STEP_SIZE, ModelConfig};
 use crate::volume::AxisMap;
 use crate::{Error, Result};
 use std::time::{Duration, Instant};
@@ -79,6 +80,15 @@ pub fn plan(
         return Err(Error::Volume {
             found: format!("{:?} voxels", grid.shape),
             expected: format!("at most {MOST_VOXELS} along each axis"),
+        });
+    }
+    if let Some(step) = options.step_size
+        && !(MIN_STEP_SIZE..=1.0).contains(&step)
+    {
+        return Err(Error::Usage {
+            what: "step size".into(),
+            found: step.to_string(),
+            expected: format!("a fraction of {MIN_STEP_SIZE} to 1"),
         });
     }
     // Stage 2 and nnU-Net's transposition.
@@ -186,7 +196,8 @@ impl Plan {
         let copy = if across { voxels(cropped) } else { 0 };
         // The first channel's image moves; further ones are copied into place.
         let extra = if engine.input_channels() > 1 { network } else { 0 };
-        let preparing = scans + previous + image + (middle + copy + extra) * float;
+        let mask = if config.channels.iter().any(|c| c.use_mask) { voxels(cropped) } else { 0 };
+        let preparing = scans + previous + image + mask + (middle + copy + extra) * float;
 
         let walked = |shape: [usize; 3]| self.walk.map(|axis| shape[axis]);
         let outputs = engine.output_channels();
@@ -199,15 +210,18 @@ impl Plan {
         let weights = voxels(config.patch_size) * float;
         let label = if self.has_small_labels(engine.classes()) { 1 } else { 2 };
         let kept = if options.keep_evidence { network * outputs as u64 * float } else { 0 };
-        let running = whole_image.unwrap_or(sums + tile);
-        let inferring = image + running + weights + stored * label + kept;
+        let tiles = tile_count(self.network_shape, config.patch_size, self.step);
+        let origins = tiles.saturating_mul(size_of::<[isize; 3]>() as u64);
+        let running = whole_image.unwrap_or(sums + tile).saturating_add(origins);
+        let inferring = (image + weights + stored * label + kept).saturating_add(running);
         // While probabilities are written: largest logit, sum, and two of one class.
         let writing = if options.keep_evidence { kept + stored * (label + 4 * float) } else { 0 };
 
         let moments =
             [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
         let (bytes, during) = moments.into_iter().max().unwrap_or_default();
-        Memory { bytes: bytes + engine_bytes + options.held_bytes + BASE_BYTES, during }
+        let others = engine_bytes + options.held_bytes + BASE_BYTES;
+        Memory { bytes: bytes.saturating_add(others), during }
     }
 }
 

@@ -81,6 +81,20 @@ impl Tiling {
     }
 }
 
+/// Number of tiles along one axis.
+fn starts(image: usize, tile: usize, step: f64) -> usize {
+    (((image - tile) as f64) / (tile as f64 * step)).ceil() as usize + 1
+}
+
+/// Number of tiles that [`Tiling::new`] lays, without laying them.
+pub(super) fn tile_count(image: [usize; 3], patch: [usize; 3], step: f64) -> u64 {
+    let along = |k: usize| match patch[k] {
+        1 => image[k],
+        edge => starts(image[k].max(edge), edge, step),
+    };
+    (0..3).fold(1, |count: u64, k| count.saturating_mul(along(k) as u64))
+}
+
 /// First voxel of each tile along one axis of at least `tile` voxels.
 ///
 /// Tiles are at most `step` of their edge apart and spread evenly, rounded half to even.
@@ -92,12 +106,11 @@ impl Tiling {
 pub fn tile_starts(image: usize, tile: usize, step: f64) -> Vec<usize> {
     assert!(tile > 0 && image >= tile, "an image of {image} voxels holds no tile of {tile}");
     assert!(step > 0.0 && step <= 1.0, "step {step} is not in (0, 1]");
-    let slack = (image - tile) as f64;
-    let count = (slack / (tile as f64 * step)).ceil() as usize + 1;
+    let count = starts(image, tile, step);
     if count == 1 {
         return vec![0];
     }
-    let spacing = slack / (count - 1) as f64;
+    let spacing = (image - tile) as f64 / (count - 1) as f64;
     (0..count).map(|i| (spacing * i as f64).round_ties_even() as usize).collect()
 }
 

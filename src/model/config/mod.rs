@@ -154,6 +154,9 @@ pub struct ModelConfig {
     pub grade: Grade,
 }
 
+/// Smallest distance between tiles as a fraction of the patch: nobody waits for more tiles.
+pub const MIN_STEP_SIZE: f64 = 0.01;
+
 /// How one input channel is prepared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Channel {

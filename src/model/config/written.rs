@@ -1,8 +1,8 @@
 //! The JSON as written, and what a file must hold to become a [`ModelConfig`].
 
 use super::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, ModelConfig, Normalization, Reader,
-    Resampling,
+    Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
+    Normalization, Reader, Resampling,
 };
 use crate::volume::Orientation;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
@@ -115,10 +115,10 @@ impl Written {
             "one finite positive number of millimetres per axis, [z, y, x]",
         )?;
         ensure(
-            self.step_size > 0.0 && self.step_size <= 1.0,
+            (MIN_STEP_SIZE..=1.0).contains(&self.step_size),
             "step_size",
             self.step_size,
-            "a fraction in (0, 1]",
+            &format!("a fraction of {MIN_STEP_SIZE} to 1"),
         )?;
         let channels = self.channels()?;
         self.check_labels()?;
@@ -223,7 +223,10 @@ impl Written {
         for channel in &channels {
             let p = channel.intensity;
             ensure(
-                [p.mean, p.std, p.percentile_00_5, p.percentile_99_5].iter().all(|v| v.is_finite())
+                // As the program computes with them.
+                [p.mean, p.std, p.percentile_00_5, p.percentile_99_5]
+                    .iter()
+                    .all(|&v| (v as f32).is_finite())
                     && p.std >= 0.0
                     && p.percentile_00_5 <= p.percentile_99_5,
                 "intensity_properties",
