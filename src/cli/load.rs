@@ -4,7 +4,7 @@ use super::cases::CaseFiles;
 use fastnnunet::io::{self, Limits, SourceHeader};
 use fastnnunet::model::Reader;
 use fastnnunet::pipeline::Case;
-use fastnnunet::volume::LabelMap;
+use fastnnunet::volume::{Affine, LabelMap};
 use fastnnunet::{Error, Result};
 use ndarray::Array3;
 use sha2::{Digest, Sha256};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 /// A case in memory.
 pub(crate) struct Loaded {
     pub(crate) case: Case,
+    /// Where the first image lies, as its file says.
+    pub(crate) affine: Affine,
     /// Of the first image; the label map gets its geometry.
     pub(crate) header: SourceHeader,
     pub(crate) warnings: Vec<String>,
@@ -51,7 +53,7 @@ impl Loader {
             }
         }
         let mut scans = scans.into_iter().zip(&files.images);
-        let Some((first, _)) = scans.next() else {
+        let Some((first, first_path)) = scans.next() else {
             return Err(Error::Usage {
                 what: "--input".into(),
                 found: "nothing".into(),
@@ -59,7 +61,9 @@ impl Loader {
             });
         };
         let grid = first.volume.grid;
-        let (mut channels, mut warnings) = (vec![first.volume.data], first.warnings);
+        let mut channels = vec![first.volume.data];
+        let (mut odd, mut elsewhere) = (Vec::new(), Vec::new());
+        note(&mut odd, first.warnings, first_path);
         for (scan, path) in scans {
             let other = &scan.volume.grid;
             let spacing = grid.spacing.iter().zip(&other.spacing);
@@ -73,31 +77,51 @@ impl Loader {
                     ),
                 });
             }
-            if other.affine != grid.affine {
-                warnings.push(format!(
+            if apart(&scan.affine, &first.affine) {
+                elsewhere.push(format!(
                     "{} lies elsewhere than the first image, whose place is used",
                     path.display()
                 ));
             }
+            note(&mut odd, scan.warnings, path);
             channels.push(scan.volume.data);
         }
         let previous = match &self.previous {
             None => None,
-            Some(path) => Some(self.labels(path, files, grid.shape)?),
+            Some(path) => {
+                let (labels, warning) = self.labels(path, files, grid.shape, &first.affine)?;
+                elsewhere.extend(warning);
+                Some(labels)
+            }
         };
+        let mut warnings: Vec<String> = if channels.len() == 1 {
+            odd.into_iter().map(|(text, _)| text).collect()
+        } else {
+            odd.into_iter().map(|(text, paths)| format!("{}: {text}", paths.join(", "))).collect()
+        };
+        warnings.extend(elsewhere);
         let case = Case { channels, grid, previous };
-        Ok(Loaded { case, header: first.header, warnings, sha256, time: started.elapsed() })
+        let (affine, header) = (first.affine, first.header);
+        Ok(Loaded { case, affine, header, warnings, sha256, time: started.elapsed() })
     }
 
-    /// Labels of the previous stage for a case.
-    fn labels(&self, path: &Path, files: &CaseFiles, shape: [usize; 3]) -> Result<LabelMap> {
+    /// Labels of the previous stage for a case, and a warning if their file places them
+    /// elsewhere than the image: they are used voxel by voxel all the same, as in nnU-Net.
+    fn labels(
+        &self,
+        path: &Path,
+        files: &CaseFiles,
+        shape: [usize; 3],
+        affine: &Affine,
+    ) -> Result<(LabelMap, Option<String>)> {
         let in_folder = files.labels_in(path);
         let file = match in_folder.iter().find(|file| file.is_file()) {
             Some(found) => found,
             None if path.is_dir() => &in_folder[0],
             None => path,
         };
-        let labels: Array3<f32> = io::load_as(file, self.reader, self.limits)?.volume.data;
+        let scan = io::load_as(file, self.reader, self.limits)?;
+        let labels: Array3<f32> = scan.volume.data;
         let wrong = |found: String, expected: String| Error::Input {
             path: file.to_path_buf(),
             found,
@@ -113,11 +137,32 @@ impl Loader {
         if labels.iter().any(|&v| v < 0.0 || v.fract() != 0.0) || largest > f32::from(u16::MAX) {
             return Err(wrong("numbers that are no labels".into(), "whole numbers from 0".into()));
         }
-        Ok(if largest <= 255.0 {
+        let labels = if largest <= 255.0 {
             LabelMap::U8(labels.mapv(|v| v as u8))
         } else {
             LabelMap::U16(labels.mapv(|v| v as u16))
-        })
+        };
+        let warning = apart(&scan.affine, affine).then(|| {
+            format!("{} lies elsewhere than the image, whose place is used", file.display())
+        });
+        Ok((labels, warning))
+    }
+}
+
+/// Whether two affines differ by more than the rounding of what wrote them.
+fn apart(a: &Affine, b: &Affine) -> bool {
+    let mut pairs = a.0.as_flattened().iter().zip(b.0.as_flattened());
+    pairs.any(|(a, b)| (a - b).abs() > 1e-4 * a.abs().max(1.0))
+}
+
+/// Adds what is odd about an image to `odd`: each text once, with the files it is about.
+fn note(odd: &mut Vec<(String, Vec<String>)>, warnings: Vec<String>, path: &Path) {
+    for text in warnings {
+        let name = path.display().to_string();
+        match odd.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, paths)) => paths.push(name),
+            None => odd.push((text, vec![name])),
+        }
     }
 }
 

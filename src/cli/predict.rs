@@ -205,7 +205,7 @@ fn segment<'a>(
     more: bool,
 ) -> Result<Summary<'a>> {
     let started = Instant::now();
-    let Loaded { case, header, warnings, sha256, time: load_time } = loaded;
+    let Loaded { case, affine, header, warnings, sha256, time: load_time } = loaded;
     if !args.quiet {
         for warning in &warnings {
             bar.note(&format!("warning: {warning}"));
@@ -287,6 +287,7 @@ fn segment<'a>(
         networks: segmenter.networks().collect(),
         grade: segmenter.grade(),
         grid,
+        affine,
         labels,
         finishing_bytes: finishing,
         outcome,

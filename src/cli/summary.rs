@@ -6,7 +6,7 @@ use super::table;
 use fastnnunet::model::{Grade, Label};
 use fastnnunet::pipeline::Timings;
 use fastnnunet::segmenter::{Network, Outcome, Run};
-use fastnnunet::volume::Grid;
+use fastnnunet::volume::{Affine, Grid};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub(crate) struct Summary<'a> {
     pub(crate) networks: Vec<&'a Network>,
     pub(crate) grade: Grade,
     pub(crate) grid: Grid,
+    /// Where the image lies, as its file says.
+    pub(crate) affine: Affine,
     /// The structures of the result.
     pub(crate) labels: Vec<Label>,
     pub(crate) outcome: Outcome,
@@ -189,7 +191,7 @@ impl Summary<'_> {
             "geometry": {
                 "shape_xyz": reversed(self.grid.shape),
                 "spacing_xyz_mm": reversed(self.grid.spacing),
-                "affine": self.grid.affine.0,
+                "affine": self.affine.0,
             },
             "mode": self.job.mode,
             "choice": self.job.why,

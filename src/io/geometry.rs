@@ -2,15 +2,18 @@
 //!
 //! Spacing always comes from `pixdim`. The sform gives directions and origin if it is
 //! orthonormal once its columns are normalized and it is either the scanner's
-//! (`sform_code` 1), the only one, or nearly equal to the qform; otherwise the qform
-//! does. Tolerances are those of ITK 5.4.
+//! (`sform_code` 1), the only one, or similar to the qform; otherwise the qform
+//! does. Similar are two transforms with the same left singular vectors, singular values
+//! and origin, which may differ by the direction of whole axes: an image whose `pixdim[0]`
+//! lost its sign still has its sform. Tolerances are those of ITK 5.4.
 
 use super::failure::Failure;
 use super::header::SourceHeader;
+use super::svd;
 use crate::volume::{Affine, Grid};
 
 /// Largest deviation of normalized directions from orthonormal, and of two transforms
-/// that count as the same (cosines, and millimetres for lengths and origins).
+/// that count as similar (cosines, and the file's unit for lengths and origins).
 const TOLERANCE: f64 = 1e-4;
 
 /// Deviation, in voxels, from which two transforms are reported as contradicting.
@@ -20,6 +23,8 @@ const NOTEWORTHY_VOXELS: f64 = 0.1;
 #[derive(Debug)]
 pub(super) struct Geometry {
     pub(super) grid: Grid,
+    /// Where the file places the image; the grid may have simpler axes.
+    pub(super) affine: Affine,
     pub(super) warnings: Vec<String>,
 }
 
@@ -28,8 +33,8 @@ pub(super) struct Geometry {
 pub(super) struct Frame {
     /// Unit step along the file's x, y and z.
     pub(super) directions: [[f64; 3]; 3],
-    /// Step lengths as the transform has them, in the file's unit.
-    lengths: [f64; 3],
+    /// Steps as the transform has them, in the file's unit and ITK's precision.
+    steps: [[f32; 3]; 3],
     /// Position of the first voxel, in the file's unit.
     pub(super) origin: [f64; 3],
 }
@@ -46,6 +51,8 @@ pub(super) fn resolve(header: &SourceHeader, shape: [usize; 3]) -> Result<Geomet
     if let Some(axis) = spacing.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
         return Err(Failure::unusable(
             format!("a voxel spacing of {} along axis {}", stored[axis], axis + 1),
+            // ITK takes 1 for none, and reverses an axis whose spacing is negative though its
+            // direction is known, which nibabel does not: one of them mirrors the patient.
             "finite spacings above 0",
         ));
     }
@@ -60,7 +67,8 @@ pub(super) fn resolve(header: &SourceHeader, shape: [usize; 3]) -> Result<Geomet
         row[3] = frame.origin[r] * unit_mm;
     }
     let [x, y, z] = spacing;
-    Ok(Geometry { grid: Grid { shape, spacing: [z, y, x], affine: Affine(rows) }, warnings })
+    let affine = Affine(rows);
+    Ok(Geometry { grid: Grid { shape, spacing: [z, y, x], affine }, affine, warnings })
 }
 
 fn choose(
@@ -76,14 +84,14 @@ fn choose(
                 .to_owned(),
         );
         let directions = [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]];
-        return Ok(Frame { directions, lengths: spacing, origin: [0.0; 3] });
+        return Ok(Frame::new(directions, spacing, [0.0; 3]));
     }
 
     let sform = if has_s { sform(header) } else { None };
     let qform = if has_q { qform(header, spacing) } else { None };
     match (sform, qform) {
         (Some(s), Some(q)) => {
-            let use_sform = header.sform_code == 1 || s.agrees_with(&q);
+            let use_sform = header.sform_code == 1 || s.is_similar_to(&q);
             if s.apart_voxels(&q, header, spacing) > NOTEWORTHY_VOXELS {
                 warnings.push(format!(
                     "the sform and the qform place the image differently; the {} is used, \
@@ -102,12 +110,11 @@ fn choose(
             Ok(q)
         }
         (Some(s), None) => {
-            let off = (0..3).any(|i| (s.lengths[i] - spacing[i]).abs() > 0.01 * spacing[i]);
-            if off {
+            let lengths = s.steps.map(|step| length(step.map(f64::from)));
+            if (0..3).any(|i| (lengths[i] - spacing[i]).abs() > 0.01 * spacing[i]) {
                 warnings.push(format!(
-                    "the sform steps by {:?} but the voxel spacing is {spacing:?}; the spacing \
-                     is used, as in ITK",
-                    s.lengths
+                    "the sform steps by {lengths:?} but the voxel spacing is {spacing:?}; the \
+                     spacing is used, as in ITK"
                 ));
             }
             Ok(s)
@@ -120,15 +127,20 @@ fn choose(
 }
 
 impl Frame {
-    fn agrees_with(&self, other: &Self) -> bool {
-        // Unit directions agree where each pair's product is one: R R'^T = I.
-        let near = |a: f64, b: f64| (a - b).abs() <= TOLERANCE;
-        let product = |i: usize, j: usize| {
-            (0..3).map(|k| self.directions[k][i] * other.directions[k][j]).sum::<f64>()
-        };
+    fn new(directions: [[f64; 3]; 3], lengths: [f64; 3], origin: [f64; 3]) -> Self {
+        let step = |c: usize| directions[c].map(|v| (v * lengths[c]) as f32);
+        Self { directions, steps: std::array::from_fn(step), origin }
+    }
+
+    /// Whether ITK takes the two for the same, which is not whether they place the image alike.
+    fn is_similar_to(&self, other: &Self) -> bool {
+        let near = |a: f32, b: f32| f64::from((a - b).abs()) <= TOLERANCE;
+        let (own, its) = (svd::decompose(self.steps), svd::decompose(other.steps));
+        let product =
+            |i: usize, j: usize| (0..3).map(|k| own.vectors[k][i] * its.vectors[k][j]).sum::<f32>();
         (0..3).all(|i| {
-            near(self.lengths[i], other.lengths[i])
-                && near(self.origin[i], other.origin[i])
+            near(own.values[i], its.values[i])
+                && near(self.origin[i] as f32, other.origin[i] as f32)
                 && (0..3).all(|j| near(product(i, j), if i == j { 1.0 } else { 0.0 }))
         })
     }
@@ -151,6 +163,10 @@ impl Frame {
     }
 }
 
+fn length(step: [f64; 3]) -> f64 {
+    step.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
 /// The sform, if it is finite and its axes are orthogonal.
 fn sform(header: &SourceHeader) -> Option<Frame> {
     let rows = &header.srow;
@@ -158,7 +174,7 @@ fn sform(header: &SourceHeader) -> Option<Frame> {
         return None;
     }
     let columns: [[f64; 3]; 3] = std::array::from_fn(|c| std::array::from_fn(|r| rows[r][c]));
-    let lengths = columns.map(|v| v.iter().map(|x| x * x).sum::<f64>().sqrt());
+    let lengths = columns.map(length);
     if lengths.iter().any(|&l| !l.is_finite() || l < f64::from(f32::MIN_POSITIVE)) {
         return None;
     }
@@ -171,7 +187,8 @@ fn sform(header: &SourceHeader) -> Option<Frame> {
             }
         }
     }
-    Some(Frame { directions, lengths, origin: rows.map(|row| row[3]) })
+    let steps = columns.map(|column| column.map(|v| v as f32));
+    Some(Frame { directions, steps, origin: rows.map(|row| row[3]) })
 }
 
 /// The qform, if it is finite; it cannot be anything but orthogonal.
@@ -193,9 +210,9 @@ pub(super) fn qform(header: &SourceHeader, spacing: [f64; 3]) -> Option<Frame> {
     let directions = [
         [a * a + b * b - c * c - d * d, 2.0 * (b * c + a * d), 2.0 * (b * d - a * c)],
         [2.0 * (b * c - a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d + a * b)],
-        [2.0 * (b * d + a * c), 2.0 * (c * d - a * b), a * a + d * d - b * b - c * c]
+        [2.0 * (b * d + a * c), 2.0 * (c * d - a * b), a * a + d * d - c * c - b * b]
             .map(|v| v * flip),
     ];
     let finite = directions.iter().flatten().all(|v| v.is_finite());
-    finite.then_some(Frame { directions, lengths: spacing, origin: header.offset })
+    finite.then(|| Frame::new(directions, spacing, header.offset))
 }

@@ -32,7 +32,7 @@ pub enum NiftiVersion {
 /// What a label map copies from the image it belongs to.
 ///
 /// Fields are as stored, in the file's `x, y, z` order and units, so that the label map
-/// carries the very same numbers. Free text is left out: it may name the patient.
+/// carries the very same numbers; only axes that mean nothing are tidied. Free text is left out: it may name the patient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceHeader {
     /// Format of the source; label maps are written in the same one.
@@ -84,6 +84,19 @@ impl SourceHeader {
             (self.dim[i], self.pixdim[i]) = (1, 1.0);
         }
         self
+    }
+
+    /// Gives axes after the third that announce no voxels one voxel, as ITK does, and says so.
+    pub(super) fn fill_empty_axes(&mut self) -> Option<String> {
+        let axes = usize::try_from(self.dim[0]).unwrap_or(0).min(7);
+        let empty: Vec<usize> = (4..=axes).filter(|&i| self.dim[i] < 1).collect();
+        let first = *empty.first()?;
+        let warning =
+            format!("a size of {} along axis {first} is taken as 1, as in ITK", self.dim[first]);
+        for i in empty {
+            self.dim[i] = 1;
+        }
+        Some(warning)
     }
 
     /// Voxels per axis, `[z, y, x]`, of a three-dimensional image.

@@ -19,6 +19,7 @@ mod nibabel;
 mod plausibility;
 mod save;
 mod stream;
+mod svd;
 mod voxels;
 
 pub use header::{NiftiVersion, SourceHeader};
@@ -28,7 +29,7 @@ pub(crate) use save::{check_place, write_whole};
 
 use crate::Result;
 use crate::model::Reader;
-use crate::volume::Volume;
+use crate::volume::{Affine, Volume};
 use failure::Failure;
 use ndarray::Array3;
 use std::path::Path;
@@ -39,6 +40,10 @@ use stream::Stream;
 pub struct Scan {
     /// Voxels in the file's units, Hounsfield units for a CT, on the file's own grid.
     pub volume: Volume<f32>,
+    /// Voxel index to patient millimetres, as the file has it. That of the volume's grid is the
+    /// same, but for a reader that turns the image to right, anterior, superior axes: then its
+    /// axes are the ones nearest to these.
+    pub affine: Affine,
     /// What a label map of this image copies.
     pub header: SourceHeader,
     /// Sentences about what is odd but usable; empty for an ordinary CT.
@@ -83,6 +88,10 @@ pub fn load_as(path: &Path, reader: Option<Reader>, limits: Limits) -> Result<Sc
 fn read(path: &Path, nibabel: Option<bool>, limits: Limits) -> Result<Scan, Failure> {
     let mut stream = Stream::open(path)?;
     let mut header = header::read(&mut stream)?;
+    let mut warnings = Vec::new();
+    if nibabel.is_none() {
+        warnings.extend(header.source.fill_empty_axes());
+    }
     let shape = header.source.shape()?;
     let geometry = match nibabel {
         None => geometry::resolve(&header.source, shape)?,
@@ -102,12 +111,13 @@ fn read(path: &Path, nibabel: Option<bool>, limits: Limits) -> Result<Scan, Fail
         ));
     }
 
-    let mut warnings = geometry.warnings;
+    warnings.extend(geometry.warnings);
     warnings.extend(plausibility::doubt(&stats));
     if stream::ends_late(&mut stream)? {
         warnings.push("the file goes on after the last voxel; the rest is ignored".to_owned());
     }
     let data = Array3::from_shape_vec(shape, values)
         .map_err(|_| Failure::unusable("fewer voxels than announced", "a complete file"))?;
-    Ok(Scan { volume: Volume { data, grid: geometry.grid }, header: header.source, warnings })
+    let volume = Volume { data, grid: geometry.grid };
+    Ok(Scan { volume, affine: geometry.affine, header: header.source, warnings })
 }

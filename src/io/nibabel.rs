@@ -1,6 +1,6 @@
 //! The grid that nibabel, and with it two of nnU-Net's readers, takes from a header.
 //!
-//! Spacing is `pixdim` as it stands. The affine is the coded sform, else the coded qform, else
+//! Spacing is `pixdim` without its sign. The affine is the coded sform, else the coded qform, else
 //! one about the image's center with x reversed. It need not be orthogonal.
 
 use super::failure::Failure;
@@ -30,10 +30,17 @@ pub(super) fn resolve(
             "finite spacings above 0",
         ));
     }
-    let rows = affine(header, steps, shape)?;
+    let mut rows = affine(header, steps, shape)?;
+    let placed = Affine(rows);
     let mut spacing = steps;
     let mut warnings = Vec::new();
-    let mut rows = rows;
+    if header.pixdim[1..4].iter().any(|&s| s < 0.0) {
+        warnings.push(
+            "a voxel spacing is negative: its sign is dropped, as in nibabel; ITK would reverse \
+             that axis"
+                .to_owned(),
+        );
+    }
     if turned {
         let lengths: [f64; 3] =
             std::array::from_fn(|c| (0..3).map(|r| rows[r][c] * rows[r][c]).sum::<f64>().sqrt());
@@ -57,7 +64,8 @@ pub(super) fn resolve(
         }
     }
     let [x, y, z] = spacing;
-    Ok(Geometry { grid: Grid { shape, spacing: [z, y, x], affine: Affine(rows) }, warnings })
+    let grid = Grid { shape, spacing: [z, y, x], affine: Affine(rows) };
+    Ok(Geometry { grid, affine: placed, warnings })
 }
 
 fn affine(
@@ -92,13 +100,18 @@ fn affine(
 }
 
 /// For each of the file's axes the world axis it is nearest to, and whether it runs against
-/// it, as `nibabel.orientations.io_orientation`: from the orthogonal matrix nearest to the
-/// directions, axis after axis, each world axis once.
+/// it, as `nibabel.orientations.io_orientation` (since 5.4): from the orthogonal matrix nearest
+/// to the directions, from the file's most certain axis to its least, each world axis once.
 fn closest(rows: &[[f64; 4]; 3], lengths: [f64; 3]) -> [(usize, bool); 3] {
     let directions = std::array::from_fn(|r| std::array::from_fn(|c| rows[r][c] / lengths[c]));
     let nearest = orthogonal(directions);
-    let mut taken = [false; 3];
-    std::array::from_fn(|c| {
+    let certainty: [f64; 3] =
+        std::array::from_fn(|c| (0..3).map(|r| nearest[r][c].abs()).fold(0.0, f64::max));
+    let mut order = [0, 1, 2];
+    // Stable: of equals, the first in the file.
+    order.sort_by(|&a, &b| certainty[b].total_cmp(&certainty[a]));
+    let (mut axes, mut taken) = ([(0, false); 3], [false; 3]);
+    for c in order {
         let free = (0..3).filter(|&r| !taken[r]);
         // The first of equals, as `numpy.argmax`.
         let world = free.fold(None::<usize>, |best, r| match best {
@@ -107,8 +120,9 @@ fn closest(rows: &[[f64; 4]; 3], lengths: [f64; 3]) -> [(usize, bool); 3] {
         });
         let world = world.unwrap_or(c);
         taken[world] = true;
-        (world, nearest[world][c] < 0.0)
-    })
+        axes[c] = (world, nearest[world][c] < 0.0);
+    }
+    axes
 }
 
 type Matrix = [[f64; 3]; 3];
@@ -153,6 +167,31 @@ mod tests {
         assert_eq!(closest(&with_zero(turned), [1.0; 3]), [(1, false), (2, false), (0, true)]);
         let sheared = [[-1.0, 0.2, 0.0], [0.1, 1.0, 0.3], [0.0, 0.0, 1.0]];
         assert_eq!(closest(&with_zero(sheared), [1.0; 3]), [(0, true), (1, false), (2, false)]);
+    }
+
+    /// As nibabel 5.4.2; in the order of the file, the second to fourth would differ.
+    #[test]
+    fn the_most_certain_axis_chooses_first() {
+        let (up, down) = (false, true);
+        let cases: [(Matrix, [(usize, bool); 3]); 4] = [
+            ([[1.0, 0.1, 0.0], [0.0, 0.9, 0.2], [0.1, 0.0, -1.0]], [(0, up), (1, up), (2, down)]),
+            ([[-0.7, -0.1, 0.8], [1.5, -1.3, 1.5], [1.3, 0.8, 0.3]], [(1, up), (2, up), (0, up)]),
+            (
+                [[-1.4, 0.5, 1.0], [-0.2, -1.1, 0.9], [-1.3, -0.7, 0.6]],
+                [(2, down), (0, up), (1, up)],
+            ),
+            (
+                [[-0.8, 0.2, -0.4], [0.8, 1.0, -0.1], [-1.5, 1.4, 1.1]],
+                [(2, down), (1, up), (0, down)],
+            ),
+        ];
+        for (matrix, expected) in cases {
+            let lengths = std::array::from_fn(|c| {
+                matrix.map(|row| row[c] * row[c]).iter().sum::<f64>().sqrt()
+            });
+            let rows = matrix.map(|[x, y, z]| [x, y, z, 0.0]);
+            assert_eq!(closest(&rows, lengths), expected, "{matrix:?}");
+        }
     }
 
     #[test]

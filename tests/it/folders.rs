@@ -254,6 +254,89 @@ fn cascade_finds_its_first_stage_beside_it() {
     run.compare(&output);
 }
 
+/// A copy of an image, unpacked and changed.
+fn changed(image: &Path, to: &Path, change: impl Fn(&mut Vec<u8>)) {
+    let mut bytes = unzipped(image);
+    change(&mut bytes);
+    fs::write(to, bytes).expect("writes");
+}
+
+/// Moves qform and sform of a NIfTI-1 file by 5 mm along x.
+fn move_right(bytes: &mut [u8]) {
+    for at in [268, 292] {
+        let x = f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        bytes[at..at + 4].copy_from_slice(&(x + 5.0).to_le_bytes());
+    }
+}
+
+/// The summary of a command that succeeds.
+fn summary(command: &mut Command) -> Value {
+    let output = command.arg("--json").assert().success().get_output().stdout.clone();
+    serde_json::from_slice(&output).expect("JSON")
+}
+
+#[test]
+fn what_is_odd_about_any_channel_is_told_once() {
+    let run = Run::named("two_channels");
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    let [first, second] = [at("first.nii"), at("second.nii")];
+    changed(&run.images()[0], &first, |bytes| bytes.extend(b"tail"));
+    changed(&run.images()[1], &second, |bytes| {
+        move_right(bytes);
+        bytes.extend(b"tail");
+        // Above all voxels of the images: nothing is found to be a CT.
+        bytes[116..120].copy_from_slice(&5000.0_f32.to_le_bytes());
+    });
+    let mut command = program(&run.file("model"), &at("case.nii.gz"));
+    command.arg("-i").arg(&first).arg("-i").arg(&second).args(["--mirror", "none"]);
+    let warnings: Vec<String> =
+        serde_json::from_value(summary(&mut command)["warnings"].clone()).expect("texts");
+    let (first, second) = (first.display().to_string(), second.display().to_string());
+    let of =
+        |word: &str| -> Vec<&String> { warnings.iter().filter(|w| w.contains(word)).collect() };
+    let late = of("the file goes on");
+    assert_eq!(late.len(), 1, "{warnings:?}");
+    assert!(late[0].starts_with(&format!("{first}, {second}: ")), "{late:?}");
+    let ct = of("look like a CT");
+    assert!(ct.iter().any(|w| w.starts_with(&format!("{second}: "))), "{warnings:?}");
+    let place = of("lies elsewhere");
+    assert!(place.len() == 1 && place[0].starts_with(&second), "{warnings:?}");
+}
+
+#[test]
+fn labels_of_a_previous_stage_that_lie_elsewhere_are_told() {
+    let run = Run::named("cascade");
+    let folder = tempfile::tempdir().expect("folder");
+    let labels = folder.path().join("labels.nii");
+    for moved in [false, true] {
+        changed(&run.file("previous_labels"), &labels, |bytes| {
+            if moved {
+                move_right(bytes);
+            }
+        });
+        let output = folder.path().join(format!("{moved}.nii.gz"));
+        let mut command = run.command(&output);
+        let told = summary(command.arg("--previous-stage").arg(&labels))["warnings"].to_string();
+        assert_eq!(told.contains("labels.nii lies elsewhere than the image"), moved, "{told}");
+    }
+}
+
+#[test]
+fn the_affine_told_is_that_of_the_file() {
+    let run = Run::named("nibabel_reorient_oblique");
+    let folder = tempfile::tempdir().expect("folder");
+    let told = summary(&mut run.command(&folder.path().join("case.nii.gz")));
+    let scan = io::load_as(&run.images()[0], Some(Reader::Nibabel), io::Limits::default());
+    let affine = scan.expect("valid file").volume.grid.affine;
+    for (r, row) in affine.0.iter().enumerate() {
+        for (c, &expected) in row.iter().enumerate() {
+            let got = told["geometry"]["affine"][r][c].as_f64().expect("a number");
+            assert!((got - expected).abs() < 1e-9, "{r} {c}: {got} {expected}");
+        }
+    }
+}
+
 #[test]
 fn probabilities_are_those_of_the_reference() {
     for name in OTHER_NAMES {

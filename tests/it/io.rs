@@ -1,7 +1,10 @@
 //! Files in, files out.
 
 use crate::nifti_files::{HU, Nifti, SROW, ct, ct2, gzip, unusable};
-use fastnnunet::io::{Limits, NiftiVersion, Scan, SourceHeader, check_writable, load, save_labels};
+use fastnnunet::io::{
+    Limits, NiftiVersion, Scan, SourceHeader, check_writable, load, load_as, save_labels,
+};
+use fastnnunet::model::Reader;
 use fastnnunet::{Error, Result};
 use ndarray::{Array3, s};
 use proptest::prelude::*;
@@ -123,6 +126,42 @@ fn grids_are_those_that_itk_reads() {
     }
 }
 
+/// ITK compares left singular vectors, which flipped axes may share: an image keeps its sform
+/// though `pixdim[0]` lost its sign, or does not.
+#[test]
+fn the_transform_is_the_one_that_itk_chooses() {
+    #[derive(serde::Deserialize)]
+    struct Pair {
+        quaternion: [f64; 3],
+        qfac: f64,
+        spacing: [f64; 3],
+        rows: [[f64; 4]; 3],
+        sform: bool,
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/headers");
+    let json = fs::read_to_string(folder.join("similar.json")).expect("fixture");
+    let pairs: Vec<Pair> = serde_json::from_str(&json).expect("fixture");
+    assert!(pairs.iter().filter(|pair| pair.sform).count() > 30);
+    assert!(pairs.iter().filter(|pair| !pair.sform).count() > 30);
+    for (k, Pair { quaternion, qfac, spacing, rows, sform }) in pairs.into_iter().enumerate() {
+        let [x, y, z] = spacing;
+        let file = Nifti {
+            pixdim: [qfac, x, y, z],
+            codes: [1, 2],
+            qform: [quaternion, rows.map(|row| row[3])],
+            srow: rows,
+            ..ct()
+        };
+        let got = load_bytes(&file.bytes()).expect("valid file").volume.grid.affine.0;
+        let gap = (0..3).fold(0.0_f64, |gap, c| {
+            let length = rows.iter().map(|row| row[c] * row[c]).sum::<f64>().sqrt();
+            let gaps = (0..3).map(|r| (got[r][c] / spacing[c] - rows[r][c] / length).abs());
+            gaps.fold(gap, f64::max)
+        });
+        assert_eq!(gap < 1e-5, sform, "{k}: {gap}");
+    }
+}
+
 #[test]
 fn unusable_files_are_input_errors() {
     for (case, content, message) in unusable() {
@@ -132,6 +171,21 @@ fn unusable_files_are_input_errors() {
         assert!(e.to_string().contains(message), "{case}: {e}");
         assert!(!e.to_string().contains("DOE"), "{case}: {e}");
     }
+}
+
+#[test]
+fn nibabel_drops_the_sign_of_a_spacing_and_knows_no_empty_axes() {
+    let folder = TempDir::new().expect("temporary folder");
+    let path = folder.path().join("case.nii");
+    let read = |file: Nifti| {
+        fs::write(&path, file.bytes()).expect("temporary file");
+        load_as(&path, Some(Reader::NibabelReorient), Limits::default())
+    };
+    let scan = read(Nifti { pixdim: [1.0, -0.75, 1.5, 2.5], ..ct() }).expect("valid file");
+    assert_eq!(scan.volume.grid.spacing, [2.5, 1.5, 0.75]);
+    assert!(scan.warnings.iter().any(|w| w.contains("sign is dropped")), "{:?}", scan.warnings);
+    let e = read(Nifti { dim: vec![4, 4, 3, 2, 0], ..ct() }).expect_err("nothing in it");
+    assert!(e.to_string().contains("a size of 0 along axis 4"), "{e}");
 }
 
 #[test]
@@ -176,6 +230,7 @@ fn odd_but_usable_files_are_read() {
         ("trailing axes", Nifti { dim: vec![5, 4, 3, 2, 1, 1], ..ct() }.bytes(), ""),
         ("one slice", Nifti { dim: vec![3, 6, 4, 1], ..ct() }.bytes(), ""),
         ("sizes beyond the axes", Nifti { dim: vec![3, 4, 3, 2, 9, 9], ..ct() }.bytes(), ""),
+        ("no time points", Nifti { dim: vec![4, 4, 3, 2, 0], ..ct() }.bytes(), "axis 4 is taken"),
         ("extension", extended.bytes(), ""),
         ("gzip members", members, ""),
         ("trailing bytes", tail(plain.clone()), "goes on"),
@@ -200,7 +255,8 @@ fn label_maps_come_back_with_the_geometry_of_the_image() {
     let labels = Array3::from_shape_fn((2, 3, 4), |(z, y, x)| (z * 12 + y * 4 + x) as u16 * 999);
     let small = labels.mapv(|v| (v / 999) as u8);
     let oblique = Nifti { codes: [1, 2], units: 10, pixdim: [-1.0, 0.75, 1.5, 2.5], ..ct() };
-    for file in [ct(), ct2(), oblique, Nifti { dim: vec![4, 4, 3, 2, 1], ..ct2() }] {
+    let four = |n| Nifti { dim: vec![4, 4, 3, 2, n], ..ct2() };
+    for file in [ct(), ct2(), oblique, four(1), four(0)] {
         let scan = load_bytes(&file.bytes()).expect("valid file");
         for (name, zipped) in [("new/folder/a.nii", false), ("b.nii.gz", true), ("C.NII.GZ", true)]
         {

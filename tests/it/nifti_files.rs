@@ -15,6 +15,8 @@ pub(crate) struct Nifti {
     pub(crate) scaling: [f64; 2],
     pub(crate) offset: f64,
     pub(crate) codes: [i16; 2],
+    /// Quaternion b, c, d and the origin of the qform.
+    pub(crate) qform: [[f64; 3]; 2],
     pub(crate) srow: [[f64; 4]; 3],
     pub(crate) units: u8,
     pub(crate) magic: Vec<u8>,
@@ -45,6 +47,7 @@ pub(crate) fn ct() -> Nifti {
         scaling: [1.0, 0.0],
         offset: 352.0,
         codes: [0, 1],
+        qform: [[0.0; 3]; 2],
         srow: SROW,
         units: 2,
         magic: b"n+1\0".to_vec(),
@@ -67,7 +70,7 @@ impl Nifti {
             }
             out[at..at + field.len()].copy_from_slice(&field);
         };
-        let rows = self.srow.as_flattened();
+        let (qform, rows) = (self.qform.as_flattened(), self.srow.as_flattened());
         let text = b"DOE^JANE";
         if self.version == 1 {
             put(0, &348_i32.to_le_bytes());
@@ -85,6 +88,9 @@ impl Nifti {
             put(123, &[self.units]);
             put(252, &self.codes[0].to_le_bytes());
             put(254, &self.codes[1].to_le_bytes());
+            for (i, v) in qform.iter().enumerate() {
+                put(256 + 4 * i, &(*v as f32).to_le_bytes());
+            }
             for (i, v) in rows.iter().enumerate() {
                 put(280 + 4 * i, &(*v as f32).to_le_bytes());
             }
@@ -104,6 +110,9 @@ impl Nifti {
             put(184, &self.scaling[1].to_le_bytes());
             put(344, &i32::from(self.codes[0]).to_le_bytes());
             put(348, &i32::from(self.codes[1]).to_le_bytes());
+            for (i, v) in qform.iter().enumerate() {
+                put(352 + 8 * i, &v.to_le_bytes());
+            }
             for (i, v) in rows.iter().enumerate() {
                 put(400 + 8 * i, &v.to_le_bytes());
             }
