@@ -108,7 +108,7 @@ def headneck(name: str, **changes) -> Task:
     }
     weights = {"headneck": 0.94, "trunk": 0.04, "unlabelled": 0.02}
     labels = labels_of("headneck_9", 7)
-    return Task(name, "organs", labels, (2.5, 3.9, 3.9), (48, 48, 80), HEADNECK_HELD_OUT, weights, **settings)
+    return Task(name, "organs", labels, (2.5, 3.9, 3.9), (48, 80, 80), HEADNECK_HELD_OUT, weights, **settings)
 
 
 TASKS = {

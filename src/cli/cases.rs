@@ -137,7 +137,7 @@ impl Cases {
         }
         // Results among the images would be cases of the next run.
         let wrong = if place(&outputs) == place(folder) {
-            Some("the folder that is read".to_owned())
+            Some(format!("{}, which is read", outputs.display()))
         } else if !outputs.is_dir() && file_name(&outputs) != stem(&file_name(&outputs)) {
             Some(format!("{}, the name of a file", outputs.display()))
         } else {

@@ -30,6 +30,9 @@ pub(crate) struct Loaded {
 #[derive(Clone, Debug)]
 pub(crate) struct Loader {
     pub(crate) reader: Option<Reader>,
+    /// Images that the networks take.
+    pub(crate) images: usize,
+    /// How much all images of a case may take.
     pub(crate) limits: Limits,
     /// A label map, or a folder of label maps named like the cases.
     pub(crate) previous: Option<PathBuf>,
@@ -39,15 +42,25 @@ pub(crate) struct Loader {
 impl Loader {
     pub(crate) fn load(&self, files: &CaseFiles) -> Result<Loaded> {
         let started = Instant::now();
+        if files.images.len() != self.images {
+            return Err(Error::Volume {
+                found: format!("{} images", files.images.len()),
+                expected: format!("{}, one per channel of the model", self.images),
+            });
+        }
+        let mut limits = self.limits;
         let mut scans = Vec::new();
         let mut sha256 = self.digests.then(Vec::new);
         for image in &files.images {
             let (scan, digest) = rayon::join(
-                || io::load_as(image, self.reader, self.limits),
+                || io::load_as(image, self.reader, limits),
                 // What is no file is refused beside this, and might have no end.
                 || (self.digests && image.is_file()).then(|| digest(image)).transpose(),
             );
-            scans.push(scan?);
+            let scan = scan?;
+            let held = (scan.volume.data.len() * size_of::<f32>()) as u64;
+            limits.max_bytes = limits.max_bytes.saturating_sub(held);
+            scans.push(scan);
             if let (Some(list), Some(digest)) = (&mut sha256, digest?) {
                 list.push(digest);
             }

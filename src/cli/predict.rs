@@ -189,6 +189,7 @@ fn ends_the_run(error: &Error, output: &Path) -> bool {
 fn loader(args: &PredictArgs, job: &Job, segmenter: &Segmenter) -> Loader {
     Loader {
         reader: segmenter.reader(),
+        images: segmenter.images(),
         limits: job.limits(),
         previous: job.previous.clone(),
         digests: args.json,

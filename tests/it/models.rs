@@ -317,7 +317,7 @@ fn parts_are_merged_by_their_ids() {
         "modes.json",
         r#"{"modes": [{"name": "joint", "summary": "Joints", "choices": [
             {"variant": "parts", "labels": "joint", "models": [
-                {"parts": [{"model": "part_a", "ids": [200]}, {"model": "part_b", "ids": [0, 77, 201]}]}
+                {"parts": [{"model": "part_a", "ids": [200, 0, 0]}, {"model": "part_b", "ids": [0, 77, 201]}]}
             ]},
             {"variant": "whole", "labels": "joint", "models": ["joints"]}
         ]}]}"#,
