@@ -144,7 +144,7 @@ fn select(
     let candidates = choices.iter().flat_map(|choice| &choice.models);
     let alone = candidates.filter(|c| installed(registry, c).is_some()).count() == 1;
     let mut passed_over: Vec<(String, Reason)> = Vec::new();
-    let mut smallest: Option<(usize, &Choice, Vec<(&Part, Arc<Model>)>)> = None;
+    let mut smallest: Option<(usize, &Choice, Installed<'_>)> = None;
     for (k, choice) in choices.iter().enumerate() {
         let tried = &choices[..k];
         for candidate in &choice.models {
@@ -263,11 +263,11 @@ fn pick<'a>(
     })
 }
 
+/// The models of a candidate, each with its part.
+type Installed<'a> = Vec<(&'a Part, Arc<Model>)>;
+
 /// The models of a candidate if all are there.
-fn installed<'a>(
-    registry: &Registry,
-    candidate: &'a Candidate,
-) -> Option<Vec<(&'a Part, Arc<Model>)>> {
+fn installed<'a>(registry: &Registry, candidate: &'a Candidate) -> Option<Installed<'a>> {
     candidate.parts.iter().map(|part| Some((part, registry.find(&part.model)?.clone()))).collect()
 }
 

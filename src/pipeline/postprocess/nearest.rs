@@ -19,11 +19,24 @@ use std::collections::BTreeMap;
 pub(super) fn reassign<T: Voxel>(map: &mut Map<'_, T>, removed: &[Edit], within_mm: f64) -> u64 {
     let (shape, spacing) = (map.shape(), map.spacing());
     let runs = map.runs();
-    let blocks: Vec<_> = blocks(removed).into_values().collect();
-    let edits: Vec<_> = blocks
-        .par_iter()
-        .flat_map_iter(|pieces| Block::new(pieces, runs, spacing, shape, within_mm).find(pieces))
-        .collect();
+    // Most labels are near, and a look around costs the cube of its reach: what a short one does not
+    // find is looked for farther away.
+    let farthest = (0..3).map(|k| (shape[k] as f64 * spacing[k]).powi(2)).sum::<f64>().sqrt();
+    let farthest = within_mm.min(farthest);
+    let mut reach = FIRST_REACH_MM.min(farthest);
+    let (mut left, mut edits) = (removed.to_vec(), Vec::new());
+    loop {
+        let blocks: Vec<_> = blocks(&left).into_values().collect();
+        let (found, missing): (Vec<Edit>, Vec<Edit>) = blocks
+            .par_iter()
+            .flat_map_iter(|pieces| Block::new(pieces, runs, spacing, shape, reach).find(pieces))
+            .partition(|edit| edit.label != 0);
+        edits.extend(found);
+        if missing.is_empty() || reach >= farthest {
+            break;
+        }
+        (left, reach) = (missing, (2.0 * reach).min(farthest));
+    }
     map.apply(&edits, |_| true)
 }
 
@@ -47,6 +60,9 @@ pub fn fill_from_nearest<T: Voxel>(
     });
     reassign(map, &edits, within_mm)
 }
+
+/// How far the first look goes: the recipes of the program need no second.
+const FIRST_REACH_MM: f64 = 6.0;
 
 /// Edge of the blocks of voxels that are treated together: small, since crumbs lie far apart.
 const EDGE: u32 = 8;
@@ -108,7 +124,7 @@ impl Block {
         block
     }
 
-    /// The labels of the removed voxels, as edits.
+    /// The labels of the removed voxels, one by one, as edits; label 0 where none is near enough.
     fn find(&self, pieces: &[Edit]) -> Vec<Edit> {
         let [depth, height, width] = box_shape(&self.bounds);
         let mut edits: Vec<Edit> = Vec::new();
@@ -126,9 +142,8 @@ impl Block {
                         (best, label) = (square, self.labels[at]);
                     }
                 }
-                if best <= self.limit {
-                    edits.push(Edit { start: x, end: x + 1, label, ..*piece });
-                }
+                let label = if best <= self.limit { label } else { 0 };
+                edits.push(Edit { start: x, end: x + 1, label, ..*piece });
             }
         }
         edits
