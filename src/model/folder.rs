@@ -21,7 +21,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] naming the file that cannot be read or used.
+    /// [`Error::Model`](crate::Error::Model) naming the file that cannot be read or used.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         read(folder, Self::embedded())
     }
