@@ -315,40 +315,22 @@ fn memory_limit_is_code_6() {
     fails(selftest(&scan(), &output).args(["--memory-limit", "100K"]), 6, &output);
 }
 
-/// What is chosen for `--mode bone` within `limit`, and what was expected to be held.
-fn bone_within(limit: &str, extra: &[&str]) -> assert_cmd::assert::Assert {
+/// Two models for mode bone, with the self-test's small network, and a scan of many voxels of few
+/// millimetres: little for a network, much for what follows.
+fn bones() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("folder");
-    let mut command = program();
-    command.args(["--mode", "bone", "--json", "--memory-limit", limit]).args(extra);
-    command.arg("-i").arg(scan()).arg("-o").arg(folder.path().join("seg.nii.gz")).assert()
-}
-
-#[test]
-fn what_an_image_makes_too_large_gives_way_to_the_next() {
-    let summary = |limit: &str| -> serde_json::Value {
-        serde_json::from_slice(&bone_within(limit, &[]).success().get_output().stdout)
-            .expect("JSON")
-    };
-    let all = summary("1GiB");
-    let best = all["predicted_peak_bytes"].as_u64().expect("bytes");
-    assert_eq!(all["model"]["name"], "bone_medium");
-    let next = summary(&format!("{}", best - 1));
-    assert_eq!(next["model"]["name"], "bone_low", "{next}");
-    let why = next["choice"].as_str().expect("a sentence");
-    assert!(why.contains("bone_medium") && why.contains("not fit"), "{why}");
-    let least = next["predicted_peak_bytes"].as_u64().expect("bytes");
-    let refused = bone_within(&format!("{}", least - 1), &[]).code(6);
-    let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
-    let need = format!("needs {:.1} MiB", least as f64 / f64::from(1 << 20));
-    assert!(message.contains(&need), "the smallest's numbers: {message}");
-}
-
-#[test]
-fn what_follows_the_networks_counts_as_well() {
-    // Many voxels of few millimetres: little for the network, much for what follows.
-    let folder = tempfile::tempdir().expect("folder");
-    let fine = folder.path().join("fine.nii");
-    let (shape, spacing) = ([256, 256, 96], [0.75, 0.75, 1.0]);
+    let selftest = fastnnunet::model::registry::find("selftest").expect("self-test model");
+    for (name, mm) in [("bone_low", 4.0), ("bone_medium", 2.0)] {
+        let mut config: Value = serde_json::from_str(&selftest.config_json).expect("JSON");
+        config.as_object_mut().expect("an object").remove("model_path");
+        config["grade"] = "starter".into();
+        config["target_spacing"] = vec![mm; 3].into();
+        config["labels"][0]["name"] = "bone".into();
+        let at = |ending: &str| folder.path().join(format!("{name}.{ending}"));
+        std::fs::write(at("json"), config.to_string()).expect("writes");
+        std::fs::write(at("onnx"), selftest.onnx().expect("embedded")).expect("writes");
+    }
+    let (shape, spacing) = ([192, 192, 64], [0.75, 0.75, 1.0]);
     let voxels = shape.iter().product::<i64>() as usize;
     let mut srow = [[0.0; 4]; 3];
     (0..3).for_each(|k| srow[k][k] = spacing[k]);
@@ -359,24 +341,52 @@ fn what_follows_the_networks_counts_as_well() {
         voxels: (-1000_i16).to_le_bytes().repeat(voxels),
         ..nifti_files::ct()
     };
-    std::fs::write(&fine, file.bytes()).expect("writes");
-    let run = |limit: &str, extra: &[&str]| {
-        let mut command = program();
-        command.args(["--mode", "bone", "--quality", "low", "--json", "--overwrite"]).args(extra);
-        command.args(["--memory-limit", limit]).arg("-i").arg(&fine);
-        command.arg("-o").arg(folder.path().join("seg.nii.gz")).assert()
-    };
-    let expected = |extra: &[&str]| -> u64 {
-        let done = run("1GiB", extra).success();
-        let summary: serde_json::Value =
-            serde_json::from_slice(&done.get_output().stdout).expect("JSON");
-        summary["predicted_peak_bytes"].as_u64().expect("bytes")
-    };
-    let (plain, parts) = (expected(&[]), expected(&["--enable-subseg"]));
-    assert!(parts > plain, "{parts} and {plain}");
-    let limit = (parts - 1).to_string();
-    run(&limit, &[]).success();
-    run(&limit, &["--enable-subseg"]).code(6);
+    std::fs::write(folder.path().join("fine.nii"), file.bytes()).expect("writes");
+    folder
+}
+
+fn bone_within(limit: u64, folder: &Path, extra: &[&str]) -> assert_cmd::assert::Assert {
+    let mut command = program();
+    command.args(["--mode", "bone", "--json", "--overwrite", "--memory-limit"]);
+    command.arg(limit.to_string()).args(extra).arg("--models-dir").arg(folder);
+    command.arg("-i").arg(folder.join("fine.nii")).arg("-o").arg(folder.join("seg.nii.gz"));
+    command.assert()
+}
+
+/// The summary of a run that succeeds.
+fn bone_summary(limit: u64, folder: &Path, extra: &[&str]) -> (Value, u64) {
+    let done = bone_within(limit, folder, extra).success();
+    let summary: Value = serde_json::from_slice(&done.get_output().stdout).expect("JSON");
+    let expected = summary["predicted_peak_bytes"].as_u64().expect("bytes");
+    (summary, expected)
+}
+
+#[test]
+fn what_an_image_makes_too_large_gives_way_to_the_next() {
+    let folder = bones();
+    let folder = folder.path();
+    let (best, most) = bone_summary(1 << 30, folder, &[]);
+    assert_eq!(best["model"]["name"], "bone_medium");
+    let (next, least) = bone_summary(most - 1, folder, &[]);
+    assert_eq!(next["model"]["name"], "bone_low", "{next}");
+    let why = next["choice"].as_str().expect("a sentence");
+    assert!(why.contains("bone_medium does not fit"), "{why}");
+    let refused = bone_within(least - 1, folder, &[]).code(6);
+    let message = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    let need = format!("needs {:.1} MiB", least as f64 / f64::from(1 << 20));
+    assert!(message.contains(&need), "the smallest's numbers: {message}");
+}
+
+#[test]
+fn what_follows_the_networks_counts_as_well() {
+    let folder = bones();
+    let low = ["--quality", "low"];
+    let parts = ["--quality", "low", "--enable-subseg"];
+    let (_, plain) = bone_summary(1 << 30, folder.path(), &low);
+    let (_, most) = bone_summary(1 << 30, folder.path(), &parts);
+    assert!(most > plain, "{most} and {plain}");
+    bone_within(most - 1, folder.path(), &low).success();
+    bone_within(most - 1, folder.path(), &parts).code(6);
 }
 
 #[test]

@@ -166,6 +166,9 @@ fn the_best_that_is_installed_and_fits_is_chosen() {
     assert_eq!(names(&none), ["bone_low"]);
     let asked = Request { mode: "bone", quality: Some("medium"), variant: None };
     assert_eq!(names(&registry.select(&asked, &|_| Ok(true)).expect("installed")), ["bone_medium"]);
+    // The program's own, where the finest is tried last for its grade.
+    let none = select(Registry::embedded(), "bone", &|_| Ok(false)).expect("the smallest");
+    assert_eq!(names(&none), ["bone_low"], "{}", none.why);
 }
 
 #[test]
