@@ -534,3 +534,15 @@ fn selftest_compares_every_engine_and_finds_changed_weights() {
     let message = fails(&mut changed, 4, folder.path());
     assert!(message.contains("selftest") && message.contains("SHA-256"), "{message}");
 }
+
+/// As on a full disk that the log goes to.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_standard_error_that_cannot_be_written_changes_nothing() {
+    let nowhere = || std::fs::File::create("/dev/full").expect("opens");
+    let missing = crate::program()
+        .args(["--model", "selftest", "-i", "nothing.nii"])
+        .stderr(nowhere())
+        .status();
+    assert_eq!(missing.expect("runs").code(), Some(3));
+}

@@ -239,3 +239,15 @@ fn halves_of_models_and_unknown_recipes_are_refused() {
     fs::write(at("modes.json"), modes).expect("writes");
     list_fails(&["modes"], Some(folder.path()), 4, "recipe knee");
 }
+
+#[test]
+fn a_configuration_beside_its_weights_may_say_which_it_is() {
+    let folder = folder_with("first", ["a", "b", "c"]);
+    let path = folder.path().join("first.json");
+    let mut config: Value =
+        serde_json::from_str(&fs::read_to_string(&path).expect("reads")).expect("JSON");
+    config["configuration"] = "3d_lowres".into();
+    fs::write(&path, config.to_string()).expect("writes");
+    let listed = json(&["models", "first"], Some(folder.path()));
+    assert_eq!(listed[0]["configuration"], "3d_lowres", "{listed}");
+}
