@@ -128,27 +128,20 @@ impl Cases {
             });
         }
         let outputs = args.output.clone().unwrap_or_else(|| PathBuf::from("results"));
-        if outputs.is_file() {
-            return Err(Error::Usage {
-                what: "--output".into(),
-                found: format!("the file {}", outputs.display()),
-                expected: "a folder, as the input is one".into(),
-            });
-        }
-        // Results among the images would be cases of the next run.
-        let wrong = if place(&outputs) == place(folder) {
-            Some(format!("{}, which is read", outputs.display()))
+        let named = outputs.display();
+        let wrong = if outputs.is_file() {
+            Some((format!("the file {named}"), "a folder"))
+        } else if place(&outputs) == place(folder) {
+            // Results among the images would be cases of the next run.
+            Some((format!("{named}, which is read"), "another folder"))
         } else if !outputs.is_dir() && file_name(&outputs) != stem(&file_name(&outputs)) {
-            Some(format!("{}, the name of a file", outputs.display()))
+            Some((format!("{named}, the name of a file"), "another folder"))
         } else {
             None
         };
-        if let Some(found) = wrong {
-            return Err(Error::Usage {
-                what: "--output".into(),
-                found,
-                expected: "another folder, as the input is one".into(),
-            });
+        if let Some((found, what)) = wrong {
+            let expected = format!("{what}, as the input is one");
+            return Err(Error::Usage { what: "--output".into(), found, expected });
         }
         let groups = grouped(files).map_err(|(case, channel)| Error::Input {
             path: folder.to_path_buf(),

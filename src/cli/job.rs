@@ -205,7 +205,7 @@ pub(crate) fn registry(folder: Option<&Path>) -> Result<Cow<'static, Registry>> 
             let registry = Registry::with_folder(folder)?;
             for mode in registry.modes() {
                 for recipe in mode.choices.iter().filter_map(|choice| choice.recipe.as_deref()) {
-                    if Recipe::for_mode(recipe).is_none() {
+                    if !Recipe::names().contains(&recipe) {
                         return Err(Error::Model {
                             model: folder.join("modes.json").display().to_string(),
                             found: format!("recipe {recipe} of mode {}", mode.name),

@@ -23,46 +23,41 @@ impl Registry {
     ///
     /// [`Error::Model`](crate::Error::Model) naming the file that cannot be read or used.
     pub fn with_folder(folder: &Path) -> Result<Self> {
-        read(folder, Self::embedded())
-    }
-}
-
-/// See [`Registry::with_folder`].
-fn read(folder: &Path, base: &Registry) -> Result<Registry> {
-    let mut registry = base.clone();
-    for onnx in files(folder, "onnx")? {
-        let model = Model::listed_in(folder, &onnx)?;
-        registry.models.retain(|known| known.name != model.name);
-        registry.models.push(Arc::new(model));
-    }
-    registry.models.sort_by(|a, b| a.name.cmp(&b.name));
-    check_strays(folder)?;
-
-    let tables = folder.join("labels");
-    if tables.is_dir() {
-        let mut written = Vec::new();
-        for path in files(&tables, "json")? {
-            written.push((stem(&path), read_json(&path)?));
+        let mut registry = Self::embedded().clone();
+        for onnx in files(folder, "onnx")? {
+            let model = Model::listed_in(folder, &onnx)?;
+            registry.models.retain(|known| known.name != model.name);
+            registry.models.push(Arc::new(model));
         }
-        let own = labels::parse(&written, &registry.tables)
-            .map_err(|e| unusable(&tables, e, "label tables as in config/labels".to_owned()))?;
-        registry.tables.retain(|known| own.iter().all(|table| table.name != known.name));
-        registry.tables.extend(own);
-        registry.tables.sort_by(|a, b| a.name.cmp(&b.name));
-    }
+        registry.models.sort_by(|a, b| a.name.cmp(&b.name));
+        check_strays(folder)?;
 
-    let path = folder.join("modes.json");
-    if path.exists() {
-        for mode in modes::parse(&read_json(&path)?).map_err(|e| bad_modes(&path, e))? {
-            match registry.modes.iter_mut().find(|known| known.name == mode.name) {
-                Some(known) => *known = mode,
-                None => registry.modes.push(mode),
+        let tables = folder.join("labels");
+        if tables.is_dir() {
+            let mut written = Vec::new();
+            for path in files(&tables, "json")? {
+                written.push((stem(&path), read_json(&path)?));
+            }
+            let own = labels::parse(&written, &registry.tables)
+                .map_err(|e| unusable(&tables, e, "label tables as in config/labels".to_owned()))?;
+            registry.tables.retain(|known| own.iter().all(|table| table.name != known.name));
+            registry.tables.extend(own);
+            registry.tables.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+
+        let path = folder.join("modes.json");
+        if path.exists() {
+            for mode in modes::parse(&read_json(&path)?).map_err(|e| bad_modes(&path, e))? {
+                match registry.modes.iter_mut().find(|known| known.name == mode.name) {
+                    Some(known) => *known = mode,
+                    None => registry.modes.push(mode),
+                }
             }
         }
+        // A table that was replaced may lack what a mode of the program needs.
+        modes::check_tables(&registry.modes, &registry.tables).map_err(|e| bad_modes(&path, e))?;
+        Ok(registry)
     }
-    // A table that was replaced may lack what a mode of the program needs.
-    modes::check_tables(&registry.modes, &registry.tables).map_err(|e| bad_modes(&path, e))?;
-    Ok(registry)
 }
 
 /// Fails if the folder holds half of a model, which would be passed over in silence: weights where
@@ -80,9 +75,11 @@ fn check_strays(folder: &Path) -> Result<()> {
     for place in places.filter(|place| place.is_dir()) {
         for json in files(&place, "json")? {
             let onnx = folder.join(format!("{}.onnx", stem(&json)));
+            if onnx.is_file() {
+                continue;
+            }
             // Beside models there may be other JSON.
-            let is_configuration = place != folder || read_json(&json)?.contains("\"patch_size\"");
-            if !onnx.is_file() && is_configuration {
+            if place != folder || read_json(&json)?.contains("\"patch_size\"") {
                 let expected = format!("its weights, {}", onnx.display());
                 return Err(unusable(&json, "a configuration alone".to_owned(), expected));
             }

@@ -123,61 +123,52 @@ impl Registry {
         request: &Request<'_>,
         fits: &dyn Fn(&Model) -> Result<bool>,
     ) -> Result<Selection> {
-        select(self, request, fits)
-    }
-}
-
-/// See [`Registry::select`].
-fn select(
-    registry: &Registry,
-    request: &Request<'_>,
-    fits: &dyn Fn(&Model) -> Result<bool>,
-) -> Result<Selection> {
-    let mode = registry.mode(request.mode)?;
-    let by_quality = choices(mode, request)?;
-    let mut choices = by_quality.clone();
-    if request.quality.is_none() {
-        // A finer grid does not make up for a model that only demonstrates.
-        choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(registry, choice)));
-    }
-    // What there is no alternative to is not asked about: it runs, or says itself what it lacks.
-    let candidates = choices.iter().flat_map(|choice| &choice.models);
-    let alone = candidates.filter(|c| installed(registry, c).is_some()).count() == 1;
-    let mut passed_over: Vec<(String, Reason)> = Vec::new();
-    let mut smallest: Option<(usize, &Choice, Installed<'_>)> = None;
-    for (k, choice) in choices.iter().enumerate() {
-        let tried = &choices[..k];
-        for candidate in &choice.models {
-            let Some(parts) = installed(registry, candidate) else {
-                passed_over.push((candidate.name(), Reason::NotInstalled));
-                continue;
-            };
-            let fit = |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
-            if alone || parts.iter().try_fold(true, fit)? {
-                let finer = by_quality.iter().take_while(|finer| !std::ptr::eq(**finer, *choice));
-                passed_over.extend(finer.filter_map(|finer| beaten(registry, finer, tried)));
-                let why = match (&passed_over[..], request.quality.or(request.variant)) {
-                    ([], Some(_)) => ", as asked".to_owned(),
-                    ([], None) => ", the best for it".to_owned(),
-                    (passed, _) => format!(" because {}", reasons(passed)),
-                };
-                return selection(registry, mode, choice, &parts, &why);
-            }
-            passed_over.push((candidate.name(), Reason::TooLarge));
-            // From high to low, whatever order they were tried in.
+        let mode = self.mode(request.mode)?;
+        let by_quality = choices(mode, request)?;
+        let mut choices = by_quality.clone();
+        if request.quality.is_none() {
+            // A finer grid does not make up for a model that only demonstrates.
+            choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(self, choice)));
+        }
+        // What there is no alternative to is not asked about: it runs, or says itself what it lacks.
+        let candidates = choices.iter().flat_map(|choice| &choice.models);
+        let alone = candidates.filter(|c| installed(self, c).is_some()).count() == 1;
+        let mut passed_over: Vec<(String, Reason)> = Vec::new();
+        let mut smallest: Option<(usize, &Choice, Installed<'_>)> = None;
+        for (k, choice) in choices.iter().enumerate() {
+            let tried = &choices[..k];
+            // From high to low, whatever order they are tried in.
             let coarseness = by_quality.iter().position(|other| std::ptr::eq(*other, *choice));
             let coarseness = coarseness.unwrap_or_default();
-            if smallest.as_ref().is_none_or(|(coarsest, ..)| coarseness >= *coarsest) {
-                smallest = Some((coarseness, choice, parts));
+            for candidate in &choice.models {
+                let Some(parts) = installed(self, candidate) else {
+                    passed_over.push((candidate.name(), Reason::NotInstalled));
+                    continue;
+                };
+                let fit = |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
+                if alone || parts.iter().try_fold(true, fit)? {
+                    let finer = &by_quality[..coarseness];
+                    passed_over.extend(finer.iter().filter_map(|finer| beaten(self, finer, tried)));
+                    let why = match (&passed_over[..], request.quality.or(request.variant)) {
+                        ([], Some(_)) => ", as asked".to_owned(),
+                        ([], None) => ", the best for it".to_owned(),
+                        (passed, _) => format!(" because {}", reasons(passed)),
+                    };
+                    return selection(self, mode, choice, &parts, &why);
+                }
+                passed_over.push((candidate.name(), Reason::TooLarge));
+                if smallest.as_ref().is_none_or(|(coarsest, ..)| coarseness >= *coarsest) {
+                    smallest = Some((coarseness, choice, parts));
+                }
             }
         }
-    }
-    match smallest {
-        Some((_, choice, parts)) => {
-            let why = format!(" because {}, so the smallest is tried", reasons(&passed_over));
-            selection(registry, mode, choice, &parts, &why)
+        match smallest {
+            Some((_, choice, parts)) => {
+                let why = format!(" because {}, so the smallest is tried", reasons(&passed_over));
+                selection(self, mode, choice, &parts, &why)
+            }
+            None => Err(missing(mode, &choices)),
         }
-        None => Err(missing(mode, &choices)),
     }
 }
 

@@ -79,39 +79,46 @@ fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
 pub fn patient_mask(channels: &[ArrayView3<'_, f32>]) -> Array3<bool> {
     let mut mask = Array3::from_elem(channels[0].raw_dim(), true);
     let [depth, height, width]: [usize; 3] = mask.dim().into();
-    let is_open = |mask: &Array3<bool>, at: [usize; 3]| {
-        mask[at] && channels.iter().all(|channel| channel[at] == 0.0)
-    };
-    // Row pieces, not voxels, wait for their turn: there are far fewer.
-    let mut waiting = Vec::new();
     for (z, y) in (0..depth).flat_map(|z| (0..height).map(move |y| (z, y))) {
         let on_face = z == 0 || y == 0 || z + 1 == depth || y + 1 == height;
         let step = if on_face { 1 } else { (width - 1).max(1) };
         for x in (0..width).step_by(step) {
-            waiting.push([z, y, x]);
-            while let Some([z, y, x]) = waiting.pop() {
-                if !is_open(&mask, [z, y, x]) {
-                    continue;
-                }
-                let before = (0..x).rev().take_while(|&x| is_open(&mask, [z, y, x])).count();
-                let after = (x..width).take_while(|&x| is_open(&mask, [z, y, x])).count();
-                let piece = x - before..x + after;
-                mask.slice_mut(s![z, y, piece.clone()]).fill(false);
-                let above = [(z > 0).then(|| (z - 1, y)), (y > 0).then(|| (z, y - 1))];
-                let below =
-                    [(z + 1 < depth).then_some((z + 1, y)), (y + 1 < height).then_some((z, y + 1))];
-                for (z, y) in above.into_iter().chain(below).flatten() {
-                    let mut was_open = false;
-                    for x in piece.clone() {
-                        let open = is_open(&mask, [z, y, x]);
-                        if open && !was_open {
-                            waiting.push([z, y, x]);
-                        }
-                        was_open = open;
-                    }
-                }
-            }
+            clear_background(&mut mask, channels, [z, y, x]);
         }
     }
     mask
+}
+
+/// Clears the zeros of all channels that `from`, if it is one, reaches through faces of voxels.
+fn clear_background(mask: &mut Array3<bool>, channels: &[ArrayView3<'_, f32>], from: [usize; 3]) {
+    let [depth, height, width]: [usize; 3] = mask.dim().into();
+    let is_open = |mask: &Array3<bool>, at: [usize; 3]| {
+        mask[at] && channels.iter().all(|channel| channel[at] == 0.0)
+    };
+    if !is_open(mask, from) {
+        return;
+    }
+    // Row pieces, not voxels, wait for their turn: there are far fewer.
+    let mut waiting = vec![from];
+    while let Some([z, y, x]) = waiting.pop() {
+        if !is_open(mask, [z, y, x]) {
+            continue;
+        }
+        let before = (0..x).rev().take_while(|&x| is_open(mask, [z, y, x])).count();
+        let after = (x..width).take_while(|&x| is_open(mask, [z, y, x])).count();
+        let piece = x - before..x + after;
+        mask.slice_mut(s![z, y, piece.clone()]).fill(false);
+        let above = [(z > 0).then(|| (z - 1, y)), (y > 0).then(|| (z, y - 1))];
+        let below = [(z + 1 < depth).then_some((z + 1, y)), (y + 1 < height).then_some((z, y + 1))];
+        for (z, y) in above.into_iter().chain(below).flatten() {
+            let mut was_open = false;
+            for x in piece.clone() {
+                let open = is_open(mask, [z, y, x]);
+                if open && !was_open {
+                    waiting.push([z, y, x]);
+                }
+                was_open = open;
+            }
+        }
+    }
 }

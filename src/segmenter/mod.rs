@@ -207,7 +207,7 @@ impl Segmenter {
         let mut case = Some(case);
         let last = self.parts.len() - 1;
         let (mut labels, mut runs, mut evidence) = (None::<LabelMap>, Vec::new(), None);
-        let networks: u64 = self.networks().map(Network::memory_bytes).sum();
+        let networks = self.idle_bytes() - BASE_BYTES;
         for (k, part) in self.parts.iter_mut().enumerate() {
             // Networks normalize in place; only the last one may have the images themselves.
             let images = if k == last { case.take() } else { case.clone() };

@@ -124,6 +124,8 @@ impl Network {
         runs: &mut Vec<Run>,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Segmentation> {
+        let own = self.engine.memory_bytes(rayon::current_num_threads());
+        let refined = self.memory_bytes() - own;
         if self.config.previous_stage.is_some() && case.previous.is_none() {
             let Some(first) = &mut self.previous else {
                 return Err(Error::Model {
@@ -132,14 +134,12 @@ impl Network {
                     expected: "labels of the first stage, or its model".into(),
                 });
             };
-            let own = self.engine.memory_bytes(rayon::current_num_threads());
             let held_bytes = options.held_bytes + case.image_bytes() + own;
             let options = Options { keep_evidence: false, held_bytes, ..options.clone() };
             let found = first.segment(case.clone(), &options, runs, progress)?;
             case.previous = Some(found.labels);
         }
-        let first = self.previous.as_ref().map_or(0, |first| first.memory_bytes());
-        let options = Options { held_bytes: options.held_bytes + first, ..options.clone() };
+        let options = Options { held_bytes: options.held_bytes + refined, ..options.clone() };
         let engine = self.engine.as_mut();
         let done = pipeline::segment(case, &self.config, engine, &options, progress)?;
         runs.push(Run {
