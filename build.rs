@@ -4,45 +4,17 @@
 //! Reads nothing but the package, writes nothing but `OUT_DIR`. The same files give the same
 //! output. A file that cannot be used fails the build with one message naming the model.
 
-#[path = "src/model/config/mod.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod config;
-#[path = "src/model/graph.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod graph;
+use fastnnunet_model::graph;
 #[cfg(feature = "reference")]
-#[path = "src/model/head.rs"]
-#[allow(unreachable_pub)]
-mod head;
-#[path = "src/model/labels.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod labels;
-#[path = "src/model/manifest.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod manifest;
-#[path = "src/model/modes.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod modes;
-#[path = "src/volume/orientation.rs"]
-#[allow(unreachable_pub)]
-mod orientation;
-#[path = "src/model/proto.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod proto;
-
-/// The path under which `config` knows the type.
-mod volume {
-    pub(crate) use crate::orientation::Orientation;
-}
-
-use manifest::Checked;
+use fastnnunet_model::head;
+use fastnnunet_model::manifest::{self, Checked};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Cargo looks through folders file by file.
-    for watched in ["build.rs", "models", "config", "src/model", "src/volume/orientation.rs"] {
+    for watched in ["build.rs", "models", "config"] {
         println!("cargo::rerun-if-changed={watched}");
     }
     match run() {
@@ -126,8 +98,8 @@ fn in_package(file: &str) -> String {
 #[cfg(feature = "reference")]
 mod reference {
     use super::{Checked, Path, write};
-    use crate::{graph, head};
     use burn_import::{LoadStrategy, ModelGen};
+    use fastnnunet_model::{graph, head};
     use prost::Message as _;
     use std::fmt::Write as _;
     use std::panic;

@@ -89,6 +89,13 @@ pub enum Error {
     Interrupted,
 }
 
+/// A network that does not fit, before the model's name is known.
+impl From<fastnnunet_model::Mismatch> for Error {
+    fn from(e: fastnnunet_model::Mismatch) -> Self {
+        Self::Model { model: "ONNX graph".into(), found: e.found, expected: e.expected }
+    }
+}
+
 /// A number of bytes as people read it.
 fn size(bytes: u64) -> String {
     const MIB: f64 = (1 << 20) as f64;

@@ -18,9 +18,6 @@ pub mod segmenter;
 pub mod selftest;
 pub mod volume;
 
-#[doc(hidden)]
-pub mod kernels;
-
 mod error;
 
 pub use error::{Error, Result};

@@ -191,3 +191,8 @@ pub trait Engine: Send {
         Ok(None)
     }
 }
+
+/// An error about the graph itself.
+pub(crate) fn invalid(found: impl Into<String>, expected: impl Into<String>) -> crate::Error {
+    crate::model::Mismatch::new(found, expected).into()
+}

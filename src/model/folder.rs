@@ -1,9 +1,10 @@
 //! A user's folder of models, read at run time.
 
-use super::installed::{CONFIGURATIONS, Model, read_json, unusable};
+use super::installed::{Model, read_json, unusable};
 use super::registry::Registry;
 use super::{labels, modes};
 use crate::Result;
+use fastnnunet_model::CONFIGURATIONS;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! A model that can run: its configuration and weights, from the program or from files.
 
-use super::{Grade, ModelConfig, graph, onnx};
+use super::{Grade, Mismatch, ModelConfig, graph, onnx};
 use crate::{Error, Result};
+use fastnnunet_model::CONFIGURATIONS;
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
@@ -16,10 +17,6 @@ const MAX_ONNX_BYTES: u64 = 1 << 31;
 
 /// Largest JSON file read; label tables of hundreds of structures take a hundredth of it.
 const MAX_JSON_BYTES: u64 = 4 << 20;
-
-/// nnU-Net's configurations, as their folders are called.
-pub(super) const CONFIGURATIONS: [&str; 4] =
-    ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
 
 /// A model: one network with its configuration.
 ///
@@ -228,12 +225,9 @@ impl std::fmt::Debug for Model {
 /// Checks a network that the build has not seen: one input and one output with the axes and
 /// channels of the configuration. What its operators need, the engine says.
 fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, (String, String)> {
-    let other = |error: Error| match error {
-        Error::Model { found, expected, .. } => (found, expected),
-        error => (error.to_string(), "an ONNX model".to_owned()),
-    };
-    let network = onnx::Graph::read(bytes).map_err(other)?;
-    let model = graph::parse(Bytes::copy_from_slice(bytes)).map_err(|e| (e.found, e.expected))?;
+    let pair = |e: Mismatch| (e.found, e.expected);
+    let network = onnx::Graph::read(bytes).map_err(pair)?;
+    let model = graph::parse(Bytes::copy_from_slice(bytes)).map_err(pair)?;
     let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     let opset = model.opset_import.iter().find(|set| default(&set.domain)).map(|set| set.version);
     let opset =

@@ -1,22 +1,18 @@
-//! What a model is: its configuration, the ones there are, and what they answer.
+//! The models there are and what they answer: built in, in a user's folder, and the choice among them.
+//!
+//! What a model is (configuration, labels, modes, graph) is the crate `fastnnunet-model`, whose types
+//! are found here too.
 
-pub mod graph;
-pub mod head;
-pub mod labels;
-pub mod modes;
-pub mod onnx;
-pub mod proto;
 pub mod registry;
 
-mod config;
 mod folder;
 mod installed;
 mod selection;
 mod subset;
 
-pub use config::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
-    Normalization, Reader, Resampling,
+pub use fastnnunet_model::{
+    Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE, Mismatch, ModelConfig,
+    Normalization, Reader, Resampling, graph, head, labels, modes, onnx, proto,
 };
 pub use installed::{Facts, Model};
 pub use selection::{Request, SelectedPart, Selection};

@@ -218,7 +218,7 @@ impl Folder {
     ///
     /// If there is no such fold.
     pub fn graph(&self, fold: usize) -> Result<onnx::Graph> {
-        onnx::Graph::from_proto(self.model(fold)?)
+        Ok(onnx::Graph::from_proto(self.model(fold)?)?)
     }
 
     /// The network of the plans, changed as the trainer changed it.

@@ -25,9 +25,9 @@ pub use progress::{Progress, Stage, Timings};
 
 use crate::Result;
 use crate::infer::Engine;
-use crate::kernels::Isa;
 use crate::model::ModelConfig;
 use crate::volume::{Grid, LabelMap, Volume};
+use fastnnunet_kernels::Isa;
 use label::{Label, Labeler, Resize};
 use ndarray::{Array3, Array4, Axis, s};
 use progress::Clock;

@@ -92,7 +92,7 @@ pub fn plan(
         });
     }
     // Stage 2 and nnU-Net's transposition.
-    let orient = config.orientation.axis_map(&grid.affine);
+    let orient = AxisMap::to(config.orientation, &grid.affine);
     let axes = orient.then(&AxisMap::transpose(config.transpose_forward));
     let bounds = {
         let views: Vec<_> = case.channels.iter().map(|c| axes.view(c.view())).collect();

@@ -11,7 +11,7 @@ pub use canvas::Picture;
 
 use crate::io::{LabelArray, check_place, write_whole};
 use crate::model::Label;
-use crate::volume::{Grid, Orientation};
+use crate::volume::{AxisMap, Grid, Orientation};
 use crate::{Error, Result};
 use canvas::{Rgb, text_width};
 use embedded_graphics::mono_font::MonoFont;
@@ -98,7 +98,7 @@ fn draw_labels<T: Copy + Into<u16> + Sync>(
     title: &str,
 ) -> Picture {
     assert!(!ct.is_empty() && ct.dim() == labels.dim() && ct.dim() == grid.shape.into());
-    let axes = Orientation::Lps.axis_map(&grid.affine);
+    let axes = AxisMap::to(Orientation::Lps, &grid.affine);
     let (ct, labels, spacing) = (axes.view(ct), axes.view(labels), axes.permute(grid.spacing));
     let survey = Survey::new(ct, labels);
     let colors = colors(names, survey.counts.len());

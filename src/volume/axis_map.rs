@@ -64,26 +64,26 @@ impl AxisMap {
     }
 }
 
-impl Orientation {
-    /// The swaps and flips that bring an array with this `affine` closest to the orientation.
+impl AxisMap {
+    /// The swaps and flips that bring an array with this `affine` closest to `orientation`.
     ///
     /// Oblique axes go to the nearest patient axis: the largest direction cosine is
     /// assigned first, then the largest among the axes left, as ITK's `DICOMOrient` does.
     #[must_use]
-    pub fn axis_map(self, affine: &Affine) -> AxisMap {
+    pub fn to(orientation: Orientation, affine: &Affine) -> Self {
         // World axes in the order of array axes [z, y, x], and whether the array axis
         // should grow against the world axis (NIfTI's world is right, anterior, superior).
-        let against = match self {
-            Self::Native => return AxisMap::IDENTITY,
-            Self::Lps => [false, true, true],
-            Self::Ras => [false; 3],
+        let against = match orientation {
+            Orientation::Native => return Self::IDENTITY,
+            Orientation::Lps => [false, true, true],
+            Orientation::Ras => [false; 3],
         };
         let nearest = nearest_world_axes(affine);
         let source: [usize; 3] = std::array::from_fn(|k| {
             let world = 2 - k;
             nearest.iter().position(|&(w, _)| w == world).unwrap_or(k)
         });
-        AxisMap { source, flip: std::array::from_fn(|k| nearest[source[k]].1 ^ against[k]) }
+        Self { source, flip: std::array::from_fn(|k| nearest[source[k]].1 ^ against[k]) }
     }
 }
 
@@ -175,7 +175,7 @@ mod tests {
         let ras = numbered([2, 3, 4]);
         for stored in all_maps() {
             let file = stored.view(ras.view());
-            let back = Orientation::Ras.axis_map(&affine_of(&stored));
+            let back = AxisMap::to(Orientation::Ras, &affine_of(&stored));
             assert_eq!(back.view(file), ras, "{stored:?}");
         }
     }
@@ -183,8 +183,8 @@ mod tests {
     #[test]
     fn lps_is_ras_with_x_and_y_reversed() {
         let affine = affine_of(&AxisMap::IDENTITY);
-        let map = Orientation::Lps.axis_map(&affine);
+        let map = AxisMap::to(Orientation::Lps, &affine);
         assert_eq!(map, AxisMap { source: [0, 1, 2], flip: [false, true, true] });
-        assert_eq!(Orientation::Native.axis_map(&affine), AxisMap::IDENTITY);
+        assert_eq!(AxisMap::to(Orientation::Native, &affine), AxisMap::IDENTITY);
     }
 }

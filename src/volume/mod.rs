@@ -6,12 +6,11 @@
 mod affine;
 mod axis_map;
 mod labels;
-mod orientation;
 
 pub use affine::Affine;
 pub use axis_map::AxisMap;
+pub use fastnnunet_model::Orientation;
 pub use labels::LabelMap;
-pub use orientation::Orientation;
 
 use ndarray::Array3;
 

@@ -1,21 +1,11 @@
 //! What `build.rs` refuses: each message names the model and what to do about it.
 
-use fastnnunet::model::registry;
+use fastnnunet::model::{graph, proto, registry};
+use fastnnunet_model::manifest;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
-
-use fastnnunet::model::{graph, labels, modes, proto};
-
-/// `build.rs` compiles the same files under the same names.
-mod config {
-    pub(crate) use fastnnunet::model::{Grade, ModelConfig};
-}
-
-#[path = "../../src/model/manifest.rs"]
-#[allow(dead_code, unreachable_pub)]
-mod manifest;
 
 const CONFIG: &str = r#"{
     "model_path": "knee.onnx", "patch_size": [16, 24, 24], "target_spacing": [3, 2, 2],

@@ -4,7 +4,7 @@ use crate::golden;
 use fastnnunet::io;
 use fastnnunet::model::{Channel, IntensityProperties, Normalization};
 use fastnnunet::pipeline::{crop, normalize, tile};
-use fastnnunet::volume::{Orientation, Volume};
+use fastnnunet::volume::{AxisMap, Orientation, Volume};
 use ndarray::{Array3, Array4, Axis, Ix3, Ix4};
 
 #[test]
@@ -15,7 +15,7 @@ fn orientation_matches() {
         let target: Orientation =
             serde_json::from_value(case["target"].clone()).expect("a known orientation");
         let Volume { data, grid } = scan.volume;
-        let map = target.axis_map(&grid.affine);
+        let map = AxisMap::to(target, &grid.affine);
         let expected: Array3<i16> = golden::array::<i16, Ix3>("orient", &case["expected"]);
         assert_eq!(map.view(data.view()), expected.mapv(f32::from), "{}", case["name"]);
         // Headers hold spacings as f32.

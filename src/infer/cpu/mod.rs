@@ -11,13 +11,14 @@ mod ops;
 mod plan;
 mod run;
 
-pub use crate::kernels::Isa;
+pub use fastnnunet_kernels::Isa;
 
 use super::{Engine, LinearHead, Precision};
-use crate::kernels::buffer::{Buffer, ScratchPool};
-use crate::kernels::row::Moments;
-use crate::model::onnx::{Graph, invalid};
+use crate::infer::invalid;
+use crate::model::onnx::Graph;
 use crate::{Error, Result};
+use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
+use fastnnunet_kernels::row::Moments;
 use ndarray::{Array4, ArrayView4};
 use plan::Plan;
 

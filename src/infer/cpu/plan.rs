@@ -5,9 +5,9 @@
 //! reads a list of tensors.
 
 use super::ops::{Pool, Resize, TransposedConv};
-use crate::kernels::conv::{Conv, Upsample};
-use crate::kernels::row::Affine;
-use crate::kernels::{Isa, Layout};
+use fastnnunet_kernels::conv::{Conv, Upsample};
+use fastnnunet_kernels::row::Affine;
+use fastnnunet_kernels::{Isa, Layout};
 use std::ops::Range;
 
 /// Index of a tensor in [`Plan::tensors`].

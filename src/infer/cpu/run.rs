@@ -3,11 +3,11 @@
 use super::plan::{Operation, Place, Plan, Read, Step};
 use super::{CpuEngine, StepTime, ops};
 use crate::Result;
-use crate::kernels::Layout;
-use crate::kernels::buffer::{Buffer, ScratchPool};
-use crate::kernels::conv::Source;
-use crate::kernels::row::Moments;
-use crate::model::onnx::invalid;
+use crate::infer::invalid;
+use fastnnunet_kernels::Layout;
+use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
+use fastnnunet_kernels::conv::Source;
+use fastnnunet_kernels::row::Moments;
 use ndarray::{Array4, ArrayView4, s};
 use rayon::prelude::*;
 use std::time::Instant;
@@ -143,7 +143,7 @@ impl Step {
     /// Computes the step; returns how many of `moments` it filled, if asked for any.
     fn run(
         &self,
-        isa: crate::kernels::Isa,
+        isa: fastnnunet_kernels::Isa,
         operands: &[Vec<Source<'_>>],
         out: &mut [f32],
         layout: Layout,

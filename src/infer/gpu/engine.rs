@@ -75,7 +75,7 @@ fn reach(
         #[cfg(feature = "cuda")]
         Device::Cuda(index) => {
             let (on, name) = super::cuda(index, footprint.weights + footprint.patch)?;
-            let free = crate::kernels::cuda::gpu(index).map_or(ASSUMED_BYTES, |g| g.free_bytes);
+            let free = super::driver::gpu(index).map_or(ASSUMED_BYTES, |g| g.free_bytes);
             let budget_bytes = free.saturating_sub(super::RESERVED_BYTES);
             Ok((on, name, Limits { budget_bytes, array_bytes: u64::MAX, on_host: false }))
         }

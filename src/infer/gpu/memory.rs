@@ -5,7 +5,8 @@
 //! largest sum. A test compares it with what a device reports.
 
 use crate::infer::Precision;
-use crate::model::onnx::{Graph, Node, invalid};
+use crate::infer::invalid;
+use crate::model::onnx::{Graph, Node};
 use crate::model::{graph, head};
 use crate::{Error, Result};
 use std::collections::HashMap;

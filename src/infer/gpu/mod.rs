@@ -4,6 +4,8 @@
 //! `sweep` keeps everything between the resampled image and the finished map on the device.
 //! docs/gpu.md is for users.
 
+#[cfg(feature = "cuda")]
+mod driver;
 #[cfg(any(feature = "cuda", test))]
 mod probe;
 

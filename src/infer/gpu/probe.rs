@@ -114,7 +114,7 @@ pub(super) fn check(facts: &Facts, index: usize, need_bytes: u64) -> Result<(), 
 impl Facts {
     /// Asks this machine. Stops asking where the driver or the GPU is missing.
     pub(super) fn here(index: usize) -> Self {
-        use crate::kernels::cuda;
+        use super::super::driver;
         let driver = cuda::driver_version();
         let usable = driver.is_some_and(|version| version >= OLDEST_DRIVER);
         let gpus = if usable { cuda::gpu_count() } else { None }.unwrap_or(Ok(0));

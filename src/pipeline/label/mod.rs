@@ -10,7 +10,7 @@ mod tile;
 
 use super::resample::{Pair, nearest_pairs, pairs};
 use crate::infer::LinearHead;
-use crate::kernels::Isa;
+use fastnnunet_kernels::Isa;
 use ndarray::parallel::prelude::*;
 use ndarray::{ArrayView4, ArrayViewMut3, Axis};
 use std::ops::Range;

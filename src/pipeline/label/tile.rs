@@ -3,8 +3,8 @@
 
 use super::{FAINT, Label};
 use crate::infer::LinearHead;
-use crate::kernels::{Isa, row};
 use crate::pipeline::resample::Pair;
+use fastnnunet_kernels::{Isa, row};
 use ndarray::{ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
 
 /// Edges of a tile: its best logits and choices stay in the first-level cache.

@@ -1,6 +1,6 @@
 //! Patient directions of a label map's axes.
 
-use crate::volume::{Grid, Orientation};
+use crate::volume::{AxisMap, Grid, Orientation};
 
 /// Which array axis follows which patient axis, and positions along it in millimetres.
 ///
@@ -17,7 +17,7 @@ impl PatientAxes {
     /// From the grid's affine.
     #[must_use]
     pub fn new(grid: &Grid) -> Self {
-        let map = Orientation::Ras.axis_map(&grid.affine);
+        let map = AxisMap::to(Orientation::Ras, &grid.affine);
         let axes = std::array::from_fn(|k| (map.source[k], map.flip[k]));
         Self { shape: grid.shape, spacing: grid.spacing, axes }
     }

@@ -5,8 +5,8 @@ use crate::Result;
 use crate::infer::LinearHead;
 use crate::infer::cpu::ops::TransposedConv;
 use crate::infer::cpu::plan::Operation;
-use crate::kernels::conv::{Arithmetic, Conv, Shape, Upsample};
 use crate::model::onnx::{Graph, Node};
+use fastnnunet_kernels::conv::{Arithmetic, Conv, Shape, Upsample};
 
 /// Attributes that convolutions and pooling share, for three axes.
 pub(super) struct Window {

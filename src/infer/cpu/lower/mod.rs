@@ -11,11 +11,12 @@ mod spatial;
 
 use super::plan::{Norm, Operation, Place, Plan, PlannedTensor, Read, Step, TensorId};
 use crate::Result;
+use crate::infer::invalid;
 use crate::infer::{LinearHead, Precision};
-use crate::kernels::conv::Arithmetic;
-use crate::kernels::row::Affine;
-use crate::kernels::{Isa, Layout};
-use crate::model::onnx::{Graph, Node, Tensor, invalid};
+use crate::model::onnx::{Graph, Node, Tensor};
+use fastnnunet_kernels::conv::Arithmetic;
+use fastnnunet_kernels::row::Affine;
+use fastnnunet_kernels::{Isa, Layout};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@ use super::{Lowering, View, bad};
 use crate::Result;
 use crate::infer::cpu::ops::{Coordinates, Pool, PoolKind, Resize, Rounding};
 use crate::infer::cpu::plan::Operation;
-use crate::kernels::conv::Shape;
 use crate::model::onnx::Node;
+use fastnnunet_kernels::conv::Shape;
 
 impl Lowering<'_> {
     pub(super) fn pool(&mut self, node: &Node) -> Result<View> {

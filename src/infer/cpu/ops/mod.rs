@@ -8,9 +8,9 @@ pub(super) use pool::{Pool, PoolKind};
 pub(super) use resize::{Coordinates, Resize, Rounding};
 pub(super) use transposed::TransposedConv;
 
-use crate::kernels::conv::Source;
-use crate::kernels::row::{self, Affine, Moments};
-use crate::kernels::{Isa, Layout};
+use fastnnunet_kernels::conv::Source;
+use fastnnunet_kernels::row::{self, Affine, Moments};
+use fastnnunet_kernels::{Isa, Layout};
 use rayon::prelude::*;
 
 /// One channel of some operand.

@@ -1,8 +1,8 @@
 //! Pooling.
 
 use super::{Channel, for_each_row};
-use crate::kernels::Layout;
-use crate::kernels::conv::{Shape, Source};
+use fastnnunet_kernels::Layout;
+use fastnnunet_kernels::conv::{Shape, Source};
 
 /// What becomes of the voxels under the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

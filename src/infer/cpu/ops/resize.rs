@@ -1,8 +1,8 @@
 //! ONNX `Resize`, nearest and linear.
 
 use super::{Channel, for_each_row};
-use crate::kernels::Layout;
-use crate::kernels::conv::Source;
+use fastnnunet_kernels::Layout;
+use fastnnunet_kernels::conv::Source;
 
 /// `coordinate_transformation_mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

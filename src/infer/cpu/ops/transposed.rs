@@ -1,9 +1,9 @@
-//! Transposed convolution of any kernel and stride; [`Upsample`](crate::kernels::conv::Upsample)
+//! Transposed convolution of any kernel and stride; [`Upsample`](fastnnunet_kernels::conv::Upsample)
 //! is the fast one.
 
 use super::{Channel, for_each_row};
-use crate::kernels::Layout;
-use crate::kernels::conv::Source;
+use fastnnunet_kernels::Layout;
+use fastnnunet_kernels::conv::Source;
 
 /// A transposed convolution.
 #[derive(Clone, Debug)]

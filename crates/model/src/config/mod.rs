@@ -1,13 +1,16 @@
 //! A model's configuration: what the network expects and how its output reads.
 //!
 //! The JSON is FastnnUNet's, which is valid as it is, plus optional fields whose defaults
-//! are the reference's. `build.rs` compiles this file too, so that a configuration which
-//! would fail at run time fails the build.
+//! are the reference's. The build script reads it too, so that a configuration which would fail
+//! at run time fails the build.
 
 mod written;
 
-use crate::volume::Orientation;
+use crate::Orientation;
 use serde::{Deserialize, Serialize};
+
+/// nnU-Net's configurations, as their folders are called.
+pub const CONFIGURATIONS: [&str; 4] = ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
 
 /// Why a configuration is not usable; names the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

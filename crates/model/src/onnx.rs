@@ -4,8 +4,7 @@
 //! knows what an operator means. A file can only cause an error, and nothing is allocated
 //! beyond what the file's own bytes justify.
 
-use super::proto;
-use crate::{Error, Result};
+use crate::{Mismatch, proto};
 use prost::Message;
 use std::collections::{HashMap, HashSet};
 
@@ -160,9 +159,11 @@ impl Node {
     }
 }
 
-/// An [`Error::Model`] about the graph itself.
-pub(crate) fn invalid(found: impl Into<String>, expected: impl Into<String>) -> Error {
-    Error::Model { model: "ONNX graph".into(), found: found.into(), expected: expected.into() }
+/// Result of reading a graph.
+type Result<T> = std::result::Result<T, Mismatch>;
+
+fn invalid(found: impl Into<String>, expected: impl Into<String>) -> Mismatch {
+    Mismatch::new(found, expected)
 }
 
 /// Oldest operator set whose operators mean what this crate computes.
@@ -173,7 +174,7 @@ impl Graph {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if the bytes are not an ONNX model, or one that keeps data in other
+    /// [`Mismatch`] if the bytes are not an ONNX model, or one that keeps data in other
     /// files, uses other operator domains, is not in computing order, or contradicts itself.
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let model = proto::Model::decode(bytes)
@@ -356,7 +357,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SELFTEST: &[u8] =
-        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/selftest.onnx"));
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/selftest.onnx"));
 
     #[test]
     fn selftest_graph_is_read() {

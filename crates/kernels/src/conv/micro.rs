@@ -5,7 +5,7 @@
 //! weight per output channel, and multiplies all pairs in registers.
 
 use super::Arithmetic;
-use crate::kernels::isa::{Isa, Level};
+use crate::isa::{Isa, Level};
 
 /// What one call computes.
 #[derive(Clone, Copy)]

@@ -75,7 +75,7 @@ fn tested() -> Vec<Isa> {
     let mut all = Isa::available();
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     {
-        use crate::kernels::isa::Level;
+        use crate::isa::Level;
         // The rest of the level (rows, f32) runs on AVX-512 itself.
         if all.last().map(|isa| isa.0) == Some(Level::Avx512Bf16) {
             amx_emulator::install();

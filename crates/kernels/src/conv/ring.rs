@@ -2,8 +2,8 @@
 
 use super::shape::{Geometry, Shape};
 use super::{Arithmetic, Source};
-use crate::kernels::isa::Isa;
-use crate::kernels::row::{self, Affine};
+use crate::isa::Isa;
+use crate::row::{self, Affine};
 
 /// Copies input slices into a thread's ring.
 pub(super) struct Filler<'a> {

@@ -2,10 +2,10 @@
 //! output voxels by a matrix of its own channels, and boxes do not overlap.
 
 use super::{Arithmetic, Conv, Shape, Source};
-use crate::kernels::Layout;
-use crate::kernels::buffer::{ScratchPool, Shared};
-use crate::kernels::isa::Isa;
-use crate::kernels::row;
+use crate::Layout;
+use crate::buffer::{ScratchPool, Shared};
+use crate::isa::Isa;
+use crate::row;
 
 /// A transposed convolution ready to run.
 #[derive(Clone, Debug)]

@@ -1,23 +1,14 @@
 //! An ONNX file as structures, and the check that it is a network this program can run.
 //!
-//! Bytes of a file enter; a [`Model`] that passed [`check`] leaves, or a [`GraphError`] that
+//! Bytes of a file enter; a [`Model`] that passed [`check`] leaves, or a [`Mismatch`] that
 //! says which operator and node is in the way. Weights are slices of the file's own bytes.
-//! `build.rs` compiles this file too, so what would fail at run time fails the build.
+//! The build script runs this check too, so what would fail at run time fails the build.
 
-use super::proto::{Dim, Graph, Model, Node, OperatorSet, Tensor, ValueInfo};
+use crate::Mismatch;
+use crate::proto::{Dim, Graph, Model, Node, OperatorSet, Tensor, ValueInfo};
 use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
-
-/// Why a graph is not usable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("found {found}, expected {expected}")]
-pub struct GraphError {
-    /// What the file holds.
-    pub found: String,
-    /// What would have been usable.
-    pub expected: String,
-}
 
 /// What the caller already knows about a network and the graph has to agree with.
 #[derive(Clone, Debug)]
@@ -71,16 +62,16 @@ const INT64: i32 = 7;
 /// ONNX's mark for weights kept in another file.
 const EXTERNAL: i32 = 1;
 
-fn error(found: impl Into<String>, expected: impl Into<String>) -> GraphError {
-    GraphError { found: found.into(), expected: expected.into() }
+fn error(found: impl Into<String>, expected: impl Into<String>) -> Mismatch {
+    Mismatch::new(found, expected)
 }
 
 /// Reads an ONNX file without looking at what the graph means.
 ///
 /// # Errors
 ///
-/// [`GraphError`] if the bytes are empty, cut off or no ONNX model.
-pub fn parse(file: Bytes) -> Result<Model, GraphError> {
+/// [`Mismatch`] if the bytes are empty, cut off or no ONNX model.
+pub fn parse(file: Bytes) -> Result<Model, Mismatch> {
     if file.is_empty() {
         return Err(error("an empty file", "an ONNX model"));
     }
@@ -93,8 +84,8 @@ pub fn parse(file: Bytes) -> Result<Model, GraphError> {
 ///
 /// # Errors
 ///
-/// [`GraphError`] with the operator and node in the way, or the tensor that does not fit.
-pub fn check(model: &Model, expected: &Expected<'_>) -> Result<Summary, GraphError> {
+/// [`Mismatch`] with the operator and node in the way, or the tensor that does not fit.
+pub fn check(model: &Model, expected: &Expected<'_>) -> Result<Summary, Mismatch> {
     let graph = model.graph.as_ref().filter(|graph| !graph.node.is_empty());
     let graph = graph.ok_or_else(|| error("no graph", "an ONNX model with a network in it"))?;
     let opset = opset(model, expected.opset)?;
@@ -155,7 +146,7 @@ pub fn check(model: &Model, expected: &Expected<'_>) -> Result<Summary, GraphErr
     Ok(Summary { opset, input_channels, output_channels })
 }
 
-fn opset(model: &Model, expected: Option<i64>) -> Result<i64, GraphError> {
+fn opset(model: &Model, expected: Option<i64>) -> Result<i64, Mismatch> {
     let default = |set: &&OperatorSet| set.domain.is_empty() || set.domain == "ai.onnx";
     let found = model.opset_import.iter().find(default).map(|set| set.version);
     match (found, expected) {
@@ -168,7 +159,7 @@ fn opset(model: &Model, expected: Option<i64>) -> Result<i64, GraphError> {
 }
 
 /// Weights by name, each complete and inside the file.
-fn weights(graph: &Graph) -> Result<HashMap<&str, &Tensor>, GraphError> {
+fn weights(graph: &Graph) -> Result<HashMap<&str, &Tensor>, Mismatch> {
     let mut weights = HashMap::new();
     for tensor in &graph.initializer {
         let name = tensor.name.as_str();
@@ -208,7 +199,7 @@ fn weights(graph: &Graph) -> Result<HashMap<&str, &Tensor>, GraphError> {
 fn only<'a>(
     name: &str,
     values: impl Iterator<Item = &'a ValueInfo>,
-) -> Result<&'a ValueInfo, GraphError> {
+) -> Result<&'a ValueInfo, Mismatch> {
     let values: Vec<&ValueInfo> = values.collect();
     if let [value] = values[..]
         && value.name == name
@@ -220,7 +211,7 @@ fn only<'a>(
 }
 
 /// Every value a node reads is a weight, the input, or the result of an earlier node.
-fn connected(graph: &Graph, weights: &HashMap<&str, &Tensor>) -> Result<(), GraphError> {
+fn connected(graph: &Graph, weights: &HashMap<&str, &Tensor>) -> Result<(), Mismatch> {
     let mut known: HashSet<&str> = weights.keys().copied().collect();
     known.insert("input");
     for node in &graph.node {
@@ -249,7 +240,7 @@ fn attributes(
     graph: &Graph,
     weights: &HashMap<&str, &Tensor>,
     rank: usize,
-) -> Result<(), GraphError> {
+) -> Result<(), Mismatch> {
     for node in graph.node.iter().filter(|n| n.op_type.starts_with("Conv")) {
         let at = format!("{} (node `{}`)", node.op_type, node.label());
         let kernel = node.input.get(1).and_then(|name| weights.get(name.as_str()));
@@ -274,7 +265,7 @@ fn shape(
     name: &str,
     value: &ValueInfo,
     expected: &Expected<'_>,
-) -> Result<Vec<Option<usize>>, GraphError> {
+) -> Result<Vec<Option<usize>>, Mismatch> {
     let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let tensor = tensor.ok_or_else(|| error(format!("`{name}` that is no tensor"), "a tensor"))?;
     if tensor.elem_type != FLOAT {

@@ -274,12 +274,7 @@ mod tests {
             name: "knee".to_owned(),
             labels: ids
                 .iter()
-                .map(|&id| crate::model::Label {
-                    id,
-                    name: format!("l{id}"),
-                    color: None,
-                    snomed: None,
-                })
+                .map(|&id| crate::Label { id, name: format!("l{id}"), color: None, snomed: None })
                 .collect(),
         };
         assert_eq!(check_tables(&modes, &[table(&[2, 7])]), Ok(()));

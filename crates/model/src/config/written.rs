@@ -4,7 +4,7 @@ use super::{
     Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
     Normalization, Reader, Resampling,
 };
-use crate::volume::Orientation;
+use crate::Orientation;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
 /// See [`ModelConfig::from_json`].

@@ -3,6 +3,8 @@
 //! Both libraries are loaded when asked for. `cudarc` panics where one is missing, so its
 //! presence is asked first, and each function here says what it found.
 
+#![allow(unsafe_code)]
+
 use cudarc::driver::{CudaContext, result, sys};
 
 /// Free and total bytes of a GPU, and the version of its instruction set.

@@ -1,4 +1,4 @@
-//! Anatomical orientation by name; `build.rs` compiles this file too.
+//! Anatomical orientation by name.
 
 /// The orientation a model was trained in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]

@@ -1,9 +1,9 @@
 //! Build time: `models/` and `config/` to checked models, or one message that says what is
 //! wrong with which model and what to do.
 //!
-//! Compiled by `build.rs` and by the tests, not by the library, which sees the result.
+//! For the build script and its tests; the program sees the result.
 
-use super::config::{Grade, ModelConfig};
+use super::config::{CONFIGURATIONS, Grade, ModelConfig};
 use super::graph::{self, Expected, Summary};
 use super::{labels, modes};
 use prost::bytes::Bytes;
@@ -12,9 +12,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-
-/// The configuration folders, as nnU-Net names its configurations.
-pub const CONFIGURATIONS: [&str; 4] = ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
 
 /// `models/MANIFEST.toml`.
 #[derive(serde::Deserialize)]

@@ -4,10 +4,10 @@
 //! kernel does, so methods compare.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fastnnunet::kernels::buffer::{Buffer, ScratchPool};
-use fastnnunet::kernels::conv::{Arithmetic, Conv, Shape, Source, Upsample};
-use fastnnunet::kernels::row::{Affine, Moments};
-use fastnnunet::kernels::{Isa, Layout};
+use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
+use fastnnunet_kernels::conv::{Arithmetic, Conv, Shape, Source, Upsample};
+use fastnnunet_kernels::row::{Affine, Moments};
+use fastnnunet_kernels::{Isa, Layout};
 use std::hint::black_box;
 
 fn values(n: usize) -> Buffer {

@@ -31,7 +31,7 @@ macro_rules! neon {
             sum
         }
 
-        crate::kernels::conv::micro::micro!(
+        crate::conv::micro::micro!(
             [$(#[$attribute])*]
             4,
             vdupq_n_f32(0.0),

@@ -6,8 +6,8 @@ use super::micro::{self, Tile};
 use super::ring::Filler;
 use super::shape::SLACK;
 use super::{Block, Conv, Source};
-use crate::kernels::buffer::ScratchPool;
-use crate::kernels::row;
+use crate::buffer::ScratchPool;
+use crate::row;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 /// Most sums a micro-kernel stores: channels times positions.

@@ -1,0 +1,24 @@
+//! What a model is: its configuration, its labels, the modes it answers, and its network as a
+//! checked graph. No weights are kept here and nothing is run; the build script and the program
+//! read models by the same code.
+#![forbid(unsafe_code)]
+
+mod config;
+mod mismatch;
+mod orientation;
+
+pub mod graph;
+pub mod head;
+pub mod labels;
+#[cfg(feature = "manifest")]
+pub mod manifest;
+pub mod modes;
+pub mod onnx;
+pub mod proto;
+
+pub use config::{
+    CONFIGURATIONS, Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE,
+    ModelConfig, Normalization, Reader, Resampling,
+};
+pub use mismatch::Mismatch;
+pub use orientation::Orientation;
