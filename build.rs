@@ -34,7 +34,8 @@ fn run() -> Result<(), String> {
     let (root, out) = (Path::new(&root), Path::new(&out));
     let models = manifest::load(root)?;
     let tables = manifest::label_tables(root)?;
-    write(&out.join("registry.rs"), registry(root, &models, &tables).as_bytes())?;
+    let recipes = manifest::recipes(root)?;
+    write(&out.join("registry.rs"), registry(root, &models, &tables, &recipes).as_bytes())?;
     #[cfg(feature = "reference")]
     write(&out.join("networks.rs"), reference::networks(out, &models)?.as_bytes())?;
     Ok(())
@@ -45,29 +46,30 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 }
 
 /// The source of `registry.rs`: the tables `src/model/registry.rs` includes.
-fn registry(root: &Path, models: &[Checked], tables: &[(String, String)]) -> String {
+fn registry(
+    root: &Path,
+    models: &[Checked],
+    tables: &[(String, String)],
+    recipes: &[(String, String)],
+) -> String {
     let mut code =
-        String::from("#[allow(clippy::unreadable_literal)]\nstatic MODELS: &[Model] = &[\n");
-    for Checked { entry, configuration, summary, onnx, .. } in models {
+        String::from("#[allow(clippy::unreadable_literal)]\nstatic MODELS: &[Embedded] = &[\n");
+    for Checked { entry, configuration, summary, .. } in models {
         let manifest::Entry { name, file, sha256, origin, licence, grade, .. } = entry;
         let graph::Summary { opset, input_channels, output_channels } = summary;
-        let bytes = onnx.len();
         let _ = write!(
             code,
-            "    Model {{
-        name: Cow::Borrowed({name:?}),
+            "    Embedded {{
+        name: {name:?},
         configuration: {configuration:?},
-        config_json: Cow::Borrowed(include_str!({})),
-        origin: Cow::Borrowed({origin:?}),
-        licence: Cow::Borrowed({licence:?}),
+        config_json: include_str!({}),
+        origin: {origin:?},
+        licence: {licence:?},
         grade: Grade::{grade:?},
-        weights: Weights::Embedded(include_bytes!({}), Facts {{
-            bytes: {bytes},
-            sha256: Cow::Borrowed({sha256:?}),
-            opset: {opset},
-            input_channels: {input_channels},
-            output_channels: {output_channels},
-        }}),
+        onnx: include_bytes!({}),
+        sha256: {sha256:?},
+        opset: {opset},
+        channels: ({input_channels}, {output_channels}),
     }},
 ",
             in_package(&format!("config/{configuration}/{name}.json")),
@@ -80,12 +82,16 @@ fn registry(root: &Path, models: &[Checked], tables: &[(String, String)]) -> Str
         r##"r#"{"modes": []}"#"##.to_owned()
     };
     let _ = write!(code, "];\n\nstatic MODES_JSON: &str = {modes};\n\n");
-    code.push_str("static LABEL_TABLES: &[(&str, &str)] = &[\n");
-    for (name, _) in tables {
-        let file = in_package(&format!("config/labels/{name}.json"));
-        let _ = writeln!(code, "    ({name:?}, include_str!({file})),");
+    for (list, folder, files) in
+        [("LABEL_TABLES", "labels", tables), ("RECIPES", "postprocess", recipes)]
+    {
+        let _ = writeln!(code, "static {list}: &[(&str, &str)] = &[");
+        for (name, _) in files {
+            let file = in_package(&format!("config/{folder}/{name}.json"));
+            let _ = writeln!(code, "    ({name:?}, include_str!({file})),");
+        }
+        code.push_str("];\n\n");
     }
-    code.push_str("];\n");
     code
 }
 

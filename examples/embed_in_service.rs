@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use fastnnunet::model::{Request, registry::Registry};
+use fastnnunet::registry::{Registry, Request};
 use fastnnunet::{Result, infer, io, pipeline};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         let request = Request { mode: "bone", ..Request::default() };
         let selection = Registry::embedded().select(&request, &|_| Ok(true))?;
         let model = selection.model();
-        let config = model.config()?;
+        let config = model.config();
         // Weights are loaded once and serve every case.
         let mut engine = infer::open(model, config.patch_size, &infer::EngineOptions::default())?;
         for case in &cases {

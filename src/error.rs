@@ -1,6 +1,7 @@
 //! The one error type of the public interface.
 
-use std::path::PathBuf;
+use fastnnunet_model::Mismatch;
+use std::path::{Path, PathBuf};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -90,9 +91,9 @@ pub enum Error {
 }
 
 /// A network that does not fit, before the model's name is known.
-impl From<fastnnunet_model::Mismatch> for Error {
-    fn from(e: fastnnunet_model::Mismatch) -> Self {
-        Self::Model { model: "ONNX graph".into(), found: e.found, expected: e.expected }
+impl From<Mismatch> for Error {
+    fn from(what: Mismatch) -> Self {
+        Self::model("ONNX graph", what)
     }
 }
 
@@ -106,18 +107,69 @@ fn size(bytes: u64) -> String {
     }
 }
 
+/// What kind of thing went wrong: what a caller decides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request is wrong in itself.
+    Usage,
+    /// An image cannot be read or is not one that can be segmented.
+    Input,
+    /// A model or its configuration is missing or invalid.
+    Model,
+    /// A device is missing or failed.
+    Device,
+    /// More memory is needed than allowed.
+    Memory,
+    /// A result could not be written.
+    Output,
+    /// The caller asked to stop.
+    Interrupted,
+}
+
 impl Error {
-    /// Process exit code for this error, as the command line documents it.
+    /// The kind of the error.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Usage { .. } => 2,
-            Self::Read { .. } | Self::Input { .. } | Self::Volume { .. } => 3,
-            Self::Model { .. } => 4,
-            Self::Device { .. } => 5,
-            Self::Memory { .. } => 6,
-            Self::Write { .. } => 7,
-            Self::Interrupted => 130,
+            Self::Usage { .. } => ErrorKind::Usage,
+            Self::Read { .. } | Self::Input { .. } | Self::Volume { .. } => ErrorKind::Input,
+            Self::Model { .. } => ErrorKind::Model,
+            Self::Device { .. } => ErrorKind::Device,
+            Self::Memory { .. } => ErrorKind::Memory,
+            Self::Write { .. } => ErrorKind::Output,
+            Self::Interrupted => ErrorKind::Interrupted,
         }
+    }
+
+    /// A file that was read and cannot be used.
+    pub(crate) fn input(path: &Path, what: Mismatch) -> Self {
+        let Mismatch { found, expected } = what;
+        Self::Input { path: path.to_path_buf(), found, expected }
+    }
+
+    /// A model, its configuration or one of its files that cannot be used; `place` names it.
+    pub(crate) fn model(place: impl Into<String>, what: Mismatch) -> Self {
+        let Mismatch { found, expected } = what;
+        Self::Model { model: place.into(), found, expected }
+    }
+
+    /// As [`model`](Self::model), for a file.
+    pub(crate) fn model_file(path: &Path, what: Mismatch) -> Self {
+        Self::model(path.display().to_string(), what)
+    }
+
+    /// A request that is wrong in itself; `what` names the argument.
+    pub(crate) fn usage(
+        what: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Usage { what: what.into(), found: found.into(), expected: expected.into() }
+    }
+
+    /// A volume from a caller that cannot be segmented.
+    pub(crate) fn volume(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Volume { found: found.into(), expected: expected.into() }
     }
 }

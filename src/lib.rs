@@ -1,26 +1,48 @@
-//! Segments CT volumes with distilled nnU-Net models.
+//! Segments CT volumes with distilled nnU-Net models, and with any nnU-Net that people have.
 //!
-//! ```text
-//! io::load -> pipeline::segment (orient, crop, normalize, resample, tile, infer, stitch,
-//!             resample back, label) -> pipeline::postprocess -> io::save_labels
+//! ```no_run
+//! use fastnnunet::{Scan, Segmenter};
+//!
+//! # fn main() -> fastnnunet::Result<()> {
+//! let mut bone = Segmenter::open("bone")?;
+//! let scan = Scan::open("ct.nii.gz")?;
+//! bone.segment(&scan)?.save("bone.nii.gz")?;
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! A model comes from [`model::registry`], an engine for it from [`infer::open`]; the README
-//! has a whole example. The library does not print, exit or read the environment.
+//! [`Segmenter::open_with`] takes [`Options`]: what the command line can choose, a program can. The
+//! result is the file that the command writes. The library does not print, exit or read the
+//! environment.
+//!
+//! Behind the front door the rooms lie in the order data moves:
+//!
+//! ```text
+//! files, io -> pipeline (orient, crop, normalize, resample, tile, infer, stitch, resample back,
+//!              label, postprocess) -> segmenter (models, parts, recipe, fallback) -> preview, cli
+//! ```
 
 pub mod infer;
 pub mod io;
-pub mod model;
 pub mod nnunet;
 pub mod pipeline;
 pub mod preview;
+pub mod registry;
 pub mod segmenter;
 pub mod selftest;
 pub mod volume;
 
 mod error;
+mod files;
 
-pub use error::{Error, Result};
+pub use error::{Error, ErrorKind, Result};
+pub use fastnnunet_model as model;
+pub use fastnnunet_model::Mismatch;
+pub use files::{Access, Existing};
+pub use io::Scan;
+pub use segmenter::{
+    Case, FirstStage, Options, Postprocessing, Quality, Segmentation, Segmenter, Source,
+};
 
 /// Compiles the README's example.
 #[cfg(all(doctest, feature = "reference"))]

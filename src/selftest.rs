@@ -5,8 +5,8 @@
 //! [`Device::Reference`] shares nothing with them but the weights.
 
 use crate::infer::cpu::Isa;
-use crate::infer::{Arithmetic, Device, Difference, EngineOptions, Precision, open, sample_patch};
-use crate::model::Model;
+use crate::infer::{Device, Difference, EngineOptions, Precision, open, sample_patch};
+use crate::registry::Model;
 use crate::{Error, Result};
 use ndarray::Array4;
 use std::time::Instant;
@@ -38,7 +38,7 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Largest [`relative`](Difference::relative) difference in this arithmetic, at least twice what
+    /// Largest [`relative`](Difference::relative) difference in this precision, at least twice what
     /// engines that compute right have. Sums of some thousand products in another order differ by
     /// 1e-6; a number of bf16 has 8 binary digits and is rounded twice per layer.
     #[must_use]
@@ -57,7 +57,7 @@ impl Comparison {
     }
 }
 
-/// The engines of this build on that device: every instruction set and arithmetic of the CPU,
+/// The engines of this build on that device: every instruction set and precision of the CPU,
 /// and for [`Device::Auto`] every device of the build. Those of a GPU may not open.
 #[must_use]
 pub fn engines(device: Device) -> Vec<EngineOptions> {
@@ -75,15 +75,15 @@ pub fn engines(device: Device) -> Vec<EngineOptions> {
     };
     let mut all = Vec::new();
     for device in devices {
-        let (levels, halves): (Vec<Option<Isa>>, &[Arithmetic]) = match device {
-            Device::Cpu => (Isa::available().into_iter().map(Some).collect(), &[Arithmetic::Bf16]),
+        let (levels, halves): (Vec<Option<Isa>>, &[Precision]) = match device {
+            Device::Cpu => (Isa::available().into_iter().map(Some).collect(), &[Precision::Bf16]),
             Device::Reference => (vec![None], &[]),
-            _ => (vec![None], &[Arithmetic::F16, Arithmetic::Bf16]),
+            _ => (vec![None], &[Precision::F16, Precision::Bf16]),
         };
         for isa in levels {
-            let able = |_: &&Arithmetic| isa.is_none_or(Isa::has_bf16);
-            for &arithmetic in [Arithmetic::F32].iter().chain(halves.iter().filter(able)) {
-                all.push(EngineOptions { device, arithmetic, isa, ..EngineOptions::default() });
+            let able = |_: &&Precision| isa.is_none_or(Isa::has_bf16);
+            for &precision in [Precision::F32].iter().chain(halves.iter().filter(able)) {
+                all.push(EngineOptions { device, precision: Some(precision), isa, ..EngineOptions::default() });
             }
         }
     }
@@ -97,10 +97,10 @@ impl<'a> Plain<'a> {
     ///
     /// [`Error::Model`] if the network cannot be run.
     pub fn of(model: &'a Model) -> Result<Self> {
-        let config = model.config()?;
+        let config = model.config();
         let plain = EngineOptions {
             device: Device::Cpu,
-            arithmetic: Arithmetic::F32,
+            precision: Some(Precision::F32),
             isa: Some(Isa::SCALAR),
             ..EngineOptions::default()
         };
@@ -156,7 +156,7 @@ impl<'a> Plain<'a> {
 ///
 /// Those of [`open`] and [`Engine::run`](crate::infer::Engine::run).
 pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> {
-    let config = model.config()?;
+    let config = model.config();
     let input = sample_patch(config.input_channels(), config.patch_size);
     let mut engine = open(model, config.patch_size, options)?;
     let mut best = f64::INFINITY;
@@ -182,7 +182,7 @@ fn alone<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::registry;
+    use crate::registry;
 
     #[test]
     fn what_is_far_off_or_does_not_repeat_fails() {

@@ -4,9 +4,10 @@
 
 use clap::{Args, Parser, Subcommand};
 use fastnnunet::infer::cpu::Isa;
-use fastnnunet::infer::{Arithmetic, Device};
+use fastnnunet::infer::{Device, Precision};
 use fastnnunet::model::MIN_STEP_SIZE;
 use fastnnunet::nnunet::Folds;
+use fastnnunet::{Existing, Quality};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -126,7 +127,7 @@ pub(crate) struct PredictArgs {
     /// Grid of a mode that offers several: low, medium or high [default: the finest of the best
     /// grade that is installed and fits]
     #[arg(long, value_name = "QUALITY", requires = "mode", conflicts_with = "model")]
-    pub(crate) quality: Option<String>,
+    pub(crate) quality: Option<Quality>,
     /// Set of structures of a mode that offers several, such as standard or extended
     #[arg(long, value_name = "VARIANT", requires = "mode", conflicts_with = "model")]
     pub(crate) variant: Option<String>,
@@ -177,14 +178,14 @@ pub(crate) struct PredictArgs {
     /// Arithmetic: auto (bf16 products where the CPU multiplies those), f32, bf16, or f16 on a
     /// GPU
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
-    pub(crate) precision: Arithmetic,
+    pub(crate) precision: Chosen<Precision>,
     /// Lower the instruction set: scalar; avx2, avx512, avx512-bf16 or amx-bf16 on x86-64; neon or
     /// neon-bf16 on ARM [default: the CPU's best]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
     /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x
     #[arg(long, value_name = "AXES", default_value = "auto", value_parser = parse_mirror)]
-    pub(crate) mirror: Mirror,
+    pub(crate) mirror: Chosen<[bool; 3]>,
     /// Distance between tiles as a fraction of the patch, 0.01 to 1 [default: the model's]
     #[arg(long, value_name = "FRACTION", value_parser = parse_step)]
     pub(crate) step_size: Option<f64>,
@@ -224,29 +225,33 @@ pub(crate) struct PredictArgs {
 }
 
 impl PredictArgs {
-    /// Whether a picture or probabilities that are there are replaced: whoever goes on where a
-    /// run was stopped has no label map yet, and may have these.
-    pub(crate) fn replaces_files_beside(&self) -> bool {
-        self.overwrite || self.skip_existing
+    /// What becomes of a label map that is there.
+    pub(crate) fn existing(&self) -> Existing {
+        existing(self.overwrite)
+    }
+
+    /// What becomes of a picture or probabilities that are there: whoever goes on where a run was
+    /// stopped has no label map yet, and may have these.
+    pub(crate) fn existing_beside(&self) -> Existing {
+        existing(self.overwrite || self.skip_existing)
     }
 }
 
-/// Which axes to mirror.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mirror {
-    /// As the model's configuration says.
-    Auto,
-    /// These of the network's `[z, y, x]`.
-    Axes(Vec<usize>),
+pub(crate) fn existing(overwrite: bool) -> Existing {
+    if overwrite { Existing::Replace } else { Existing::Keep }
 }
 
-fn parse_mirror(text: &str) -> Result<Mirror, String> {
+/// A choice that `auto` leaves to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen<T>(pub(crate) Option<T>);
+
+fn parse_mirror(text: &str) -> Result<Chosen<[bool; 3]>, String> {
     match text {
-        "auto" => return Ok(Mirror::Auto),
-        "none" => return Ok(Mirror::Axes(Vec::new())),
+        "auto" => return Ok(Chosen(None)),
+        "none" => return Ok(Chosen(Some([false; 3]))),
         _ => {}
     }
-    let mut axes = Vec::new();
+    let mut axes = [false; 3];
     for name in text.split(',') {
         let axis = match name.trim() {
             "z" | "0" => 0,
@@ -254,22 +259,21 @@ fn parse_mirror(text: &str) -> Result<Mirror, String> {
             "x" | "2" => 2,
             other => return Err(format!("{other:?} is not an axis; expected auto, none or z,y,x")),
         };
-        if axes.contains(&axis) {
+        if axes[axis] {
             return Err(format!("axis {name} is given twice"));
         }
-        axes.push(axis);
+        axes[axis] = true;
     }
-    axes.sort_unstable();
-    Ok(Mirror::Axes(axes))
+    Ok(Chosen(Some(axes)))
 }
 
-fn parse_precision(text: &str) -> Result<Arithmetic, String> {
+fn parse_precision(text: &str) -> Result<Chosen<Precision>, String> {
     match text {
-        "auto" => Ok(Arithmetic::Auto),
-        "f32" => Ok(Arithmetic::F32),
-        "f16" => Ok(Arithmetic::F16),
-        "bf16" => Ok(Arithmetic::Bf16),
-        _ => Err("expected auto, f32, f16 or bf16".into()),
+        "auto" => Ok(Chosen(None)),
+        named => match named.parse() {
+            Ok(precision) => Ok(Chosen(Some(precision))),
+            Err(_) => Err("expected auto, f32, f16 or bf16".into()),
+        },
     }
 }
 
@@ -351,8 +355,9 @@ mod tests {
 
     #[test]
     fn mirror_axes() {
-        assert_eq!(parse_mirror("x,z"), Ok(Mirror::Axes(vec![0, 2])));
-        assert_eq!(parse_mirror("none"), Ok(Mirror::Axes(vec![])));
+        assert_eq!(parse_mirror("x,z"), Ok(Chosen(Some([true, false, true]))));
+        assert_eq!(parse_mirror("none"), Ok(Chosen(Some([false; 3]))));
+        assert_eq!(parse_mirror("auto"), Ok(Chosen(None)));
         assert!(parse_mirror("w").is_err() && parse_mirror("x,x").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! From the paths a user gave to the cases there are: which images, and which output.
 
 use super::args::PredictArgs;
-use fastnnunet::pipeline::Evidence;
+use fastnnunet::pipeline::Probabilities;
 use fastnnunet::{Error, Result, io, preview};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -89,13 +89,13 @@ impl Cases {
             if case.is_done(args) {
                 continue;
             }
-            io::check_writable(&case.output, args.overwrite)?;
-            let replace = args.replaces_files_beside();
+            io::check_writable(&case.output, args.existing())?;
+            let beside = args.existing_beside();
             if let Some(picture) = &case.preview {
-                preview::check_writable(picture, replace)?;
+                preview::check_writable(picture, beside)?;
             }
             if let Some(path) = &probabilities {
-                Evidence::check_writable(path, replace)?;
+                Probabilities::check_writable(path, beside)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Turns a trained folder, or the settings of FastnnUNet's engine, into this program's files.
 
-use super::args::ConvertArgs;
+use super::args::{ConvertArgs, existing};
 use super::report;
 use fastnnunet::nnunet::{self, EngineIni, Folder, Folds};
 use fastnnunet::{Error, Result};
@@ -28,7 +28,7 @@ fn folder(args: &ConvertArgs) -> Result<()> {
         Some(name) => checked(name)?,
         None => folder.suggested_name(),
     };
-    let written = nnunet::convert(&folder, 0, &args.output, &name, args.overwrite)?;
+    let written = nnunet::convert(&folder, 0, &args.output, &name, existing(args.overwrite))?;
     let mut text = String::new();
     let fold = folder.folds()[0];
     let _ = writeln!(
@@ -86,7 +86,7 @@ fn settings(args: &ConvertArgs) -> Result<()> {
         let file = ini.model_file.as_deref().map_or(args.source.as_path(), Path::new);
         nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy())
     };
-    let path = ini.write(&args.output, &name, args.overwrite)?;
+    let path = ini.write(&args.output, &name, existing(args.overwrite))?;
     let mut text = format!("config   {}\n", path.display());
     if let Some(file) = &ini.model_file {
         let _ = writeln!(text, "network  {file}, to be put beside it as {name}.onnx");

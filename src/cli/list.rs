@@ -1,24 +1,25 @@
 //! `modes` and `models`: what is inside this program and in a folder, and what answers what.
 
 use super::args::ListArgs;
-use super::summary::{grade_name, reversed, times_sign};
-use super::{job, report, table};
+use super::summary::{reversed, times_sign};
+use super::{report, request, table};
 use fastnnunet::model::modes::{Candidate, Choice, Mode, Part};
-use fastnnunet::model::registry::Registry;
-use fastnnunet::model::{Label, Model, ModelConfig, Request, Selection};
+use fastnnunet::model::{Label, ModelConfig};
+use fastnnunet::registry::{Model, Registry, Request, Selection};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 
-pub(crate) fn models(request: &ListArgs) -> Result<()> {
-    let registry = &*job::registry(request.models_dir.as_deref())?;
-    let chosen: Vec<&Model> = match &request.name {
+pub(crate) fn models(args: &ListArgs) -> Result<()> {
+    let models = request::models(args.models_dir.as_deref())?;
+    let registry = models.as_deref().unwrap_or(Registry::embedded());
+    let chosen: Vec<&Model> = match &args.name {
         Some(name) => vec![find(registry, name)?],
         None => registry.models().iter().map(|model| &**model).collect(),
     };
-    if request.json {
+    if args.json {
         let list: Result<Vec<Value>> = chosen.iter().map(|model| model_json(model)).collect();
         report::say(&format!("{}\n", Value::from(list?)))?;
-    } else if request.name.is_some() {
+    } else if args.name.is_some() {
         report::say(&model_text(chosen[0])?)?;
     } else {
         let heading =
@@ -27,7 +28,7 @@ pub(crate) fn models(request: &ListArgs) -> Result<()> {
         for model in &chosen {
             rows.push(model_row(model)?);
         }
-        if request.models_dir.is_some() {
+        if args.models_dir.is_some() {
             rows[0].push("from".into());
             for (row, model) in rows[1..].iter_mut().zip(&chosen) {
                 row.push(place(model));
@@ -55,14 +56,14 @@ fn place(model: &Model) -> String {
 }
 
 fn model_row(model: &Model) -> Result<Vec<String>> {
-    let (config, facts) = (model.config()?, model.facts()?);
+    let (config, facts) = (model.config(), model.facts()?);
     Ok(vec![
         model.name.to_string(),
         model.configuration.into(),
-        spacing_text(&config),
+        spacing_text(config),
         times_sign(reversed(config.patch_size)),
         facts.output_channels.to_string(),
-        grade_name(model.grade).into(),
+        model.grade.to_string(),
         format!("{:.1} MB", facts.bytes as f64 / 1e6),
         // Enough to tell files apart at a glance; `models NAME` and `--json` give all.
         facts.sha256[..16].into(),
@@ -75,14 +76,14 @@ fn spacing_text(config: &ModelConfig) -> String {
 }
 
 fn model_text(model: &Model) -> Result<String> {
-    let (config, facts) = (model.config()?, model.facts()?);
+    let (config, facts) = (model.config(), model.facts()?);
     let rows = [
         ("name", model.name.to_string()),
         ("configuration", model.configuration.to_string()),
-        ("spacing mm", spacing_text(&config)),
+        ("spacing mm", spacing_text(config)),
         ("patch", times_sign(reversed(config.patch_size))),
         ("classes", facts.output_channels.to_string()),
-        ("grade", grade_name(model.grade).to_string()),
+        ("grade", model.grade.to_string()),
         ("size", format!("{} bytes", facts.bytes)),
         ("sha256", facts.sha256.to_string()),
         ("opset", facts.opset.to_string()),
@@ -109,14 +110,14 @@ fn licence(model: &Model) -> Option<&str> {
 }
 
 fn model_json(model: &Model) -> Result<Value> {
-    let (config, facts) = (model.config()?, model.facts()?);
+    let (config, facts) = (model.config(), model.facts()?);
     Ok(json!({
         "name": model.name,
         "configuration": model.configuration,
         "spacing_zyx_mm": config.target_spacing,
         "patch_zyx": config.patch_size,
         "classes": facts.output_channels,
-        "grade": grade_name(model.grade),
+        "grade": model.grade.to_string(),
         "bytes": facts.bytes,
         "sha256": facts.sha256,
         "opset": facts.opset,
@@ -128,26 +129,27 @@ fn model_json(model: &Model) -> Result<Value> {
     }))
 }
 
-pub(crate) fn modes(request: &ListArgs) -> Result<()> {
-    let registry = &*job::registry(request.models_dir.as_deref())?;
-    let chosen: Vec<&Mode> = match &request.name {
+pub(crate) fn modes(args: &ListArgs) -> Result<()> {
+    let models = request::models(args.models_dir.as_deref())?;
+    let registry = models.as_deref().unwrap_or(Registry::embedded());
+    let chosen: Vec<&Mode> = match &args.name {
         Some(name) => vec![registry.mode(name)?],
         None => registry.modes().iter().collect(),
     };
-    if request.json {
-        let in_full = request.name.is_some();
+    if args.json {
+        let in_full = args.name.is_some();
         let list: Result<Vec<Value>> =
             chosen.iter().map(|mode| mode_json(registry, mode, in_full)).collect();
         report::say(&format!("{}\n", Value::from(list?)))?;
         return Ok(());
     }
     let mut heading = vec!["mode", "choice", "structures", "answered by", "grade"];
-    heading.extend(request.models_dir.is_some().then_some("from"));
+    heading.extend(args.models_dir.is_some().then_some("from"));
     heading.push("what");
     let mut rows = vec![heading.into_iter().map(String::from).collect()];
     for mode in &chosen {
         for (k, choice) in mode.choices.iter().enumerate() {
-            let mut row = mode_row(registry, mode, choice, request.models_dir.is_some())?;
+            let mut row = mode_row(registry, mode, choice, args.models_dir.is_some())?;
             if k == 0 {
                 row[0].clone_from(&mode.name);
                 row.push(mode.summary.clone());
@@ -159,7 +161,7 @@ pub(crate) fn modes(request: &ListArgs) -> Result<()> {
     if chosen.iter().any(|mode| mode.choices.len() > 1) {
         report::say("* taken when no option is given\n")?;
     }
-    if request.name.is_some() {
+    if args.name.is_some() {
         for choice in &chosen[0].choices {
             report::say(&format!("\n{}", choice_text(registry, chosen[0], choice)?))?;
         }
@@ -183,7 +185,7 @@ impl Answer {
             variant: choice.variant.as_deref(),
         };
         let there = |part: &Part| registry.find(&part.model).is_some();
-        let selected = registry.select(&request, &|_| Ok(true)).and_then(|selection| {
+        let selected = registry.select(&request, &mut |_| Ok(true)).and_then(|selection| {
             // A file of a folder is read here for the first time.
             selection.parts.iter().try_for_each(|part| part.model.facts().map(|_| ()))?;
             Ok(selection)
@@ -228,15 +230,15 @@ fn mode_row(
     let answer = Answer::find(registry, mode, choice);
     let (structures, by, grade) = match &answer {
         Answer::Installed(selection) if selection.missing.is_empty() => {
-            (total.to_string(), names(selection), grade_name(selection.grade))
+            (total.to_string(), names(selection), selection.grade.to_string())
         }
         Answer::Installed(selection) => (
             format!("{} of {total}", selection.labels.len()),
             names(selection),
-            grade_name(selection.grade),
+            selection.grade.to_string(),
         ),
-        Answer::Unusable(_) => (total.to_string(), "unusable model".into(), "-"),
-        Answer::Missing => (total.to_string(), "not installed".into(), "-"),
+        Answer::Unusable(_) => (total.to_string(), "unusable model".into(), "-".into()),
+        Answer::Missing => (total.to_string(), "not installed".into(), "-".into()),
     };
     let mut row = vec![
         String::new(),
@@ -247,7 +249,7 @@ fn mode_row(
         ),
         structures,
         by,
-        grade.into(),
+        grade,
     ];
     if with_places {
         row.push(answer.selection().map_or_else(|| "-".into(), places));
@@ -259,7 +261,7 @@ fn mode_row(
 fn is_default(registry: &Registry, mode: &Mode, choice: &Choice) -> bool {
     let request = Request { mode: &mode.name, ..Request::default() };
     mode.choices.len() > 1
-        && match registry.select(&request, &|_| Ok(true)) {
+        && match registry.select(&request, &mut |_| Ok(true)) {
             Ok(chosen) => (&chosen.quality, &chosen.variant) == (&choice.quality, &choice.variant),
             // Variants do not stand in for one another.
             Err(_) => choice.variant.is_some() && choice == &mode.choices[0],
@@ -339,7 +341,7 @@ fn mode_json(registry: &Registry, mode: &Mode, in_full: bool) -> Result<Value> {
                 Answer::Installed(_) | Answer::Missing => None,
             },
             "from": selection.map(places),
-            "grade": selection.map(|s| grade_name(s.grade)),
+            "grade": selection.map(|s| s.grade.to_string()),
             "why": selection.map(|s| &s.why),
             "missing": selection.map(|s| &s.missing),
             "structures": table.labels.len(),

@@ -9,12 +9,12 @@ mod bar;
 mod cases;
 mod convert;
 mod interrupt;
-mod job;
 mod list;
 mod load;
 mod peak;
 mod predict;
 mod report;
+mod request;
 mod selftest;
 mod summary;
 mod table;
@@ -46,7 +46,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report::tell(&format!("error: {}", report::chain(&error)));
-            ExitCode::from(error.exit_code())
+            ExitCode::from(report::exit_code(&error))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the program says: results on standard output, an error as one line.
 
-use fastnnunet::{Error, Result};
+use fastnnunet::{Error, ErrorKind as Kind, Result};
 use std::error::Error as _;
 use std::io::{ErrorKind, Write as _};
 
@@ -35,4 +35,18 @@ pub(crate) fn chain(error: &Error) -> String {
         line += "; --overwrite replaces it";
     }
     line
+}
+
+/// The exit code that the help lists for an error.
+pub(crate) fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        Kind::Usage => 2,
+        Kind::Input => 3,
+        Kind::Model => 4,
+        Kind::Device => 5,
+        Kind::Memory => 6,
+        Kind::Output => 7,
+        Kind::Interrupted => 130,
+        _ => 1,
+    }
 }

@@ -2,26 +2,30 @@
 
 use super::args::SelftestArgs;
 use super::summary::{reversed, times_sign};
-use super::{list, predict, report};
-use fastnnunet::infer::{Arithmetic, Device, EngineOptions, Precision};
-use fastnnunet::model::registry::Registry;
-use fastnnunet::model::{Model, Request};
+use super::{list, report};
+use fastnnunet::infer::{Device, EngineOptions, Precision};
+use fastnnunet::registry::{Model, Registry, Request};
+use fastnnunet::segmenter::with_threads;
 use fastnnunet::selftest::{self, Comparison, Plain};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
-    if let Some(threads) = args.threads {
-        predict::use_threads(threads)?;
+    match args.threads {
+        Some(threads) => with_threads(threads.into(), || check(args))?,
+        None => check(args),
     }
+}
+
+fn check(args: &SelftestArgs) -> Result<()> {
     let registry = Registry::embedded();
     let (models, timed): (Vec<&Model>, Option<&Model>) = if let Some(name) = &args.model {
         let model = list::find(registry, name)?;
         (vec![model], Some(model))
     } else {
         let usual =
-            registry.select(&Request { mode: "bone", ..Request::default() }, &|_| Ok(true)).ok();
+            registry.select(&Request { mode: "bone", ..Request::default() }, &mut |_| Ok(true)).ok();
         let usual = usual.and_then(|bone| registry.find(&bone.model().name));
         (registry.models().iter().map(|model| &**model).collect(), usual.map(|model| &**model))
     };
@@ -68,7 +72,7 @@ fn heading(models: usize, timed: Option<&Model>) -> Result<String> {
     let mut text = format!("weights  as they were built in ({models} checked)\n");
     text += "compare  logits with those of plain Rust code in f32\n";
     if let Some(model) = timed {
-        let patch = times_sign(reversed(model.config()?.patch_size));
+        let patch = times_sign(reversed(model.config().patch_size));
         let _ = writeln!(text, "ms       one patch of {patch} voxels of {}", model.name);
     }
     Ok(text + "\n" + &Row::heading())
@@ -122,7 +126,7 @@ impl Row {
         let mut row = Self {
             device: options.device,
             name: options.device.to_string(),
-            precision: format!("{:?}", options.arithmetic).to_lowercase(),
+            precision: options.precision.map_or_else(String::new, |p| p.to_string()),
             state: State::Absent("there is no model".into()),
             time: None,
         };
@@ -130,10 +134,10 @@ impl Row {
         for plain in plain {
             match plain.compare(options) {
                 Ok(comparison) => all.push(comparison),
-                // A machine need not have every device of the build, nor a device every arithmetic.
+                // A machine need not have every device of the build, nor a device every precision.
                 Err(Error::Device { reason, .. })
                     if all.is_empty()
-                        && (asked == Device::Auto || options.arithmetic != Arithmetic::F32) =>
+                        && (asked == Device::Auto || options.precision != Some(Precision::F32)) =>
                 {
                     row.state = State::Absent(reason);
                     return Ok(row);

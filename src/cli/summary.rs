@@ -1,74 +1,37 @@
 //! What the user is told at the end, as text and as JSON.
 
 use super::cases::CaseFiles;
-use super::job::Job;
 use super::table;
-use fastnnunet::model::{Grade, Label};
+use fastnnunet::Segmentation;
 use fastnnunet::pipeline::Timings;
-use fastnnunet::segmenter::{Network, Outcome, Run};
-use fastnnunet::volume::{Affine, Grid};
+use fastnnunet::segmenter::{Found, NetworkInfo, Run};
+use fastnnunet::volume::Affine;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(crate) struct Summary<'a> {
-    pub(crate) job: &'a Job,
+    pub(crate) mode: Option<&'a str>,
+    /// What it took to open the models, once for all cases.
+    pub(crate) opened: Duration,
     pub(crate) files: &'a CaseFiles,
-    pub(crate) networks: Vec<&'a Network>,
-    pub(crate) grade: Grade,
-    pub(crate) grid: Grid,
     /// Where the image lies, as its file says.
     pub(crate) affine: Affine,
-    /// The structures of the result.
-    pub(crate) labels: Vec<Label>,
-    pub(crate) outcome: Outcome,
-    /// Memory expected for what follows the networks.
-    pub(crate) finishing_bytes: u64,
-    /// Computed for JSON only: it reads the files once more.
-    pub(crate) input_sha256: Option<Vec<String>>,
+    pub(crate) done: Segmentation,
+    /// Of each image.
+    pub(crate) input_sha256: Vec<String>,
     pub(crate) warnings: Vec<String>,
     pub(crate) timings: Timings,
     pub(crate) total: Duration,
     pub(crate) peak_bytes: Option<u64>,
 }
 
-/// One structure of the result.
-struct Found {
-    id: u16,
-    name: String,
-    voxels: u64,
-    ml: f64,
-}
-
 /// Said of models that only show that a mode works.
 pub(crate) const DEMONSTRATION: &str = "a demonstration: these models are not for use";
 
 impl Summary<'_> {
-    /// The structures that can occur, and any other that does.
-    fn found(&self) -> Vec<Found> {
-        let counts = self.outcome.labels.counts();
-        (1..counts.len())
-            .map(|id| (id as u16, counts[id]))
-            .filter_map(|(id, voxels)| {
-                let known = self.labels.iter().find(|label| label.id == id);
-                let name = match known {
-                    Some(label) => label.name.clone(),
-                    None if voxels == 0 => return None,
-                    None => format!("label_{id}"),
-                };
-                let ml = voxels as f64 * self.grid.voxel_ml();
-                Some(Found { id, name, voxels, ml })
-            })
-            .collect()
-    }
-
-    /// The networks in the order they ran: a cascade's first stage before its second.
-    fn stages(&self) -> impl Iterator<Item = &Network> {
-        self.networks.iter().flat_map(|network| network.previous().into_iter().chain([*network]))
-    }
-
     /// One line for a case among many.
     pub(crate) fn to_line(&self) -> String {
-        let found = self.found();
+        let found = self.done.found();
         let there = found.iter().filter(|found| found.voxels > 0).count();
         format!(
             "{}: {there} of {} structures, {:.2} s, {}",
@@ -85,6 +48,7 @@ impl Summary<'_> {
             .iter()
             .map(|(stage, time)| format!("{} {:.2}", stage.name(), time.as_secs_f64()))
             .collect();
+        let (grid, about) = (&self.done.grid, &self.done.answer);
         let images: Vec<String> =
             self.files.images.iter().map(|image| image.display().to_string()).collect();
         let mut rows = vec![(
@@ -92,28 +56,19 @@ impl Summary<'_> {
             format!(
                 "{}, {} voxels of {} mm",
                 images.join(" + "),
-                times_sign(reversed(self.grid.shape)),
-                times_sign(reversed(self.grid.spacing).map(|s| format!("{s:.3}"))),
+                times_sign(reversed(grid.shape)),
+                times_sign(reversed(grid.spacing).map(|s| format!("{s:.3}"))),
             ),
         )];
-        if !self.job.why.is_empty() {
-            rows.push(("choice", self.job.why.clone()));
+        if !about.choice.is_empty() {
+            rows.push(("choice", about.choice.clone()));
         }
-        for network in self.stages() {
-            let info = network.info();
-            rows.push((
-                "model",
-                format!(
-                    "{} ({}, grade {}), device {}, {}",
-                    info.name,
-                    info.configuration,
-                    grade_name(info.grade),
-                    network.device(),
-                    network.precision()
-                ),
-            ));
+        for NetworkInfo { name, configuration, grade, device, precision, .. } in &about.networks {
+            let text =
+                format!("{name} ({configuration}, grade {grade}), device {device}, {precision}");
+            rows.push(("model", text));
         }
-        for Run { network_shape, patch_size, tiles: (tiles, passes), .. } in &self.outcome.runs {
+        for Run { network_shape, patch_size, tiles, passes, .. } in &self.done.runs {
             let mirrored =
                 if *passes > 1 { format!(" x {passes} mirrored") } else { String::new() };
             rows.push((
@@ -125,7 +80,7 @@ impl Summary<'_> {
                 ),
             ));
         }
-        let found = self.found();
+        let found = self.done.found();
         let absent = found.iter().filter(|found| found.voxels == 0).count();
         let shown: Vec<&Found> =
             found.iter().filter(|f| f.voxels > 0 || absent <= MOST_ABSENT).collect();
@@ -143,7 +98,7 @@ impl Summary<'_> {
                 "{:.2} s: {}; models opened before in {:.2} s",
                 self.total.as_secs_f64(),
                 times.join(", "),
-                self.job.opened.as_secs_f64()
+                self.opened.as_secs_f64()
             ),
         ));
         if let Some(bytes) = self.peak_bytes {
@@ -153,7 +108,7 @@ impl Summary<'_> {
         if let Some(preview) = &self.files.preview {
             rows.push(("preview", preview.display().to_string()));
         }
-        if self.job.is_demonstration {
+        if about.is_demonstration {
             rows.push(("note", DEMONSTRATION.to_owned()));
         }
         let rows: Vec<Vec<String>> =
@@ -163,6 +118,7 @@ impl Summary<'_> {
 
     pub(crate) fn to_json(&self) -> Value {
         let labels: Vec<Value> = self
+            .done
             .found()
             .into_iter()
             .map(|Found { id, name, voxels, ml }| {
@@ -174,42 +130,41 @@ impl Summary<'_> {
             .iter()
             .map(|(stage, time)| (stage.name().to_string(), json!(time.as_secs_f64())))
             .collect();
-        let models: Vec<Value> = self.stages().map(model_json).collect();
-        let runs: Vec<Value> = self.outcome.runs.iter().map(run_json).collect();
-        let running = self.outcome.runs.iter().map(|run| run.predicted.bytes);
-        let predicted = running.chain([self.finishing_bytes]).max();
-        let last = self.networks.last();
+        let (grid, about) = (&self.done.grid, &self.done.answer);
+        let models: Vec<Value> = about.networks.iter().map(model_json).collect();
+        let runs: Vec<Value> = self.done.runs.iter().map(run_json).collect();
+        let last = about.networks.last();
         let images: Vec<String> =
             self.files.images.iter().map(|image| image.display().to_string()).collect();
         json!({
             "program": "fastnnunet",
             "version": env!("CARGO_PKG_VERSION"),
             "input": one_or_many(&images),
-            "input_sha256": self.input_sha256.as_deref().map(one_or_many),
+            "input_sha256": one_or_many(&self.input_sha256),
             "output": self.files.output.display().to_string(),
             "preview": self.files.preview.as_ref().map(|path| path.display().to_string()),
             "geometry": {
-                "shape_xyz": reversed(self.grid.shape),
-                "spacing_xyz_mm": reversed(self.grid.spacing),
+                "shape_xyz": reversed(grid.shape),
+                "spacing_xyz_mm": reversed(grid.spacing),
                 "affine": self.affine.0,
             },
-            "mode": self.job.mode,
-            "choice": self.job.why,
-            "grade": grade_name(self.grade),
+            "mode": self.mode,
+            "choice": about.choice,
+            "grade": about.grade.to_string(),
             "model": models.last(),
             "models": models,
-            "device": last.map(|network| network.device()),
-            "precision": last.map(|network| network.precision().to_string()),
+            "device": last.map(|network| &network.device),
+            "precision": last.map(|network| network.precision.to_string()),
             "network": runs.last(),
             "networks": runs,
             "labels": labels,
-            "not_labeled": self.job.missing,
-            "postprocessing": self.outcome.report,
+            "not_labeled": about.missing,
+            "postprocessing": self.done.postprocessing,
             "warnings": self.warnings,
             "seconds": timings,
-            "open_seconds": self.job.opened.as_secs_f64(),
+            "open_seconds": self.opened.as_secs_f64(),
             "total_seconds": self.total.as_secs_f64(),
-            "predicted_peak_bytes": predicted,
+            "predicted_peak_bytes": self.done.predicted_bytes,
             "peak_bytes": self.peak_bytes,
         })
     }
@@ -218,12 +173,11 @@ impl Summary<'_> {
 /// Structures that were not found are listed one by one if there are at most so many.
 const MOST_ABSENT: usize = 10;
 
-fn model_json(network: &Network) -> Value {
-    let info = network.info();
+fn model_json(info: &NetworkInfo) -> Value {
     json!({
         "name": info.name,
         "configuration": info.configuration,
-        "grade": grade_name(info.grade),
+        "grade": info.grade.to_string(),
         "sha256": one_or_many(&info.sha256),
     })
 }
@@ -233,8 +187,8 @@ fn run_json(run: &Run) -> Value {
         "model": run.model,
         "shape_zyx": run.network_shape,
         "patch_zyx": run.patch_size,
-        "tiles": run.tiles.0,
-        "passes": run.tiles.1,
+        "tiles": run.tiles,
+        "passes": run.passes,
     })
 }
 
@@ -243,16 +197,6 @@ fn one_or_many(list: &[String]) -> Value {
     match list {
         [only] => json!(only),
         list => json!(list),
-    }
-}
-
-/// `grade` as configurations write it.
-pub(crate) fn grade_name(grade: Grade) -> &'static str {
-    match grade {
-        Grade::Test => "test",
-        Grade::Demo => "demo",
-        Grade::Starter => "starter",
-        Grade::Validated => "validated",
     }
 }
 

@@ -8,7 +8,8 @@ mod layers;
 mod norm;
 
 use super::{Engine, LinearHead, Precision};
-use crate::model::{Model, graph, head};
+use crate::model::{graph, head};
+use crate::registry::Model;
 use crate::{Error, Result};
 use burn::module::Module;
 use burn::tensor::{Bytes, Device, FloatDType, Tensor, TensorData};

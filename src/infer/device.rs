@@ -2,7 +2,7 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
-use crate::model::Model;
+use crate::registry::Model;
 use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use std::fmt;
@@ -68,32 +68,11 @@ impl FromStr for Device {
     }
 }
 
-/// Arithmetic as the user asks for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// bf16 products where the device multiplies those, as nnU-Net multiplies in fp16 on a GPU;
-    /// `f32` elsewhere.
-    #[default]
-    Auto,
-    /// 32-bit floats: what agreement with the reference is judged on.
-    F32,
-    /// fp16 products, or an error where the device has none: GPUs, and the reference.
-    F16,
-    /// bf16 products, or an error where the device has none.
-    Bf16,
-}
-
-impl Arithmetic {
-    /// What generated code multiplies in.
-    #[cfg(feature = "reference")]
-    pub(super) fn of_generated_code(self) -> Precision {
-        match self {
-            // Half precision is not the default before it has been measured on GPUs.
-            Self::Auto | Self::F32 => Precision::F32,
-            Self::F16 => Precision::F16,
-            Self::Bf16 => Precision::Bf16,
-        }
-    }
+/// What generated code multiplies in. Half precision is not its default: nobody has measured what
+/// that does to labels.
+#[cfg(feature = "reference")]
+pub(super) fn of_generated_code(precision: Option<Precision>) -> Precision {
+    precision.unwrap_or(Precision::F32)
 }
 
 /// How to open an engine.
@@ -101,8 +80,9 @@ impl Arithmetic {
 pub struct EngineOptions {
     /// Where the network runs.
     pub device: Device,
-    /// What it multiplies in.
-    pub arithmetic: Arithmetic,
+    /// What it multiplies in; `None` for bf16 where the CPU multiplies that, as nnU-Net multiplies
+    /// in fp16 on a GPU, and f32 elsewhere.
+    pub precision: Option<Precision>,
     /// Instruction set of the CPU engine; `None` for the best there is.
     pub isa: Option<Isa>,
     /// Most bytes of a GPU's memory to plan with; `None` for what is free. A whole image that
@@ -128,11 +108,11 @@ pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result
     };
     let device = options.device;
     match device {
-        // Who names an arithmetic or instruction set of the CPU gets the CPU.
-        Device::Auto if options.arithmetic == Arithmetic::F16 => {
+        // Who names a precision or instruction set of the CPU gets the CPU.
+        Device::Auto if options.precision == Some(Precision::F16) => {
             gpu(model, patch, Device::Cuda(0), options)
         }
-        Device::Auto if options.arithmetic != Arithmetic::Auto || options.isa.is_some() => ours(),
+        Device::Auto if options.precision.is_some() || options.isa.is_some() => ours(),
         Device::Auto => gpu(model, patch, Device::Cuda(0), options)
             .or_else(|_| ours())
             .or_else(|lacking| reference(model, options).map_err(|_| lacking)),
@@ -192,12 +172,8 @@ pub fn open_folds(
     let reason = match options.device {
         Device::Auto | Device::Cpu => {
             let isa = options.isa.unwrap_or_else(Isa::best);
-            let precision = match options.arithmetic {
-                Arithmetic::Auto if isa.has_bf16() => Precision::Bf16,
-                Arithmetic::Auto | Arithmetic::F32 => Precision::F32,
-                Arithmetic::Bf16 => Precision::Bf16,
-                Arithmetic::F16 => Precision::F16,
-            };
+            let usual = if isa.has_bf16() { Precision::Bf16 } else { Precision::F32 };
+            let precision = options.precision.unwrap_or(usual);
             let engine = CpuEngine::open_folds(folds, graph, patch, precision, isa);
             return match engine {
                 Ok(engine) => Ok(Box::new(engine)),
@@ -216,7 +192,7 @@ pub fn open_folds(
 
 #[cfg(feature = "reference")]
 fn reference(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>> {
-    super::burn::open(model, options.arithmetic.of_generated_code())
+    super::burn::open(model, of_generated_code(options.precision))
 }
 
 #[cfg(not(feature = "reference"))]

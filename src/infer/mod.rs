@@ -10,7 +10,7 @@ mod device;
 mod difference;
 pub mod gpu;
 
-pub use device::{Arithmetic, Device, EngineOptions, open, open_folds};
+pub use device::{Device, EngineOptions, open, open_folds};
 pub use difference::{Difference, sample_patch};
 
 use crate::Result;
@@ -85,6 +85,16 @@ pub enum Precision {
     F16,
     /// Products of numbers rounded to bf16, where the device multiplies those.
     Bf16,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = crate::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let all = [Self::F32, Self::F16, Self::Bf16];
+        let found = all.into_iter().find(|precision| precision.to_string() == text);
+        found.ok_or_else(|| crate::Error::usage("precision", text, "f32, f16 or bf16"))
+    }
 }
 
 impl std::fmt::Display for Precision {

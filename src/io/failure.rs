@@ -1,6 +1,7 @@
 //! What can go wrong inside this module, before the file's name is attached.
 
-use crate::Error;
+use crate::files::Unreadable;
+use crate::{Error, Mismatch};
 use std::io;
 use std::path::Path;
 
@@ -10,42 +11,49 @@ pub(super) enum Failure {
     /// The operating system or the decompressor failed.
     Io(io::Error),
     /// The content is not what is expected.
-    Unusable { found: String, expected: String },
+    Unusable(Mismatch),
     /// The voxels do not fit.
     Memory { need_bytes: u64, limit_bytes: u64 },
 }
 
 impl Failure {
     pub(super) fn unusable(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::Unusable { found: found.into(), expected: expected.into() }
+        Self::Unusable(Mismatch::new(found, expected))
     }
 
     /// Names the file. Streams that end early or do not decompress are a fault of the
     /// content, everything else of reading it.
     pub(super) fn at(self, path: &Path) -> Error {
-        let path = path.to_path_buf();
-        let input = |found: &str, expected: &str| (found.to_owned(), expected.to_owned());
-        let (found, expected) = match self {
+        let what = match self {
             Self::Memory { need_bytes, limit_bytes } => {
                 return Error::Memory { what: "the image".to_owned(), need_bytes, limit_bytes };
             }
-            Self::Unusable { found, expected } => (found, expected),
+            Self::Unusable(what) => what,
             Self::Io(e) => match e.kind() {
                 io::ErrorKind::UnexpectedEof => {
-                    input("a file that ends too early", "a complete file")
+                    Mismatch::new("a file that ends too early", "a complete file")
                 }
                 io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-                    input("damaged gzip data", "an intact file")
+                    Mismatch::new("damaged gzip data", "an intact file")
                 }
-                _ => return Error::Read { path, source: e },
+                _ => return Error::Read { path: path.to_path_buf(), source: e },
             },
         };
-        Error::Input { path, found, expected }
+        Error::input(path, what)
     }
 }
 
 impl From<io::Error> for Failure {
     fn from(e: io::Error) -> Self {
         Self::Io(e)
+    }
+}
+
+impl From<Unreadable> for Failure {
+    fn from(e: Unreadable) -> Self {
+        match e {
+            Unreadable::Io(e) => Self::Io(e),
+            other => Self::Unusable(other.instead_of("a .nii or .nii.gz file")),
+        }
     }
 }

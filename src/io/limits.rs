@@ -3,41 +3,44 @@
 use super::failure::Failure;
 use super::header::Header;
 use super::stream::Stream;
+use crate::model::Reader;
 
 /// No deflate stream expands a byte to more than this many.
 const DEFLATE_MAX_RATIO: u64 = 1032;
 
-/// Bounds on what [`load`](super::load) may allocate.
+/// How a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest size of the voxels in bytes, held as `f32`.
+pub struct ReadOptions {
+    /// The reader of nnU-Net whose geometry is wanted; `None` for ITK's.
+    pub reader: Option<Reader>,
+    /// Largest size of the voxels in bytes: two for each integer of 8 or 16 bits with a sign (or
+    /// of 8 without), four for everything else.
     pub max_bytes: u64,
 }
 
-impl Default for Limits {
-    /// 16 GiB: a 2048 x 2048 x 1024 volume.
+impl Default for ReadOptions {
+    /// 16 GiB: a 2048 x 2048 x 1024 volume of `f32`.
     fn default() -> Self {
-        Self { max_bytes: 16 << 30 }
+        Self { reader: None, max_bytes: 16 << 30 }
     }
 }
 
-/// Number of voxels to decode, once the file is known to be able to hold them and the
-/// limit to allow them.
-pub(super) fn voxel_count(
+/// Whether the file can hold the voxels it announces, and whether they may be held in memory.
+pub(super) fn check(
     header: &Header,
     shape: [usize; 3],
     stream: &Stream,
-    limits: Limits,
-) -> Result<usize, Failure> {
+    limit_bytes: u64,
+) -> Result<(), Failure> {
     let [z, y, x] = shape;
     let sample_bytes = header.encoding.sample.bytes();
     let count = shape.iter().try_fold(1_u64, |n, &d| n.checked_mul(d as u64));
     let sizes = count.and_then(|n| {
-        let held = n.checked_mul(size_of::<f32>() as u64)?;
+        let held = n.checked_mul(header.encoding.held_bytes() as u64)?;
         let stored = n.checked_mul(sample_bytes as u64)?.checked_add(header.data_offset)?;
-        Some((n, held, stored))
+        Some((held, stored))
     });
-    let Some((count, held, stored)) = sizes else {
+    let Some((held, stored)) = sizes else {
         return Err(Failure::unusable(
             format!("a header that announces {x} x {y} x {z} voxels"),
             "a size that can be stored",
@@ -59,9 +62,10 @@ pub(super) fn voxel_count(
             format!("the {stored} bytes its header announces"),
         ));
     }
-    if held > limits.max_bytes {
-        return Err(Failure::Memory { need_bytes: held, limit_bytes: limits.max_bytes });
+    // An array has at most half the address space.
+    let limit_bytes = limit_bytes.min(isize::MAX as u64);
+    if held > limit_bytes {
+        return Err(Failure::Memory { need_bytes: held, limit_bytes });
     }
-    usize::try_from(count)
-        .map_err(|_| Failure::Memory { need_bytes: held, limit_bytes: usize::MAX as u64 })
+    Ok(())
 }

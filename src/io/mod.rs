@@ -1,10 +1,10 @@
 //! Stages 1 and 13: NIfTI files to volumes, and label maps to NIfTI files.
 //!
-//! [`load`] reads a NIfTI-1 or NIfTI-2 file, plain or gzip-compressed, into `f32`
-//! Hounsfield units with the geometry that ITK's reader, and therefore nnU-Net, would
-//! take from it. [`save_labels`] writes a label map that lies exactly on the loaded
-//! image: same shape, affine, codes and units. Arrays are `[z, y, x]`; the file's
-//! `x, y, z` order appears nowhere outside this module.
+//! [`Scan::open`] reads a NIfTI-1 or NIfTI-2 file, plain or gzip-compressed, into Hounsfield
+//! units with the geometry that ITK's reader, and therefore nnU-Net, would take from it.
+//! [`save_labels`] writes a label map that lies exactly on that image: same shape, affine, codes
+//! and units. Arrays are `[z, y, x]`; the file's `x, y, z` order appears nowhere outside this
+//! module.
 //!
 //! A file is never trusted: its sizes are checked against its length before memory is
 //! allocated, and whatever it holds ends in a [`Scan`] or an
@@ -23,88 +23,223 @@ mod svd;
 mod voxels;
 
 pub use header::{NiftiVersion, SourceHeader};
-pub use limits::Limits;
+pub use limits::ReadOptions;
+pub(crate) use save::save_labels_for;
 pub use save::{LabelArray, check_writable, save_labels};
-pub(crate) use save::{check_place, write_whole};
 
-use crate::Result;
+use crate::files::Access;
 use crate::model::Reader;
-use crate::volume::{Affine, Volume};
+use crate::volume::{Affine, Grid, Voxels};
+use crate::{Error, Result};
 use failure::Failure;
-use ndarray::Array3;
 use std::path::Path;
 use stream::Stream;
 
-/// An image as read from a file.
+/// An image with the place it has in the patient: what is segmented.
+///
+/// It keeps the voxels in the file's own number type and nothing of the file's free text.
 #[derive(Clone, Debug)]
 pub struct Scan {
-    /// Voxels in the file's units, Hounsfield units for a CT, on the file's own grid.
-    pub volume: Volume<f32>,
-    /// Voxel index to patient millimetres, as the file has it. That of the volume's grid is the
-    /// same, but for a reader that turns the image to right, anterior, superior axes: then its
-    /// axes are the ones nearest to these.
-    pub affine: Affine,
+    voxels: Voxels,
+    grid: Grid,
+    affine: Affine,
+    header: SourceHeader,
+    warnings: Vec<String>,
+    sha256: Option<String>,
+    access: Access,
+    /// Whose rules the geometry was read by.
+    rules: Rules,
+    /// Whether the file gives no factor, which readers take differently, and an intercept.
+    is_ambiguous: bool,
+}
+
+/// Whose reader takes what from a NIfTI header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rules {
+    Itk,
+    /// And whether the image will be turned to RAS.
+    Nibabel {
+        turned: bool,
+    },
+}
+
+impl Rules {
+    fn of(reader: Option<Reader>) -> Self {
+        match reader {
+            Some(Reader::Nibabel) => Self::Nibabel { turned: false },
+            Some(Reader::NibabelReorient) => Self::Nibabel { turned: true },
+            None | Some(Reader::SimpleItk | Reader::SimpleItkReorient) => Self::Itk,
+        }
+    }
+}
+
+impl Scan {
+    /// Reads a CT volume from a `.nii` or `.nii.gz` file.
+    ///
+    /// Compression is recognized by content. Values are `stored * slope + intercept`, computed in
+    /// `f64` and then rounded to `f32`. As in ITK, a slope that is zero or not finite counts as one
+    /// (the intercept still applies), and an intercept that is not finite as zero. The grid
+    /// follows ITK's reader: spacing from `pixdim` in millimetres, directions and origin from the
+    /// sform or the qform; nibabel may choose the other one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] if the file cannot be opened or read, [`Error::Input`] if it is not a
+    /// single-file three-dimensional NIfTI volume of finite real numbers on an orthogonal grid, or
+    /// is damaged, and [`Error::Memory`] if its voxels would exceed 16 GiB.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &ReadOptions::default())
+    }
+
+    /// As [`open`](Self::open), with the geometry that one of nnU-Net's readers takes from the file
+    /// and another bound on memory.
+    ///
+    /// Readers built on nibabel take spacing from `pixdim` without units, directions from the sform
+    /// or else the qform, orthogonal or not, and apply no scaling where the slope is zero.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+        let path = path.as_ref();
+        read(path, options).map_err(|failure| failure.at(path))
+    }
+
+    /// An image that a caller has in memory, in Hounsfield units for a CT.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Volume`] if the voxels do not have the grid's shape or there are none, or if
+    /// spacing or affine are not finite or span no volume.
+    pub fn new(voxels: impl Into<Voxels>, grid: Grid) -> Result<Self> {
+        let voxels = voxels.into();
+        if voxels.shape() != grid.shape || grid.shape.contains(&0) {
+            return Err(Error::volume(
+                format!("{:?} voxels", voxels.shape()),
+                format!("{:?}, as the grid says, and at least one", grid.shape),
+            ));
+        }
+        let placed = grid.spacing.iter().chain(grid.affine.0.as_flattened()).all(|v| v.is_finite());
+        let volume = grid.affine.determinant();
+        if !placed || grid.spacing.iter().any(|&s| s <= 0.0) || !(volume.abs() > 0.0) {
+            return Err(Error::volume(
+                format!("a spacing of {:?} and an affine of {:?}", grid.spacing, grid.affine.0),
+                "finite spacings above 0 and an affine that spans a volume",
+            ));
+        }
+        Ok(Self {
+            affine: grid.affine,
+            header: SourceHeader::for_grid(&grid),
+            voxels,
+            grid,
+            warnings: Vec::new(),
+            sha256: None,
+            access: Access::ANYONE,
+            rules: Rules::Itk,
+            is_ambiguous: false,
+        })
+    }
+
+    /// The values, `[z, y, x]` as stored.
+    #[must_use]
+    pub fn voxels(&self) -> &Voxels {
+        &self.voxels
+    }
+
+    /// Where they lie.
+    #[must_use]
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// Voxel index to patient millimetres, as the file has it. That of the grid is the same, but
+    /// for a reader that turns the image to right, anterior, superior axes: then its axes are the
+    /// ones nearest to these.
+    #[must_use]
+    pub fn affine(&self) -> Affine {
+        self.affine
+    }
+
     /// What a label map of this image copies.
-    pub header: SourceHeader,
+    #[must_use]
+    pub fn header(&self) -> &SourceHeader {
+        &self.header
+    }
+
     /// Sentences about what is odd but usable; empty for an ordinary CT.
-    pub warnings: Vec<String>,
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// SHA-256 of the file it was read from, lowercase hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> Option<&str> {
+        self.sha256.as_deref()
+    }
+
+    /// Who may read the file: results are no easier to read.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// The grid as nnU-Net's `reader` takes it from the same file.
+    pub(crate) fn grid_for(&self, reader: Option<Reader>) -> Result<Grid> {
+        let rules = Rules::of(reader);
+        if rules == self.rules || self.sha256.is_none() {
+            return Ok(self.grid.clone());
+        }
+        if self.is_ambiguous {
+            return Err(Error::volume(
+                "an image without a slope that was read by another reader's rules",
+                "one opened with ReadOptions of the model's reader",
+            ));
+        }
+        let geometry = resolve(&self.header, self.grid.shape, rules);
+        geometry.map(|geometry| geometry.grid).map_err(|failure| match failure {
+            Failure::Unusable(what) => Error::volume(what.found, what.expected),
+            other => other.at(Path::new("image")),
+        })
+    }
+
+    /// The voxels, without the rest.
+    pub(crate) fn into_voxels(self) -> Voxels {
+        self.voxels
+    }
 }
 
-/// Reads a CT volume from a `.nii` or `.nii.gz` file.
-///
-/// Compression is recognized by content. Values are `raw * slope + intercept`, computed
-/// in `f64` and then rounded to `f32`. As in ITK, a slope that is zero or not finite
-/// counts as one (the intercept still applies), and an intercept that is not finite as
-/// zero. The grid follows ITK's reader: spacing from `pixdim` in millimetres, directions
-/// and origin from the sform or the qform; nibabel may choose the other one.
-///
-/// # Errors
-///
-/// [`Error::Read`](crate::Error::Read) if the file cannot be opened or read,
-/// [`Error::Input`](crate::Error::Input) if it is not a
-/// single-file three-dimensional NIfTI volume of finite real numbers on an orthogonal
-/// grid, or is damaged, and [`Error::Memory`](crate::Error::Memory) if its voxels would exceed
-/// `limits`.
-pub fn load(path: &Path, limits: Limits) -> Result<Scan> {
-    load_as(path, None, limits)
+fn resolve(
+    header: &SourceHeader,
+    shape: [usize; 3],
+    rules: Rules,
+) -> Result<geometry::Geometry, Failure> {
+    match rules {
+        Rules::Itk => geometry::resolve(header, shape),
+        Rules::Nibabel { turned } => nibabel::resolve(header, shape, turned),
+    }
 }
 
-/// As [`load`], with the geometry that one of nnU-Net's readers takes from the file.
-///
-/// Readers built on nibabel take spacing from `pixdim` without units, directions from the sform
-/// or else the qform, orthogonal or not, and apply no scaling where the slope is zero. `None`
-/// and the readers built on ITK are [`load`].
-///
-/// # Errors
-///
-/// As [`load`].
-pub fn load_as(path: &Path, reader: Option<Reader>, limits: Limits) -> Result<Scan> {
-    let nibabel = matches!(reader, Some(Reader::Nibabel | Reader::NibabelReorient));
-    let turned = reader == Some(Reader::NibabelReorient);
-    read(path, nibabel.then_some(turned), limits).map_err(|failure| failure.at(path))
-}
-
-/// `nibabel` says whether its rules apply, and then whether the image will be turned to RAS.
-fn read(path: &Path, nibabel: Option<bool>, limits: Limits) -> Result<Scan, Failure> {
+fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
+    let rules = Rules::of(options.reader);
     let mut stream = Stream::open(path)?;
     let mut header = header::read(&mut stream)?;
     let mut warnings = Vec::new();
-    if nibabel.is_none() {
+    if rules == Rules::Itk {
         warnings.extend(header.source.fill_empty_axes());
     }
     let shape = header.source.shape()?;
-    let geometry = match nibabel {
-        None => geometry::resolve(&header.source, shape)?,
-        Some(turned) => {
-            nibabel::unscaled(&mut header);
-            nibabel::resolve(&header.source, shape, turned)?
-        }
-    };
-    let count = limits::voxel_count(&header, shape, &stream, limits)?;
+    let geometry = resolve(&header.source, shape, rules)?;
+    let is_ambiguous = header.slope_is_void && header.encoding.intercept != 0.0;
+    if rules != Rules::Itk {
+        nibabel::unscaled(&mut header);
+    }
+    limits::check(&header, shape, &stream, options.max_bytes)?;
 
     stream::skip(&mut stream, header.data_offset - header.bytes_read)?;
-    let (values, stats) = voxels::decode(&mut stream, count, header.encoding)?;
+    let (voxels, stats) = voxels::decode(&mut stream, shape, header.encoding)?;
     if stats.not_finite > 0 {
+        let count: usize = shape.iter().product();
         return Err(Failure::unusable(
             format!("{} of {count} voxels that are not finite", stats.not_finite),
             "finite Hounsfield units",
@@ -116,8 +251,16 @@ fn read(path: &Path, nibabel: Option<bool>, limits: Limits) -> Result<Scan, Fail
     if stream::ends_late(&mut stream)? {
         warnings.push("the file goes on after the last voxel; the rest is ignored".to_owned());
     }
-    let data = Array3::from_shape_vec(shape, values)
-        .map_err(|_| Failure::unusable("fewer voxels than announced", "a complete file"))?;
-    let volume = Volume { data, grid: geometry.grid };
-    Ok(Scan { volume, affine: geometry.affine, header: header.source, warnings })
+    let access = stream.access;
+    Ok(Scan {
+        voxels,
+        grid: geometry.grid,
+        affine: geometry.affine,
+        header: header.source,
+        warnings,
+        sha256: Some(stream.sha256()?),
+        access,
+        rules,
+        is_ambiguous,
+    })
 }

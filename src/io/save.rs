@@ -2,15 +2,14 @@
 
 use super::gzip;
 use super::header::{NIFTI1_BYTES, NIFTI2_BYTES, NIFTI2_MAGIC, NiftiVersion, SourceHeader};
+use crate::files::{Access, Existing, Target};
 use crate::volume::LabelMap;
 use crate::{Error, Result};
 use flate2::Compression;
 use ndarray::ArrayView3;
 use std::borrow::Cow;
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use std::path::Path;
 
 /// Label maps are long runs of equal bytes; higher levels gain little.
 const LEVEL: u32 = 6;
@@ -89,7 +88,7 @@ impl LabelArray<'_> {
 /// # Errors
 ///
 /// [`Error::Usage`] if the name ends in neither `.nii` nor `.nii.gz`, and
-/// [`Error::Write`] if the file exists and `overwrite` is off or if writing fails.
+/// [`Error::Write`] if a file exists that is to be kept or if writing fails.
 ///
 /// # Panics
 ///
@@ -98,12 +97,23 @@ pub fn save_labels(
     path: &Path,
     labels: LabelArray<'_>,
     header: &SourceHeader,
-    overwrite: bool,
+    existing: Existing,
+) -> Result<()> {
+    save_labels_for(path, labels, header, existing, Access::ANYONE)
+}
+
+/// As [`save_labels`], for at most those who may read the image.
+pub(crate) fn save_labels_for(
+    path: &Path,
+    labels: LabelArray<'_>,
+    header: &SourceHeader,
+    existing: Existing,
+    access: Access,
 ) -> Result<()> {
     let shape = labels.shape();
     assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
     let compress = is_compressed(path)?;
-    write_whole(path, overwrite, |file| {
+    Target { path, existing, access }.write(|file| {
         let head = encode(header, labels.datatype());
         let body = labels.bytes();
         if compress {
@@ -117,25 +127,6 @@ pub fn save_labels(
     })
 }
 
-/// Makes a file that appears under its name complete or not at all: it is written beside it
-/// and renamed. Missing folders are created.
-pub(crate) fn write_whole(
-    path: &Path,
-    overwrite: bool,
-    content: impl FnOnce(&mut fs::File) -> io::Result<()>,
-) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let folder = folder_of(path);
-        fs::create_dir_all(&folder)?;
-        let mut file = temporary_in(&folder)?;
-        content(file.as_file_mut())?;
-        file.as_file().sync_all()?;
-        let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
-        renamed.map(drop).map_err(|e| e.error)
-    };
-    write().map_err(|source| Error::Write { path: path.to_path_buf(), source })
-}
-
 /// Checks that [`save_labels`] could write to `path`, before hours of work depend on it.
 ///
 /// Creates nothing that stays.
@@ -143,34 +134,9 @@ pub(crate) fn write_whole(
 /// # Errors
 ///
 /// Those of [`save_labels`], as far as they can be foreseen.
-pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
+pub fn check_writable(path: &Path, existing: Existing) -> Result<()> {
     is_compressed(path)?;
-    check_place(path, overwrite)
-}
-
-/// Checks that [`write_whole`] could make the file. Creates nothing that stays.
-pub(crate) fn check_place(path: &Path, overwrite: bool) -> Result<()> {
-    let check = || -> io::Result<()> {
-        match fs::symlink_metadata(path) {
-            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-            Ok(_) if !overwrite => return Err(io::ErrorKind::AlreadyExists.into()),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-        // The nearest folder that exists is where missing ones would be created.
-        let folder = folder_of(path);
-        let missing =
-            |p: &Path| fs::symlink_metadata(p).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-        let here = Path::new(".");
-        let existing = folder
-            .ancestors()
-            .map(|p| if p.as_os_str().is_empty() { here } else { p })
-            .find(|p| !missing(p))
-            .unwrap_or(here);
-        temporary_in(existing).map(drop)
-    };
-    check().map_err(|source| Error::Write { path: path.to_path_buf(), source })
+    Target::new(path, existing).check()
 }
 
 /// Whether the name asks for gzip.
@@ -180,29 +146,12 @@ fn is_compressed(path: &Path) -> Result<bool> {
     match (ends(".nii.gz"), ends(".nii")) {
         (true, _) => Ok(true),
         (_, true) => Ok(false),
-        _ => Err(Error::Usage {
-            what: "output".to_owned(),
-            found: path.display().to_string(),
-            expected: "a name that ends in .nii or .nii.gz".to_owned(),
-        }),
+        _ => Err(Error::usage(
+            "output",
+            path.display().to_string(),
+            "a name that ends in .nii or .nii.gz",
+        )),
     }
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    }
-}
-
-/// A file that vanishes unless it is renamed.
-fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".fastnnunet-").suffix(".tmp");
-    // Temporary files are private by default; a result has the usual permissions.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }
 
 /// The header and the four bytes that say no extension follows.

@@ -2,7 +2,8 @@
 
 use super::failure::Failure;
 use flate2::bufread::GzDecoder;
-use std::fs::{self, File};
+use crate::files::{self, Access, Digesting, Opened};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -17,10 +18,15 @@ pub(super) struct Stream {
     source: Source,
     /// Length of the file as stored.
     pub(super) file_bytes: u64,
+    /// Who may read it.
+    pub(super) access: Access,
 }
 
+/// What the file holds, as stored, with its digest.
+type Bytes = BufReader<Digesting<File>>;
+
 enum Source {
-    Plain(BufReader<File>),
+    Plain(Bytes),
     Gzip(Members),
 }
 
@@ -29,36 +35,41 @@ enum Source {
 /// Unlike flate2's `MultiGzDecoder` it tells bytes that follow the last member, which
 /// are harmless, from damage, which is not.
 struct Members {
-    decoder: Option<Box<GzDecoder<BufReader<File>>>>,
+    decoder: Option<Box<GzDecoder<Bytes>>>,
+    /// The file behind the last member.
+    rest: Option<Bytes>,
     garbage: bool,
 }
 
 impl Stream {
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
-        // Looked at before opening: opening a named pipe would wait for a writer.
-        let kind = fs::metadata(path)?;
-        if !kind.is_file() {
-            let found = if kind.is_dir() { "a folder" } else { "a device or pipe" };
-            return Err(Failure::unusable(found, "a .nii or .nii.gz file"));
-        }
-        let file = File::open(path)?;
-        let file_bytes = file.metadata()?.len();
-        let mut reader = BufReader::with_capacity(READ_BYTES, file);
+        let Opened { file, bytes, access } = files::open(path)?;
+        let mut reader = BufReader::with_capacity(READ_BYTES, Digesting::new(file));
         let start = reader.fill_buf()?;
         if start.is_empty() {
             return Err(Failure::unusable("an empty file", "a .nii or .nii.gz file"));
         }
         let source = if start.starts_with(&[0x1f, 0x8b]) {
             let decoder = Some(Box::new(GzDecoder::new(reader)));
-            Source::Gzip(Members { decoder, garbage: false })
+            Source::Gzip(Members { decoder, rest: None, garbage: false })
         } else {
             Source::Plain(reader)
         };
-        Ok(Self { source, file_bytes })
+        Ok(Self { source, file_bytes: bytes, access })
     }
 
     pub(super) fn is_gzip(&self) -> bool {
         matches!(self.source, Source::Gzip(_))
+    }
+
+    /// SHA-256 of the file as stored; reads what is left of it.
+    pub(super) fn sha256(self) -> Result<String, Failure> {
+        let file = match self.source {
+            Source::Plain(file) => Some(file),
+            Source::Gzip(Members { decoder: Some(decoder), .. }) => Some(decoder.into_inner()),
+            Source::Gzip(members) => members.rest,
+        };
+        Ok(file.map(|file| file.into_inner().finish()).transpose()?.unwrap_or_default())
     }
 }
 
@@ -85,9 +96,8 @@ impl Read for Members {
             let Some(decoder) = self.decoder.take() else { break };
             let mut rest = decoder.into_inner();
             match rest.fill_buf()?.first() {
-                None => {}
                 Some(0x1f) => self.decoder = Some(Box::new(GzDecoder::new(rest))),
-                Some(_) => self.garbage = true,
+                next => (self.garbage, self.rest) = (next.is_some(), Some(rest)),
             }
         }
         Ok(0)

@@ -1,7 +1,9 @@
-//! Stored samples to `f32`, streamed through a small buffer.
+//! Stored samples to voxels, streamed through a small buffer.
 
 use super::failure::Failure;
 use super::stream::fill;
+use crate::volume::{Scale, Stored, Voxels};
+use ndarray::Array3;
 use std::io::Read;
 
 /// Bytes decoded at once; a multiple of every sample size that stays in the cache.
@@ -109,20 +111,65 @@ impl Stats {
     }
 }
 
-/// Reads `count` samples. The caller has checked that the file can hold them.
+impl Encoding {
+    /// Bytes per voxel once it is read: [`Voxels`] keeps what fits 16 bits in them.
+    pub(super) fn held_bytes(self) -> usize {
+        if self.fits_i16() { size_of::<i16>() } else { size_of::<f32>() }
+    }
+
+    fn fits_i16(self) -> bool {
+        matches!(self.sample, Sample::U8 | Sample::I8 | Sample::I16)
+    }
+
+    fn scale(self) -> Scale {
+        Scale { slope: self.slope, intercept: self.intercept }
+    }
+}
+
+/// Reads the voxels of `shape`, `[z, y, x]`. The caller has checked that the file can hold them.
 pub(super) fn decode(
     stream: &mut impl Read,
-    count: usize,
+    shape: [usize; 3],
     encoding: Encoding,
-) -> Result<(Vec<f32>, Stats), Failure> {
-    let sample_bytes = encoding.sample.bytes();
+) -> Result<(Voxels, Stats), Failure> {
+    let scale = encoding.scale();
+    let mut stats = Stats::new();
+    let whole = |_| Failure::unusable("fewer voxels than announced", "a complete file");
+    let voxels = if encoding.fits_i16() {
+        let mut values = Vec::new();
+        let stored = collect(stream, shape, encoding, |stored: &mut Vec<i16>, bytes| {
+            let start = stored.len();
+            append_i16(stored, bytes, encoding);
+            values.clear();
+            values.extend(stored[start..].iter().map(|s| s.value(scale)));
+            stats.add(&values);
+        })?;
+        Voxels::I16(Array3::from_shape_vec(shape, stored).map_err(whole)?, scale)
+    } else {
+        let values = collect(stream, shape, encoding, |values: &mut Vec<f32>, bytes| {
+            let start = values.len();
+            append(values, bytes, encoding);
+            stats.add(&values[start..]);
+        })?;
+        Voxels::F32(Array3::from_shape_vec(shape, values).map_err(whole)?)
+    };
+    Ok((voxels, stats))
+}
+
+/// Hands whole samples on, chunk by chunk, to be appended.
+fn collect<T>(
+    stream: &mut impl Read,
+    shape: [usize; 3],
+    encoding: Encoding,
+    mut append: impl FnMut(&mut Vec<T>, &[u8]),
+) -> Result<Vec<T>, Failure> {
+    let (count, sample_bytes) = (shape.iter().product::<usize>(), encoding.sample.bytes());
     let mut values = Vec::new();
     if values.try_reserve_exact(count).is_err() {
-        let need_bytes = count as u64 * size_of::<f32>() as u64;
+        let need_bytes = (count * size_of::<T>()) as u64;
         // The allocator does not say how much it would have given.
         return Err(Failure::Memory { need_bytes, limit_bytes: need_bytes - 1 });
     }
-    let mut stats = Stats::new();
     let mut buffer = vec![0_u8; CHUNK_BYTES.min(count * sample_bytes)];
     while values.len() < count {
         let start = values.len();
@@ -134,20 +181,34 @@ pub(super) fn decode(
                 "a complete file",
             ));
         }
-        append(&mut values, &buffer[..want], encoding);
-        stats.add(&values[start..]);
+        append(&mut values, &buffer[..want]);
     }
-    Ok((values, stats))
+    Ok(values)
+}
+
+/// Appends whole samples as they are stored.
+fn append_i16(stored: &mut Vec<i16>, bytes: &[u8], encoding: Encoding) {
+    match encoding.sample {
+        Sample::U8 => stored.extend(bytes.iter().map(|&b| i16::from(b))),
+        Sample::I8 => stored.extend(bytes.iter().map(|&b| i16::from(b as i8))),
+        _ => {
+            let (samples, _) = bytes.as_chunks::<2>();
+            if encoding.big_endian {
+                stored.extend(samples.iter().map(|&s| i16::from_be_bytes(s)));
+            } else {
+                stored.extend(samples.iter().map(|&s| i16::from_le_bytes(s)));
+            }
+        }
+    }
 }
 
 /// Appends the values of whole samples.
 fn append(values: &mut Vec<f32>, bytes: &[u8], encoding: Encoding) {
     let (v, b, e) = (values, bytes, encoding);
     match encoding.sample {
-        Sample::U8 => append_as(v, b, e, |s: [u8; 1]| f64::from(s[0])),
-        Sample::I8 => append_as(v, b, e, |s| f64::from(i8::from_le_bytes(s))),
+        // Kept as they are stored.
+        Sample::U8 | Sample::I8 | Sample::I16 => unreachable!("see `append_i16`"),
         Sample::U16 => append_as(v, b, e, |s| f64::from(u16::from_le_bytes(s))),
-        Sample::I16 => append_as(v, b, e, |s| f64::from(i16::from_le_bytes(s))),
         Sample::U32 => append_as(v, b, e, |s| f64::from(u32::from_le_bytes(s))),
         Sample::I32 => append_as(v, b, e, |s| f64::from(i32::from_le_bytes(s))),
         Sample::U64 => append_as(v, b, e, |s| u64::from_le_bytes(s) as f64),
@@ -198,10 +259,11 @@ mod tests {
         for count in [1, 15, 16, 17, CHUNK_BYTES / 2 - 1, CHUNK_BYTES / 2 + 1, CHUNK_BYTES] {
             let raw: Vec<i16> = (0..count).map(|i| (i as i16).wrapping_mul(257)).collect();
             let bytes: Vec<u8> = raw.iter().flat_map(|v| v.to_le_bytes()).collect();
-            let (values, stats) =
-                decode(&mut bytes.as_slice(), count, encoding(Sample::I16)).expect("enough bytes");
+            let shape = [1, 1, count];
+            let (voxels, stats) =
+                decode(&mut bytes.as_slice(), shape, encoding(Sample::I16)).expect("enough bytes");
             let expected: Vec<f32> = raw.iter().map(|&v| f32::from(v)).collect();
-            assert_eq!(values, expected, "{count}");
+            assert_eq!(voxels.to_f32().into_raw_vec_and_offset().0, expected, "{count}");
             let range = [raw.iter().min(), raw.iter().max()].map(|v| v.map(|&v| f32::from(v)));
             assert_eq!([Some(stats.min), Some(stats.max)], range, "{count}");
         }
@@ -215,7 +277,7 @@ mod tests {
             raw[(at + 5) % 41] = 1e300; // infinite once it is an f32
             let bytes: Vec<u8> = raw.iter().flat_map(|v| v.to_le_bytes()).collect();
             let (_, stats) =
-                decode(&mut bytes.as_slice(), 41, encoding(Sample::F64)).expect("enough bytes");
+                decode(&mut bytes.as_slice(), [1, 1, 41], encoding(Sample::F64)).expect("enough bytes");
             assert_eq!(stats.not_finite, 2, "{at}");
         }
     }

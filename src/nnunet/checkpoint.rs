@@ -4,7 +4,7 @@
 //! reads the directory and the pickle only; of the storages, just the bytes of a tensor that is
 //! asked for are read. Optimizer state is never touched.
 
-use super::Wrong;
+use crate::Mismatch;
 use super::pickle::{Id, Pickle};
 use prost::bytes::Bytes;
 use std::collections::HashMap;
@@ -100,8 +100,8 @@ const MAX_ENTRIES: usize = 1 << 20;
 
 impl Checkpoint {
     /// Reads the archive's directory and its pickle.
-    pub(super) fn open(path: &Path) -> Result<Self, Wrong> {
-        let failed = |error: io::Error| Wrong::new(error.to_string(), "a readable checkpoint");
+    pub(super) fn open(path: &Path) -> Result<Self, Mismatch> {
+        let failed = |error: io::Error| Mismatch::new(error.to_string(), "a readable checkpoint");
         let mut file = File::open(path).map_err(failed)?;
         let mut magic = [0; 4];
         let read = file.read(&mut magic).map_err(failed)?;
@@ -112,16 +112,16 @@ impl Checkpoint {
             } else {
                 "a file that is no zip archive"
             };
-            return Err(Wrong::new(found, "a checkpoint of PyTorch 1.6 or later (torch.save)"));
+            return Err(Mismatch::new(found, "a checkpoint of PyTorch 1.6 or later (torch.save)"));
         }
         let (pickle, storages) = Self::directory(&mut file)?;
         Ok(Self { file, pickle, storages })
     }
 
     #[allow(clippy::type_complexity, reason = "used once, just above")]
-    fn directory(file: &mut File) -> Result<(Pickle, HashMap<String, Range<u64>>), Wrong> {
+    fn directory(file: &mut File) -> Result<(Pickle, HashMap<String, Range<u64>>), Mismatch> {
         let bad = |error: &dyn std::fmt::Display| {
-            Wrong::new(format!("a broken zip archive ({error})"), "a whole checkpoint")
+            Mismatch::new(format!("a broken zip archive ({error})"), "a whole checkpoint")
         };
         let size = file.seek(SeekFrom::End(0)).map_err(|e| bad(&e))?;
         let mut archive = zip::ZipArchive::new(BufReader::new(&mut *file)).map_err(|e| bad(&e))?;
@@ -144,7 +144,7 @@ impl Checkpoint {
                 _ => return Err(bad(&format!("entry {name:?} beyond the end of the file"))),
             };
             if !stored {
-                return Err(Wrong::new(
+                return Err(Mismatch::new(
                     format!("a compressed entry {name:?}"),
                     "the archive as torch.save writes it",
                 ));
@@ -169,10 +169,10 @@ impl Checkpoint {
             && range.end - range.start < 16
             && read(file, &range).map_err(|e| bad(&e))? != b"little"
         {
-            return Err(Wrong::new("a big-endian checkpoint", "a little-endian one"));
+            return Err(Mismatch::new("a big-endian checkpoint", "a little-endian one"));
         }
         let range =
-            pickle.ok_or_else(|| Wrong::new("a zip archive without data.pkl", "a checkpoint"))?;
+            pickle.ok_or_else(|| Mismatch::new("a zip archive without data.pkl", "a checkpoint"))?;
         let pickle = Pickle::parse(read(file, &range).map_err(|e| bad(&e))?)?;
         let storages = entries
             .into_iter()
@@ -192,12 +192,12 @@ impl Checkpoint {
     }
 
     /// All tensors of `network_weights`, by name.
-    pub(super) fn weights(&self) -> Result<HashMap<String, Stored>, Wrong> {
+    pub(super) fn weights(&self) -> Result<HashMap<String, Stored>, Mismatch> {
         let weights = self
             .get("network_weights")
-            .ok_or_else(|| Wrong::new("no network_weights", "a checkpoint nnU-Net wrote"))?;
+            .ok_or_else(|| Mismatch::new("no network_weights", "a checkpoint nnU-Net wrote"))?;
         let entries = self.pickle.entries(weights).ok_or_else(|| {
-            Wrong::new(
+            Mismatch::new(
                 format!("network_weights that is {}", self.pickle.describe(weights)),
                 "a dictionary of tensors",
             )
@@ -205,19 +205,19 @@ impl Checkpoint {
         let mut tensors = HashMap::with_capacity(entries.len());
         for &(key, value) in entries {
             let name = self.pickle.text(key).ok_or_else(|| {
-                Wrong::new(format!("a key that is {}", self.pickle.describe(key)), "a text")
+                Mismatch::new(format!("a key that is {}", self.pickle.describe(key)), "a text")
             })?;
-            let tensor = self.tensor(value).map_err(|wrong| wrong.at(name))?;
+            let tensor = self.tensor(value).map_err(|wrong| wrong.within(name))?;
             tensors.insert(name.to_owned(), tensor);
         }
         Ok(tensors)
     }
 
     /// What a value says about a tensor.
-    fn tensor(&self, mut id: Id) -> Result<Stored, Wrong> {
+    fn tensor(&self, mut id: Id) -> Result<Stored, Mismatch> {
         let pickle = &self.pickle;
         let no_tensor =
-            |id: Id| Wrong::new(pickle.describe(id), "a tensor (torch._utils._rebuild_tensor_v2)");
+            |id: Id| Mismatch::new(pickle.describe(id), "a tensor (torch._utils._rebuild_tensor_v2)");
         // A parameter wraps a tensor; a few of them wrap each other at most.
         for _ in 0..4 {
             let Some((callee, arguments)) = pickle.call(id) else { break };
@@ -226,7 +226,7 @@ impl Checkpoint {
                 (("torch._utils", "_rebuild_tensor_v2"), [storage, offset, shape, strides, ..]) => {
                     return self
                         .layout(*storage, *offset, *shape, *strides)
-                        .ok_or_else(|| Wrong::new("a tensor without a known layout", "one"))?;
+                        .ok_or_else(|| Mismatch::new("a tensor without a known layout", "one"))?;
                 }
                 _ => break,
             }
@@ -241,7 +241,7 @@ impl Checkpoint {
         offset: Id,
         shape: Id,
         strides: Id,
-    ) -> Option<Result<Stored, Wrong>> {
+    ) -> Option<Result<Stored, Mismatch>> {
         let pickle = &self.pickle;
         let super::pickle::Value::Persistent(storage) = pickle.value(storage) else { return None };
         // ("storage", class, key, device, count)
@@ -267,12 +267,12 @@ impl Checkpoint {
         offset: u64,
         shape: &[u64],
         strides: Vec<u64>,
-    ) -> Result<Stored, Wrong> {
+    ) -> Result<Stored, Mismatch> {
         let element = element.ok_or_else(|| {
-            Wrong::new(format!("numbers of type {class}"), "f32, f16, bf16, f64 or integers")
+            Mismatch::new(format!("numbers of type {class}"), "f32, f16, bf16, f64 or integers")
         })?;
         let range = self.storages.get(storage).ok_or_else(|| {
-            Wrong::new(format!("no entry data/{storage}"), "one for each storage")
+            Mismatch::new(format!("no entry data/{storage}"), "one for each storage")
         })?;
         let held = (range.end - range.start) / element.bytes();
         let fits = || {
@@ -285,7 +285,7 @@ impl Checkpoint {
             (count == 0 || (last < held && count <= held)).then_some(())
         };
         fits().ok_or_else(|| {
-            Wrong::new(
+            Mismatch::new(
                 format!("shape {shape:?} with strides {strides:?}"),
                 format!("a tensor inside its {held} numbers"),
             )
@@ -300,10 +300,10 @@ impl Checkpoint {
     }
 
     /// Reads a tensor as little-endian 32-bit floats, last axis fastest.
-    pub(super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Wrong> {
+    pub(super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
         let Stored { shape, strides, offset, element, storage } = tensor;
-        let failed = |error: io::Error| Wrong::new(error.to_string(), "a readable checkpoint");
-        let range = self.storages.get(storage).ok_or_else(|| Wrong::new("no storage", "one"))?;
+        let failed = |error: io::Error| Mismatch::new(error.to_string(), "a readable checkpoint");
+        let range = self.storages.get(storage).ok_or_else(|| Mismatch::new("no storage", "one"))?;
         if shape.contains(&0) {
             return Ok(Bytes::new());
         }
@@ -322,7 +322,7 @@ impl Checkpoint {
         let raw = if contiguous { raw } else { gather(&raw, shape, strides, element.bytes()) };
         let wide = element
             .widen(raw)
-            .ok_or_else(|| Wrong::new("integers", "real numbers (f32, f16, bf16 or f64)"))?;
+            .ok_or_else(|| Mismatch::new("integers", "real numbers (f32, f16, bf16 or f64)"))?;
         Ok(wide.into())
     }
 }

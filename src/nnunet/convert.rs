@@ -3,16 +3,14 @@
 //! One fold of an opened [`Folder`] enters; `NAME.onnx` in FastnnUNet's export format and
 //! `NAME.json` beside it leave, ready for `--models-dir`, or for `models/` and `config/`.
 
-use super::{EngineIni, Folder, Wrong};
-use crate::Result;
+use super::{EngineIni, Folder};
+use crate::files::{self, Existing, Target};
+use crate::{Error, Mismatch, Result};
 use crate::infer::cpu::{CpuEngine, Isa};
 use crate::infer::{Difference, Engine, Precision, sample_patch};
-use crate::io::{check_place, write_whole};
 use crate::model::onnx::Graph;
 use ndarray::Array4;
 use prost::Message;
-use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Files that were written.
@@ -42,7 +40,7 @@ pub fn model_name(text: &str) -> String {
 ///
 /// # Errors
 ///
-/// [`Error::Write`](crate::Error::Write) if a file exists and `overwrite` is off, or cannot be
+/// [`Error::Write`](crate::Error::Write) if a file exists that is to be kept, or cannot be
 /// written; [`Error::Model`](crate::Error::Model) as [`Folder::model`].
 ///
 /// # Panics
@@ -53,16 +51,17 @@ pub fn convert(
     fold: usize,
     out: &Path,
     name: &str,
-    overwrite: bool,
+    existing: Existing,
 ) -> Result<Converted> {
     let (onnx, json) = (out.join(format!("{name}.onnx")), out.join(format!("{name}.json")));
-    check_place(&onnx, overwrite)?;
-    check_place(&json, overwrite)?;
+    let (graph, settings) = (Target::new(&onnx, existing), Target::new(&json, existing));
+    graph.check()?;
+    settings.check()?;
     let config = folder.config_json(&format!("{name}.onnx"));
     // Built in memory before anything appears.
     let bytes = folder.model(fold)?.encode_to_vec();
-    write_whole(&onnx, overwrite, |file| file.write_all(&bytes))?;
-    write_whole(&json, overwrite, |file| file.write_all(config.as_bytes()))?;
+    graph.write_bytes(&bytes)?;
+    settings.write_bytes(config.as_bytes())?;
     Ok(Converted { onnx, json, onnx_bytes: bytes.len() as u64 })
 }
 
@@ -72,12 +71,12 @@ impl EngineIni {
     ///
     /// # Errors
     ///
-    /// [`Error::Write`](crate::Error::Write) if the file exists and `overwrite` is off, or
+    /// [`Error::Write`](crate::Error::Write) if the file exists and is to be kept, or
     /// cannot be written.
-    pub fn write(&self, out: &Path, name: &str, overwrite: bool) -> Result<PathBuf> {
+    pub fn write(&self, out: &Path, name: &str, existing: Existing) -> Result<PathBuf> {
         let path = out.join(format!("{name}.json"));
         let config = self.config_json(&format!("{name}.onnx"));
-        write_whole(&path, overwrite, |file| file.write_all(config.as_bytes()))?;
+        Target::new(&path, existing).write_bytes(config.as_bytes())?;
         Ok(path)
     }
 }
@@ -92,14 +91,14 @@ impl EngineIni {
 ///
 /// If there is no such fold.
 pub fn verify(folder: &Folder, fold: usize, onnx: &Path) -> Result<Difference> {
-    let bytes = fs::read(onnx)
-        .map_err(|error| Wrong::new(error.to_string(), "the file just written").of(onnx))?;
+    let bytes = files::read(onnx, crate::registry::MAX_ONNX_BYTES)
+        .map_err(|error| Error::model_file(onnx, error.instead_of("the file just written")))?;
     let patch = folder.config().patch_size;
     let expected = logits(folder.graph(fold)?, patch)?;
     let found = logits(Graph::read(&bytes)?, patch)?;
     Difference::between(&expected, &found).ok_or_else(|| {
         let found = format!("{} output channels", found.dim().0);
-        Wrong::new(found, expected.dim().0.to_string()).of(onnx)
+        Error::model_file(onnx, Mismatch::new(found, expected.dim().0.to_string()))
     })
 }
 

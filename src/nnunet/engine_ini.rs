@@ -3,8 +3,7 @@
 //! The text of an INI file enters, JSON for [`ModelConfig::from_json`] leaves. Upstream has
 //! published one such file; keys are accepted in the spellings that go with it.
 
-use super::Wrong;
-use crate::Result;
+use crate::{Error, Mismatch, Result, files};
 use crate::model::ModelConfig;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -35,33 +34,27 @@ impl EngineIni {
     ///
     /// [`Error::Model`](crate::Error::Model) naming the setting that is missing or malformed.
     pub fn read(path: &Path) -> Result<Self> {
-        let failed = |error: std::io::Error| {
-            Wrong::new(error.to_string(), "a readable settings file").of(path)
-        };
-        let bytes = std::fs::metadata(path).map_err(failed)?.len();
-        if bytes > MAX_BYTES {
-            let found = format!("{bytes} bytes");
-            return Err(Wrong::new(found, format!("at most {MAX_BYTES}")).of(path));
-        }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text).map_err(|wrong| wrong.of(path))
+        let text = files::read_text(path, MAX_BYTES).map_err(|error| {
+            Error::model_file(path, error.instead_of("a settings file"))
+        })?;
+        Self::parse(&text).map_err(|wrong| Error::model_file(path, wrong))
     }
 
-    fn parse(text: &str) -> Result<Self, Wrong> {
+    fn parse(text: &str) -> Result<Self, Mismatch> {
         let mut settings = Settings::parse(text)?;
         let mut config = Map::new();
         let model_file = settings.take("model", &["file_name", "model_path", "file"]);
         let classes = settings
             .take("model", &["num_class", "num_classes"])
             .map(|text| {
-                text.parse().map_err(|_| Wrong::new(format!("num_class {text}"), "a count"))
+                text.parse().map_err(|_| Mismatch::new(format!("num_class {text}"), "a count"))
             })
             .transpose()?;
         for (key, usual) in [("input_name", "input"), ("output_name", "output")] {
             if let Some(name) = settings.take("model", &[key])
                 && name != usual
             {
-                return Err(Wrong::new(format!("{key} {name}"), usual));
+                return Err(Mismatch::new(format!("{key} {name}"), usual));
             }
         }
         let patch = settings.axes("input", &["patch_size", "patch", "input_size"])?;
@@ -69,7 +62,7 @@ impl EngineIni {
             .iter()
             .map(|&n| (n.fract() == 0.0 && (1.0..1e6).contains(&n)).then_some(n as u64))
             .collect();
-        let patch = patch.ok_or_else(|| Wrong::new("a broken patch", "counts of voxels"))?;
+        let patch = patch.ok_or_else(|| Mismatch::new("a broken patch", "counts of voxels"))?;
         config.insert("patch_size".into(), json!(patch));
         let spacing = settings.axes("input", &["target_spacing", "spacing"])?;
         config.insert("target_spacing".into(), json!(spacing));
@@ -98,9 +91,7 @@ impl EngineIni {
         let unused = settings.0.into_keys().map(|(section, key)| format!("{section}.{key}"));
         let unused = unused.collect();
         let ini = Self { config, model_file, classes, unused };
-        ModelConfig::from_json(&ini.config_json("model.onnx")).map_err(|error| {
-            Wrong::new(format!("{} {}", error.field, error.found), error.expected)
-        })?;
+        ModelConfig::from_json(&ini.config_json("model.onnx"))?;
         Ok(ini)
     }
 
@@ -113,7 +104,7 @@ impl EngineIni {
 }
 
 impl Settings {
-    fn parse(text: &str) -> Result<Self, Wrong> {
+    fn parse(text: &str) -> Result<Self, Mismatch> {
         let (mut all, mut section) = (BTreeMap::new(), String::new());
         for (number, line) in text.lines().enumerate() {
             // A comment may follow a value after a space.
@@ -128,12 +119,12 @@ impl Settings {
             }
             let Some((key, value)) = line.split_once('=') else {
                 let found = format!("line {} {line:?}", number + 1);
-                return Err(Wrong::new(found, "[section] or key = value"));
+                return Err(Mismatch::new(found, "[section] or key = value"));
             };
             let key = (section.clone(), key.trim().to_ascii_lowercase());
             let value = value.trim().trim_matches('"').to_owned();
             if all.insert(key.clone(), value).is_some() {
-                return Err(Wrong::new(format!("{}.{} twice", key.0, key.1), "each once"));
+                return Err(Mismatch::new(format!("{}.{} twice", key.0, key.1), "each once"));
             }
         }
         Ok(Self(all))
@@ -147,30 +138,30 @@ impl Settings {
         names.iter().find_map(|name| self.0.remove(&(section.to_owned(), (*name).to_owned())))
     }
 
-    fn number(&mut self, section: &str, names: &[&str]) -> Result<f64, Wrong> {
-        let missing = || Wrong::new(format!("no {section}.{}", names[0]), "a number");
+    fn number(&mut self, section: &str, names: &[&str]) -> Result<f64, Mismatch> {
+        let missing = || Mismatch::new(format!("no {section}.{}", names[0]), "a number");
         let text = self.take(section, names).ok_or_else(missing)?;
         let number = text.parse().ok().filter(|x: &f64| x.is_finite());
-        number.ok_or_else(|| Wrong::new(format!("{section}.{} {text}", names[0]), "a number"))
+        number.ok_or_else(|| Mismatch::new(format!("{section}.{} {text}", names[0]), "a number"))
     }
 
-    fn flag(&mut self, section: &str, name: &str) -> Result<Option<bool>, Wrong> {
+    fn flag(&mut self, section: &str, name: &str) -> Result<Option<bool>, Mismatch> {
         match self.take(section, &[name]).map(|text| text.to_ascii_lowercase()).as_deref() {
             None => Ok(None),
             Some("true" | "1" | "yes" | "on") => Ok(Some(true)),
             Some("false" | "0" | "no" | "off") => Ok(Some(false)),
-            Some(text) => Err(Wrong::new(format!("{section}.{name} {text}"), "true or false")),
+            Some(text) => Err(Mismatch::new(format!("{section}.{name} {text}"), "true or false")),
         }
     }
 
     /// Three numbers, `[z, y, x]`: in one list, or one key per axis.
-    fn axes(&mut self, section: &str, names: &[&str]) -> Result<Vec<f64>, Wrong> {
+    fn axes(&mut self, section: &str, names: &[&str]) -> Result<Vec<f64>, Mismatch> {
         if let Some(text) = self.take(section, names) {
             let inner = text.trim_matches(['[', ']', '(', ')']);
             let parts = inner.split([',', 'x', ' ']).filter(|part| !part.trim().is_empty());
             let list: Option<Vec<f64>> = parts.map(|part| part.trim().parse().ok()).collect();
             return list.filter(|list| list.len() == 3).ok_or_else(|| {
-                Wrong::new(format!("{section}.{} {text}", names[0]), "three numbers, z first")
+                Mismatch::new(format!("{section}.{} {text}", names[0]), "three numbers, z first")
             });
         }
         for axes in [["z", "y", "x"], ["depth", "height", "width"], ["d", "h", "w"]] {
@@ -181,7 +172,7 @@ impl Settings {
                 }
             }
         }
-        Err(Wrong::new(format!("no {section}.{}", names[0]), "three numbers, z first"))
+        Err(Mismatch::new(format!("no {section}.{}", names[0]), "three numbers, z first"))
     }
 }
 

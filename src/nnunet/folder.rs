@@ -3,14 +3,10 @@
 use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::plans::{self, Plan};
-use super::{Fold, Folds, Wrong, folds, json, postprocessing};
-use crate::Result;
+use super::{Fold, Folds, folds, json, postprocessing};
+use crate::{Error, Mismatch, Result, files};
 use crate::model::{ModelConfig, onnx, proto};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// A trained folder of nnU-Net v2: `plans.json`, `dataset.json` and at least one checkpoint.
@@ -43,21 +39,19 @@ impl Folder {
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
         let plans = json::read(&path.join("plans.json"))?;
         let dataset = json::read(&path.join("dataset.json"))?;
-        let checkpoints = folds::find(path, folds, checkpoint).map_err(|wrong| wrong.of(path))?;
+        let checkpoints = folds::find(path, folds, checkpoint).map_err(|wrong| Error::model_file(path, wrong))?;
         let (_, first) = &checkpoints[0];
-        let opened = Checkpoint::open(first).map_err(|wrong| wrong.of(first))?;
-        let training = Training::read(&opened).map_err(|wrong| wrong.of(first))?;
+        let opened = Checkpoint::open(first).map_err(|wrong| Error::model_file(first, wrong))?;
+        let training = Training::read(&opened).map_err(|wrong| Error::model_file(first, wrong))?;
         let Training { configuration, trainer, mirror_axes, student } = training;
         let plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
-            .map_err(|wrong| wrong.of(path))?;
+            .map_err(|wrong| Error::model_file(path, wrong))?;
         let config = ModelConfig::from_json(&Value::Object(plan.config.clone()).to_string())
-            .map_err(|error| {
-                Wrong::new(format!("{} {}", error.field, error.found), error.expected).of(path)
-            })?;
+            .map_err(|error| Error::model_file(path, error))?;
         let path = path.to_owned();
         let folder = Self { path, checkpoints, configuration, trainer, plan, config, student };
         // A network that cannot be built is found before a case is loaded.
-        folder.architecture(&opened).map_err(|wrong| folder.trained(wrong).of(&folder.path))?;
+        folder.architecture(&opened).map_err(|wrong| Error::model_file(&folder.path, folder.trained(wrong)))?;
         Ok(folder)
     }
 
@@ -171,21 +165,8 @@ impl Folder {
     /// If there is no such fold.
     pub fn sha256(&self, fold: usize) -> Result<String> {
         let path = self.checkpoint(fold);
-        let failed =
-            |error: std::io::Error| Wrong::new(error.to_string(), "a readable file").of(path);
-        let mut file = File::open(path).map_err(failed)?;
-        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-        loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                n => hash.update(&buffer[..n]),
-            }
-        }
-        let mut text = String::new();
-        for byte in hash.finalize() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Ok(text)
+        files::sha256_of(path)
+            .map_err(|error| Error::model_file(path, error.instead_of("a readable file")))
     }
 
     /// The network of a fold as an ONNX model: opset 17, `input` to `output`, batch and spatial
@@ -205,7 +186,7 @@ impl Folder {
             let architecture = self.architecture(&checkpoint)?;
             network::build(&architecture, &mut checkpoint)
         };
-        build().map_err(|wrong| self.trained(wrong).of(path))
+        build().map_err(|wrong| Error::model_file(path, self.trained(wrong)))
     }
 
     /// The network of a fold, ready to be lowered.
@@ -222,7 +203,7 @@ impl Folder {
     }
 
     /// The network of the plans, changed as the trainer changed it.
-    fn architecture(&self, checkpoint: &Checkpoint) -> Result<Architecture, Wrong> {
+    fn architecture(&self, checkpoint: &Checkpoint) -> Result<Architecture, Mismatch> {
         let Plan { class, arguments, rank, input_channels, output_channels, .. } = &self.plan;
         let channels = (*input_channels, *output_channels);
         let mut architecture = Architecture::read(class, arguments, *rank, channels)?;
@@ -235,8 +216,8 @@ impl Folder {
     }
 
     /// Adds class and trainer to what is wrong with a network.
-    fn trained(&self, wrong: Wrong) -> Wrong {
-        wrong.at(&format!("a {} of {}", self.plan.class, self.trainer))
+    fn trained(&self, wrong: Mismatch) -> Mismatch {
+        wrong.within(&format!("a {} of {}", self.plan.class, self.trainer))
     }
 }
 
@@ -250,11 +231,11 @@ struct Training {
 }
 
 impl Training {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Wrong> {
+    fn read(checkpoint: &Checkpoint) -> Result<Self, Mismatch> {
         let pickle = checkpoint.pickle();
         let text = |id: Option<_>, name: &str| {
             let text = id.and_then(|id| pickle.text(id)).map(str::to_owned);
-            text.ok_or_else(|| Wrong::new(format!("no {name}"), "a checkpoint nnU-Net v2 wrote"))
+            text.ok_or_else(|| Mismatch::new(format!("no {name}"), "a checkpoint nnU-Net v2 wrote"))
         };
         let arguments = checkpoint.get("init_args");
         let argument = |name: &str| pickle.lookup(arguments?, name);
@@ -267,7 +248,7 @@ impl Training {
             Some(id) => {
                 let list = pickle.items(id).map(|list| list.iter().map(|&n| pickle.int(n)));
                 list.and_then(Iterator::collect).ok_or_else(|| {
-                    Wrong::new(
+                    Mismatch::new(
                         format!("inference_allowed_mirroring_axes {}", pickle.describe(id)),
                         "axes",
                     )

@@ -1,6 +1,6 @@
 //! Which of a folder's trainings to use.
 
-use super::Wrong;
+use crate::Mismatch;
 use crate::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ pub(super) fn find(
     folder: &Path,
     folds: &Folds,
     checkpoint: Option<&str>,
-) -> Result<Vec<(Fold, PathBuf)>, Wrong> {
+) -> Result<Vec<(Fold, PathBuf)>, Mismatch> {
     let names: &[&str] = match &checkpoint {
         Some(name) => std::slice::from_ref(name),
         None => &CHECKPOINTS,
@@ -75,7 +75,7 @@ pub(super) fn find(
     if let Some(name) =
         names.iter().find(|name| Path::new(name).file_name().is_none_or(|f| f != **name))
     {
-        return Err(Wrong::new(format!("checkpoint {name:?}"), "the name of a file"));
+        return Err(Mismatch::new(format!("checkpoint {name:?}"), "the name of a file"));
     }
     let list = match folds {
         Folds::List(list) => list.clone(),
@@ -97,15 +97,15 @@ pub(super) fn find(
         Folds::Auto => vec!["fold_0".into()],
         Folds::List(list) => list.iter().map(|fold| format!("fold_{fold}")).collect(),
     };
-    Err(Wrong::new(
+    Err(Mismatch::new(
         format!("no {} in {}", names.join(" or "), wanted.join(", ")),
         "a trained folder of nnU-Net v2",
     ))
 }
 
 /// The numbered folds, in the order of their names.
-fn present(folder: &Path) -> Result<Vec<Fold>, Wrong> {
-    let failed = |error: std::io::Error| Wrong::new(error.to_string(), "a readable folder");
+fn present(folder: &Path) -> Result<Vec<Fold>, Mismatch> {
+    let failed = |error: std::io::Error| Mismatch::new(error.to_string(), "a readable folder");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());

@@ -1,10 +1,7 @@
 //! JSON files as nnU-Net writes them.
 
-use super::Wrong;
-use crate::Result;
+use crate::{Error, Mismatch, Result, files};
 use serde_json::Value;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// Largest file read; `plans.json` and `dataset.json` list a few numbers per training case.
@@ -12,19 +9,14 @@ const MAX_BYTES: u64 = 1 << 28;
 
 /// Reads a JSON file of a trained folder.
 pub(super) fn read(path: &Path) -> Result<Value> {
-    let failed = |error: std::io::Error| {
-        Wrong::new(error.to_string(), "a trained folder of nnU-Net v2").of(path)
-    };
-    let mut text = String::new();
-    let read = File::open(path).map_err(failed)?.take(MAX_BYTES).read_to_string(&mut text);
-    if read.map_err(failed)? as u64 == MAX_BYTES {
-        return Err(Wrong::new("a huge file", format!("less than {MAX_BYTES} bytes")).of(path));
-    }
-    parse(&text).map_err(|wrong| wrong.of(path))
+    let text = files::read_text(path, MAX_BYTES).map_err(|error| {
+        Error::model_file(path, error.instead_of("a trained folder of nnU-Net v2"))
+    })?;
+    parse(&text).map_err(|wrong| Error::model_file(path, wrong))
 }
 
 /// Python writes `NaN` and `Infinity`, which JSON lacks; they become `null`.
-fn parse(text: &str) -> std::result::Result<Value, Wrong> {
+fn parse(text: &str) -> std::result::Result<Value, Mismatch> {
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
     }
@@ -42,5 +34,5 @@ fn parse(text: &str) -> std::result::Result<Value, Wrong> {
         clean.push(c);
         rest = &rest[c.len_utf8()..];
     }
-    serde_json::from_str(&clean).map_err(|error| Wrong::new(error.to_string(), "JSON"))
+    serde_json::from_str(&clean).map_err(|error| Mismatch::new(error.to_string(), "JSON"))
 }

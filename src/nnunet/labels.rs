@@ -1,6 +1,6 @@
 //! The labels of `dataset.json`: classes, or regions that overlap.
 
-use super::Wrong;
+use crate::Mismatch;
 use serde_json::{Map, Value, json};
 
 /// What a network's outputs mean.
@@ -27,8 +27,8 @@ fn integer(value: &Value) -> Option<u16> {
 
 impl Labels {
     /// Reads `labels` and `regions_class_order`.
-    pub(super) fn read(dataset: &Value) -> Result<Self, Wrong> {
-        let wrong = |found: String, expected: &str| Wrong::new(found, expected).at("dataset.json");
+    pub(super) fn read(dataset: &Value) -> Result<Self, Mismatch> {
+        let wrong = |found: String, expected: &str| Mismatch::new(found, expected).within("dataset.json");
         let Some(Value::Object(written)) = dataset.get("labels") else {
             return Err(wrong("no labels".into(), "names and their integers"));
         };

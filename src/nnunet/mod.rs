@@ -38,41 +38,7 @@ pub use folder::Folder;
 pub use folds::{Fold, Folds};
 pub use postprocessing::read_pickle as read_postprocessing;
 
-use crate::Error;
 use serde_json::{Map, Value};
-use std::fmt;
-use std::path::Path;
-
-/// What was found and what would have been right; becomes an [`Error::Model`] once the file
-/// is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
-    found: String,
-    expected: String,
-}
-
-impl Wrong {
-    fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { found: found.into(), expected: expected.into() }
-    }
-
-    /// Says where in the file.
-    fn at(self, place: &str) -> Self {
-        Self { found: format!("{} in {place}", self.found), ..self }
-    }
-
-    /// The error for a file or folder.
-    fn of(self, path: &Path) -> Error {
-        let Self { found, expected } = self;
-        Error::Model { model: path.display().to_string(), found, expected }
-    }
-}
-
-impl fmt::Display for Wrong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, expected {}", self.found, self.expected)
-    }
-}
 
 /// A configuration as the text of a file.
 fn pretty(config: &Map<String, Value>, model_path: &str) -> String {

@@ -4,7 +4,7 @@
 //! [`ModelConfig::from_json`](crate::model::ModelConfig::from_json) checks and `convert`
 //! writes, together with what is needed to build the network.
 
-use super::Wrong;
+use crate::Mismatch;
 use super::labels::Labels;
 use serde_json::{Map, Value, json};
 
@@ -37,7 +37,7 @@ pub(super) fn read(
     dataset: &Value,
     configuration: &str,
     mirror_axes: &[i64],
-) -> Result<Plan, Wrong> {
+) -> Result<Plan, Mismatch> {
     let resolved = resolve(plans, configuration)?;
     let labels = Labels::read(dataset)?;
     for (owner, field, usual) in [
@@ -47,7 +47,7 @@ pub(super) fn read(
         if let Some(name) = owner.get(field).filter(|name| !name.is_null())
             && name != usual
         {
-            return Err(Wrong::new(format!("{field} {name}"), usual));
+            return Err(Mismatch::new(format!("{field} {name}"), usual));
         }
     }
     let patch = ints(&resolved, "patch_size")?;
@@ -55,12 +55,12 @@ pub(super) fn read(
     let previous_stage = match resolved.get("previous_stage") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => Some(name.clone()),
-        Some(other) => return Err(Wrong::new(format!("previous_stage {other}"), "a name")),
+        Some(other) => return Err(Mismatch::new(format!("previous_stage {other}"), "a name")),
     };
     let image_channels = dataset.get("modality").or_else(|| dataset.get("channel_names"));
     let image_channels = match image_channels {
         Some(Value::Object(channels)) if !channels.is_empty() => channels.len(),
-        _ => return Err(Wrong::new("no channel_names", "one per image channel").at("dataset.json")),
+        _ => return Err(Mismatch::new("no channel_names", "one per image channel").within("dataset.json")),
     };
     let mut config = Map::new();
     config.insert("configuration".into(), configuration.into());
@@ -68,7 +68,7 @@ pub(super) fn read(
     let spacing = field(&resolved, "spacing")?;
     let numbers = spacing.as_array().is_some_and(|list| list.iter().all(Value::is_number));
     if !numbers {
-        return Err(Wrong::new(format!("spacing {spacing}"), "a list of numbers"));
+        return Err(Mismatch::new(format!("spacing {spacing}"), "a list of numbers"));
     }
     config.insert("target_spacing".into(), spacing.clone());
     normalization(plans, &resolved, image_channels, &mut config)?;
@@ -100,13 +100,13 @@ pub(super) fn read(
 }
 
 /// A configuration with what it inherits.
-fn resolve(plans: &Value, name: &str) -> Result<Map<String, Value>, Wrong> {
+fn resolve(plans: &Value, name: &str) -> Result<Map<String, Value>, Mismatch> {
     let all = plans.get("configurations").and_then(Value::as_object);
-    let all = all.ok_or_else(|| Wrong::new("no configurations", "some").at("plans.json"))?;
+    let all = all.ok_or_else(|| Mismatch::new("no configurations", "some").within("plans.json"))?;
     let (mut merged, mut at, mut seen) = (Map::new(), name, Vec::new());
     loop {
         if seen.contains(&at) {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("configuration {at:?} inheriting from itself"),
                 "inherits_from without a circle",
             ));
@@ -114,7 +114,7 @@ fn resolve(plans: &Value, name: &str) -> Result<Map<String, Value>, Wrong> {
         seen.push(at);
         let Some(Value::Object(one)) = all.get(at) else {
             let known: Vec<&str> = all.keys().map(String::as_str).collect();
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("no configuration {at:?} in plans.json"),
                 format!("one of {}", known.join(", ")),
             ));
@@ -125,19 +125,19 @@ fn resolve(plans: &Value, name: &str) -> Result<Map<String, Value>, Wrong> {
         match one.get("inherits_from") {
             Some(Value::String(parent)) => at = parent,
             None | Some(Value::Null) => return Ok(merged),
-            Some(other) => return Err(Wrong::new(format!("inherits_from {other}"), "a name")),
+            Some(other) => return Err(Mismatch::new(format!("inherits_from {other}"), "a name")),
         }
     }
 }
 
-fn field<'a>(map: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Wrong> {
-    map.get(name).ok_or_else(|| Wrong::new(format!("no {name} in plans.json"), "one"))
+fn field<'a>(map: &'a Map<String, Value>, name: &str) -> Result<&'a Value, Mismatch> {
+    map.get(name).ok_or_else(|| Mismatch::new(format!("no {name} in plans.json"), "one"))
 }
 
-fn ints(map: &Map<String, Value>, name: &str) -> Result<Vec<u64>, Wrong> {
+fn ints(map: &Map<String, Value>, name: &str) -> Result<Vec<u64>, Mismatch> {
     let value = field(map, name)?;
     let list = value.as_array().and_then(|list| list.iter().map(Value::as_u64).collect());
-    list.ok_or_else(|| Wrong::new(format!("{name} {value}"), "a list of counts"))
+    list.ok_or_else(|| Mismatch::new(format!("{name} {value}"), "a list of counts"))
 }
 
 fn normalization(
@@ -145,13 +145,13 @@ fn normalization(
     resolved: &Map<String, Value>,
     channels: usize,
     config: &mut Map<String, Value>,
-) -> Result<(), Wrong> {
+) -> Result<(), Mismatch> {
     let schemes = match field(resolved, "normalization_schemes")? {
         Value::Array(schemes) => schemes.clone(),
-        other => return Err(Wrong::new(format!("normalization_schemes {other}"), "a list")),
+        other => return Err(Mismatch::new(format!("normalization_schemes {other}"), "a list")),
     };
     if schemes.len() != channels {
-        return Err(Wrong::new(
+        return Err(Mismatch::new(
             format!("{} normalization_schemes for {channels} channels", schemes.len()),
             "one per channel",
         ));
@@ -169,7 +169,7 @@ fn normalization(
                 Some(number) => number,
                 // Only this scheme reads them.
                 None if scheme == "CTNormalization" => {
-                    return Err(Wrong::new(
+                    return Err(Mismatch::new(
                         format!("no {name} of channel {channel} in plans.json"),
                         "foreground_intensity_properties_per_channel",
                     ));
@@ -186,7 +186,7 @@ fn normalization(
             .map(|k| value.get(k).or_else(|| value.get(k.to_string()))?.as_bool())
             .collect::<Option<_>>()
             .ok_or_else(|| {
-                Wrong::new(format!("use_mask_for_norm {value}"), "true or false per channel")
+                Mismatch::new(format!("use_mask_for_norm {value}"), "true or false per channel")
             })?,
     };
     config.insert("normalization".into(), schemes.into());
@@ -195,13 +195,13 @@ fn normalization(
     Ok(())
 }
 
-fn reader(plans: &Value, config: &mut Map<String, Value>) -> Result<(), Wrong> {
+fn reader(plans: &Value, config: &mut Map<String, Value>) -> Result<(), Mismatch> {
     let name = plans.get("image_reader_writer").and_then(Value::as_str).unwrap_or("SimpleITKIO");
     let orientation = match name {
         "SimpleITKIO" | "NibabelIO" => "native",
         "SimpleITKIOWithReorient" | "NibabelIOWithReorient" => "RAS",
         other => {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("image_reader_writer {other}"),
                 "SimpleITKIO or NibabelIO, with or without WithReorient",
             ));
@@ -212,7 +212,7 @@ fn reader(plans: &Value, config: &mut Map<String, Value>) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn transpose(plans: &Value) -> Result<Value, Wrong> {
+fn transpose(plans: &Value) -> Result<Value, Mismatch> {
     let get = |name: &str| -> Option<Vec<u64>> {
         plans.get(name)?.as_array()?.iter().map(Value::as_u64).collect()
     };
@@ -221,7 +221,7 @@ fn transpose(plans: &Value) -> Result<Value, Wrong> {
     let inverse: Option<Vec<u64>> =
         (0..3).map(|k| forward.iter().position(|&f| f == k).map(|p| p as u64)).collect();
     if forward.len() != 3 || inverse.is_none() || backward.is_some_and(|b| Some(b) != inverse) {
-        return Err(Wrong::new(
+        return Err(Mismatch::new(
             format!("transpose_forward {forward:?} and its transpose_backward"),
             "an order of three axes and its inverse",
         ));
@@ -230,7 +230,7 @@ fn transpose(plans: &Value) -> Result<Value, Wrong> {
 }
 
 /// The three resampling functions as one [`Resampling`](crate::model::Resampling).
-fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wrong> {
+fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Mismatch> {
     let mut found = Vec::new();
     for kind in ["data", "probabilities", "seg"] {
         let name = format!("resampling_fn_{kind}");
@@ -242,7 +242,7 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
         // same as ours of order 1 but for labels, which only a cascade resamples.
         let torch = function == Some("resample_torch_fornnunet") && kind != "seg";
         if !torch && function.is_some_and(|f| f != "resample_data_or_seg_to_shape") {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("{name} {}", function.unwrap_or_default()),
                 "resample_data_or_seg_to_shape or, without a cascade, resample_torch_fornnunet",
             ));
@@ -256,7 +256,7 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
             (order, separate) = (1, Value::Null);
         }
         for (argument, value) in arguments {
-            let refused = || Wrong::new(format!("{argument} {value} in {key}"), "the usual value");
+            let refused = || Mismatch::new(format!("{argument} {value} in {key}"), "the usual value");
             match argument.as_str() {
                 "order" => order = value.as_u64().ok_or_else(refused)?,
                 "order_z" => order_z = value.as_u64().ok_or_else(refused)?,
@@ -278,7 +278,7 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
     let order_logits = found[1].0;
     let same = found.iter().all(|f| f.2 == separate) && found[1..].iter().all(|f| f.1 == 0);
     if !same || found.get(2).is_some_and(|seg| seg.0 != 1) {
-        return Err(Wrong::new(
+        return Err(Mismatch::new(
             "resampling arguments that differ between data, probabilities and seg",
             "order_z 0 and order 1 for probabilities and seg, one force_separate_z for all",
         ));
@@ -296,14 +296,14 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Wro
 fn architecture(
     resolved: &Map<String, Value>,
     rank: usize,
-) -> Result<(String, Map<String, Value>), Wrong> {
+) -> Result<(String, Map<String, Value>), Mismatch> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     if let Some(architecture) = resolved.get("architecture") {
         let class = architecture.get("network_class_name").and_then(Value::as_str);
         let arguments = architecture.get("arch_kwargs").and_then(Value::as_object);
         return match (class, arguments) {
             (Some(class), Some(arguments)) => Ok((last(class), arguments.clone())),
-            _ => Err(Wrong::new(
+            _ => Err(Mismatch::new(
                 "an architecture without class or arguments",
                 "network_class_name and arch_kwargs",
             )),
@@ -314,7 +314,7 @@ fn architecture(
         "PlainConvUNet" => "n_conv_per_stage",
         "ResidualEncoderUNet" => "n_blocks_per_stage",
         other => {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("network class {other}"),
                 "PlainConvUNet or ResidualEncoderUNet",
             ));
@@ -322,7 +322,7 @@ fn architecture(
     };
     let number = |name: &str| {
         let value = field(resolved, name)?;
-        value.as_u64().ok_or_else(|| Wrong::new(format!("{name} {value}"), "a count"))
+        value.as_u64().ok_or_else(|| Mismatch::new(format!("{name} {value}"), "a count"))
     };
     let stages = ints(resolved, "n_conv_per_stage_encoder")?.len();
     let (base, most) = (number("UNet_base_num_features")?, number("unet_max_num_features")?);
@@ -345,6 +345,6 @@ fn architecture(
     });
     match arguments {
         Value::Object(arguments) => Ok((class.to_owned(), arguments)),
-        _ => Err(Wrong::new("no arguments", "some")),
+        _ => Err(Mismatch::new("no arguments", "some")),
     }
 }

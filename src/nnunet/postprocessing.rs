@@ -1,8 +1,7 @@
 //! The postprocessing rule nnU-Net found best, beside the trained folds.
 
-use super::Wrong;
+use crate::{Error, Mismatch, Result, files};
 use super::pickle::Pickle;
-use crate::Result;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,12 +42,9 @@ pub(super) fn find(folder: &Path) -> Result<Option<Value>> {
 /// [`Error::Model`](crate::Error::Model) if it is anything else.
 pub fn read_pickle(path: &Path) -> Result<Value> {
     let read = || {
-        let failed = |error: std::io::Error| Wrong::new(error.to_string(), "a readable file");
-        let size = fs::metadata(path).map_err(failed)?.len();
-        if size > MAX_BYTES {
-            return Err(Wrong::new(format!("{size} bytes"), format!("at most {MAX_BYTES}")));
-        }
-        let pickle = Pickle::parse(fs::read(path).map_err(failed)?)?;
+        let bytes = files::read(path, MAX_BYTES);
+        let bytes = bytes.map_err(|error| error.instead_of("a postprocessing rule"))?;
+        let pickle = Pickle::parse(bytes)?;
         let whole = pickle.json(pickle.root());
         match whole.as_ref().and_then(Value::as_array).map(Vec::as_slice) {
             Some([Value::Array(functions), Value::Array(arguments)])
@@ -59,8 +55,8 @@ pub fn read_pickle(path: &Path) -> Result<Value> {
                     "postprocessing_kwargs": arguments,
                 }))
             }
-            _ => Err(Wrong::new("another pickle", "a list of functions and one of arguments")),
+            _ => Err(Mismatch::new("another pickle", "a list of functions and one of arguments")),
         }
     };
-    read().map_err(|wrong| wrong.of(path))
+    read().map_err(|wrong| Error::model_file(path, wrong))
 }

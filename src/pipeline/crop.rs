@@ -3,6 +3,7 @@
 //! The reference fills holes in the nonzero mask before it takes the box. A hole is
 //! enclosed by mask voxels, so filling it never moves the box and is left out here.
 
+use crate::volume::{Stored, VoxelView, with_stored};
 use ndarray::{Array3, ArrayBase, ArrayView3, Axis, Ix3, RawData, parallel::prelude::*, s};
 use std::ops::Range;
 
@@ -17,12 +18,12 @@ pub type Box3 = [Range<usize>; 3];
 ///
 /// If `channels` is empty or their shapes differ.
 #[must_use]
-pub fn nonzero_box(channels: &[ArrayView3<'_, f32>]) -> Box3 {
-    let shape: [usize; 3] = channels[0].dim().into();
+pub fn nonzero_box(channels: &[VoxelView<'_>]) -> Box3 {
+    let shape = channels[0].shape();
     let whole = shape.map(|n| 0..n);
     let boxes = channels.iter().filter_map(|channel| {
         assert_eq!(channel.shape(), shape, "channels of one case share a shape");
-        channel_box(channel)
+        with_stored!(*channel, |stored, scale| channel_box(stored, |v| v.value(scale) != 0.0))
     });
     boxes.reduce(|a, b| join(&a, &b)).unwrap_or(whole)
 }
@@ -46,7 +47,10 @@ fn join(a: &Box3, b: &Box3) -> Box3 {
     std::array::from_fn(|k| a[k].start.min(b[k].start)..a[k].end.max(b[k].end))
 }
 
-fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
+fn channel_box<T: Stored>(
+    channel: ArrayView3<'_, T>,
+    is_nonzero: impl Fn(T) -> bool + Sync,
+) -> Option<Box3> {
     channel
         .axis_iter(Axis(0))
         .into_par_iter()
@@ -54,8 +58,8 @@ fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
         .filter_map(|(z, plane)| {
             let mut rows = None::<(Range<usize>, Range<usize>)>;
             for (y, row) in plane.outer_iter().enumerate() {
-                let Some(first) = row.iter().position(|&v| v != 0.0) else { continue };
-                let last = row.iter().rev().position(|&v| v != 0.0).map_or(0, |p| row.len() - p);
+                let Some(first) = row.iter().position(|&v| is_nonzero(v)) else { continue };
+                let last = row.iter().rev().position(|&v| is_nonzero(v)).map_or(0, |p| row.len() - p);
                 rows = Some(match rows {
                     None => (y..y + 1, first..last),
                     Some((ys, xs)) => (ys.start..y + 1, xs.start.min(first)..xs.end.max(last)),
@@ -76,8 +80,8 @@ fn channel_box(channel: &ArrayView3<'_, f32>) -> Option<Box3> {
 ///
 /// If `channels` is empty or their shapes differ.
 #[must_use]
-pub fn patient_mask(channels: &[ArrayView3<'_, f32>]) -> Array3<bool> {
-    let mut mask = Array3::from_elem(channels[0].raw_dim(), true);
+pub fn patient_mask(channels: &[VoxelView<'_>]) -> Array3<bool> {
+    let mut mask = Array3::from_elem(channels[0].shape(), true);
     let [depth, height, width]: [usize; 3] = mask.dim().into();
     for (z, y) in (0..depth).flat_map(|z| (0..height).map(move |y| (z, y))) {
         let on_face = z == 0 || y == 0 || z + 1 == depth || y + 1 == height;
@@ -90,10 +94,10 @@ pub fn patient_mask(channels: &[ArrayView3<'_, f32>]) -> Array3<bool> {
 }
 
 /// Clears the zeros of all channels that `from`, if it is one, reaches through faces of voxels.
-fn clear_background(mask: &mut Array3<bool>, channels: &[ArrayView3<'_, f32>], from: [usize; 3]) {
+fn clear_background(mask: &mut Array3<bool>, channels: &[VoxelView<'_>], from: [usize; 3]) {
     let [depth, height, width]: [usize; 3] = mask.dim().into();
     let is_open = |mask: &Array3<bool>, at: [usize; 3]| {
-        mask[at] && channels.iter().all(|channel| channel[at] == 0.0)
+        mask[at] && channels.iter().all(|channel| channel.at(at) == 0.0)
     };
     if !is_open(mask, from) {
         return;

@@ -19,60 +19,76 @@ mod probabilities;
 mod progress;
 
 pub use infer_tiles::mirror_passes;
+pub(crate) use plan::BASE_BYTES;
 pub use plan::{Memory, Plan, plan};
-pub use probabilities::Evidence;
+pub use probabilities::Probabilities;
 pub use progress::{Progress, Stage, Timings};
 
-use crate::Result;
 use crate::infer::Engine;
 use crate::model::ModelConfig;
-use crate::volume::{Grid, LabelMap, Volume};
+use crate::volume::{Grid, LabelMap, Volume, Voxels};
+use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
 use label::{Label, Labeler, Resize};
+use normalize::Scheme;
 use ndarray::{Array3, Array4, Axis, s};
 use progress::Clock;
+use resample::resample_image;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use tile::Tiling;
 
 /// One case: the images of one patient, all on one grid.
+///
+/// Images may be borrowed; those that are not are freed as soon as the network's input is made.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct Input<'a> {
     /// The images, `[z, y, x]`, in the model's channel order.
-    pub channels: Vec<Array3<f32>>,
+    pub channels: Vec<Cow<'a, Voxels>>,
     /// Where they lie.
     pub grid: Grid,
     /// For the second stage of a cascade: the first stage's labels, on the same grid.
-    pub previous: Option<LabelMap>,
+    pub previous: Option<Cow<'a, LabelMap>>,
 }
 
-impl Case {
+impl Input<'_> {
     /// Bytes of the images.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
-        self.channels.iter().map(|c| c.len() as u64 * size_of::<f32>() as u64).sum()
+        self.channels.iter().map(|channel| channel.bytes()).sum()
+    }
+
+    /// The same case, which stays where it is.
+    #[must_use]
+    pub fn borrowed(&self) -> Input<'_> {
+        Input {
+            channels: self.channels.iter().map(|c| Cow::Borrowed(c.as_ref())).collect(),
+            grid: self.grid.clone(),
+            previous: self.previous.as_deref().map(Cow::Borrowed),
+        }
     }
 }
 
-impl From<Volume<f32>> for Case {
+impl From<Volume<f32>> for Input<'_> {
     fn from(volume: Volume<f32>) -> Self {
-        Self { channels: vec![volume.data], grid: volume.grid, previous: None }
+        Self { channels: vec![Cow::Owned(volume.data.into())], grid: volume.grid, previous: None }
     }
 }
 
 /// Choices made per run; `None` leaves a choice to the model's configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options {
-    /// Axes flipped for test-time averaging, of the network's `[z, y, x]`; empty for none.
-    pub mirror_axes: Option<Vec<usize>>,
+pub struct Settings {
+    /// Axes flipped for test-time averaging, of the network's `[z, y, x]`.
+    pub mirror: Option<[bool; 3]>,
     /// Distance between tile origins as a fraction of the patch, in `(0, 1]`.
     pub step_size: Option<f64>,
     /// Weight overlapping tiles by a Gaussian.
     pub use_gaussian: Option<bool>,
-    /// Keep what the network gave, for [`Evidence::save_npz`].
-    pub keep_evidence: bool,
+    /// Keep what the network gave, for [`Probabilities::save_npz`].
+    pub keep_probabilities: bool,
     /// Refuse a case that would hold more than this many bytes at once.
     pub memory_limit_bytes: Option<u64>,
-    /// Bytes the caller holds beside the case while it runs: they count towards the limit.
+    /// Bytes held beside the case while it runs, which count towards the limit.
     pub held_bytes: u64,
     /// Instruction set of the steps around the network; `None` for the best there is.
     pub isa: Option<Isa>,
@@ -83,8 +99,8 @@ pub struct Options {
 pub struct Segmentation {
     /// The labels, on the input's grid.
     pub labels: LabelMap,
-    /// What the network gave, if [`Options::keep_evidence`] asked for it.
-    pub evidence: Option<Evidence>,
+    /// What the network gave, if [`Settings::keep_probabilities`] asked for it.
+    pub probabilities: Option<Probabilities>,
     /// Grid the network ran on, `[z, y, x]` voxels in the network's axes.
     pub network_shape: [usize; 3],
     /// Tiles per pass and passes per tile (mirrored ones included).
@@ -95,9 +111,12 @@ pub struct Segmentation {
     pub timings: Timings,
 }
 
+/// What is called while a case runs; `Break` stops it.
+pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + Send + 'a;
+
 /// Segments one case: every stage between loading and postprocessing.
 ///
-/// Images are normalized in place and freed as soon as the network's input is made.
+/// The case is taken once it is known to fit; after an error before that it is still there.
 /// `progress` is called from this thread; returning
 /// [`ControlFlow::Break`](std::ops::ControlFlow) stops the run.
 ///
@@ -108,139 +127,98 @@ pub struct Segmentation {
 /// Those of [`plan`], before any work; [`Error::Interrupted`](crate::Error::Interrupted) if
 /// `progress` said so, and whatever the engine reports.
 pub fn segment(
-    case: Case,
+    input: &mut Option<Input<'_>>,
     config: &ModelConfig,
     engine: &mut dyn Engine,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    settings: &Settings,
+    progress: &mut OnProgress<'_>,
 ) -> Result<Segmentation> {
-    let plan = plan(&case, config, engine, options)?;
-    segment_as_planned(case, plan, config, engine, options, progress)
-}
-
-/// As [`segment`], with a plan from [`plan`] for the same case, model and options.
-///
-/// # Errors
-///
-/// As [`segment`].
-pub fn segment_as_planned(
-    case: Case,
-    plan: Plan,
-    config: &ModelConfig,
-    engine: &mut dyn Engine,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Segmentation> {
-    let Case { mut channels, grid, previous } = case;
+    let lacking = || Error::volume("no case", "one");
+    let plan = plan(input.as_ref().ok_or_else(lacking)?, config, engine, settings)?;
+    let case = input.take().ok_or_else(lacking)?;
+    let grid = case.grid.clone();
     let mut clock = Clock::new(progress, (Stage::Crop, plan.crop_time), plan.peak);
-    let classes = engine.classes();
-
-    clock.start(Stage::Normalize, channels.len())?;
-    let masked = |c: &crate::model::Channel| c.use_mask;
-    let mask = (previous.is_some() || config.channels.iter().any(masked)).then(|| {
-        let views: Vec<_> =
-            channels.iter().map(|c| crop::crop(plan.axes.view(c.view()), &plan.bounds)).collect();
-        crop::patient_mask(&views)
-    });
-    for (image, channel) in channels.iter_mut().zip(&config.channels) {
-        let part = crop::crop(plan.axes.view_mut(image.view_mut()), &plan.bounds);
-        let mask = mask.as_ref().filter(|_| channel.use_mask).map(|mask| mask.view());
-        normalize::normalize(part, channel, mask)?;
-        clock.advance()?;
-    }
-
-    clock.start(Stage::Resample, channels.len())?;
-    let image = network_input(channels, previous, mask, &plan, config, engine, &mut clock)?;
+    let image = network_input(case, &plan, config, engine.input_channels(), &mut clock)?;
 
     let [z, y, x] = plan.network_shape;
-    let mut kept =
-        options.keep_evidence.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
-    let mut run = Run { plan: &plan, config, engine, options, kept: kept.as_mut() };
-    let (labels, tiles) = if plan.has_small_labels(classes) {
+    let mut kept = plan.keeps_probabilities.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
+    let small = plan.has_small_labels(engine.classes());
+    let mut run = Run { plan: &plan, config, engine, kept: kept.as_mut() };
+    let (labels, tiles) = if small {
         let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
         (LabelMap::U8(labels), tiles)
     } else {
         let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
         (LabelMap::U16(labels), tiles)
     };
-    let evidence = kept.map(|planes| Evidence {
-        planes,
-        head: engine.head().cloned(),
-        decision: plan.decision.clone(),
-        order: config.resampling.order_logits,
-        separate: plan.separate_back,
-        axes: plan.axes,
-        bounds: plan.bounds.clone(),
-        shape: grid.shape,
-    });
+    let head = engine.head().cloned();
+    let timings = clock.finish();
+    let probabilities = kept.map(|planes| Probabilities::new(planes, head, &plan, config, grid.shape));
     Ok(Segmentation {
         labels,
-        evidence,
+        probabilities,
         network_shape: plan.network_shape,
         tiles: (tiles, plan.mirrors.len()),
         predicted: plan.peak,
-        timings: clock.finish(),
+        timings,
     })
 }
 
-/// As [`segment`] for a single-channel scan.
-///
-/// # Errors
-///
-/// As [`segment`].
-pub fn segment_volume(
-    volume: Volume<f32>,
-    config: &ModelConfig,
-    engine: &mut dyn Engine,
-    options: &Options,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Segmentation> {
-    segment(volume.into(), config, engine, options, progress)
-}
-
-/// Stage 5: what the network sees, `[c, z, y, x]` on its own grid. Images are freed one by
-/// one.
+/// Stages 4 and 5: what the network sees, `[c, z, y, x]` on its own grid.
 fn network_input(
-    mut channels: Vec<Array3<f32>>,
-    previous: Option<LabelMap>,
-    mask: Option<Array3<bool>>,
+    case: Input<'_>,
     plan: &Plan,
     config: &ModelConfig,
-    engine: &dyn Engine,
+    inputs: usize,
     clock: &mut Clock<'_>,
 ) -> Result<Array4<f32>> {
-    let resample = |channel: Array3<f32>| {
-        let part = crop::crop(plan.axes.view(channel.view()), &plan.bounds);
-        let (shape, separate) = (plan.network_shape, plan.separate_in);
-        resample::resample_image(part, shape, separate, &config.resampling)
-    };
+    let Input { channels, previous, .. } = case;
     let images = channels.len();
-    if engine.input_channels() == 1
-        && let Some(only) = channels.pop()
-    {
-        let image = resample(only).insert_axis(Axis(0));
+    clock.start(Stage::Normalize, images)?;
+    let needs_mask = previous.is_some() || config.channels.iter().any(|c| c.use_mask);
+    let mask = needs_mask.then(|| {
+        let views: Vec<_> = channels.iter().map(|c| plan.part(c)).collect();
+        crop::patient_mask(&views)
+    });
+    let mut schemes = Vec::with_capacity(images);
+    for (image, channel) in channels.iter().zip(&config.channels) {
+        let mask = mask.as_ref().filter(|_| channel.use_mask).map(|mask| mask.view());
+        schemes.push(Scheme::new(plan.part(image), channel, mask)?);
         clock.advance()?;
-        return Ok(image);
     }
-    let [z, y, x] = plan.network_shape;
-    let mut image = Array4::zeros([engine.input_channels(), z, y, x]);
-    for (mut target, channel) in image.outer_iter_mut().zip(channels) {
-        target.assign(&resample(channel));
+
+    clock.start(Stage::Resample, images)?;
+    let (shape, separate) = (plan.network_shape, plan.separate_in);
+    let [z, y, x] = shape;
+    let mut input = Array4::zeros([if inputs > 1 { inputs } else { 0 }, z, y, x]);
+    for (k, image) in channels.into_iter().enumerate() {
+        let (scheme, channel) = (schemes[k], &config.channels[k]);
+        let resampled = match mask.as_ref().filter(|_| normalize::is_masked(channel)) {
+            None => {
+                let map = |value| scheme.apply(value);
+                resample_image(plan.part(&image), map, shape, separate, &config.resampling)
+            }
+            // What becomes of a voxel depends on where it lies.
+            Some(mask) => {
+                let mut values = plan.part(&image).to_f32();
+                normalize::normalize(values.view_mut(), channel, Some(mask.view()))?;
+                resample_image(values.view(), |value| value, shape, separate, &config.resampling)
+            }
+        };
+        drop(image);
         clock.advance()?;
+        if inputs == 1 {
+            return Ok(resampled.insert_axis(Axis(0)));
+        }
+        input.index_axis_mut(Axis(0), k).assign(&resampled);
     }
     if let (Some(labels), Some(mask)) = (&previous, &mask) {
-        let rest = image.slice_mut(s![images.., .., .., ..]);
+        let rest = input.slice_mut(s![images.., .., .., ..]);
         let place = (&plan.axes, &plan.bounds);
-        cascade::fill_channels(
-            rest,
-            labels,
-            place,
-            mask.view(),
-            plan.separate_in,
-            &config.previous_stage_labels,
-        );
+        let wanted = &config.previous_stage_labels;
+        cascade::fill_channels(rest, labels, place, mask.view(), plan.separate_in, wanted);
     }
-    Ok(image)
+    Ok(input)
 }
 
 /// A case whose network input is ready.
@@ -248,7 +226,6 @@ struct Run<'a> {
     plan: &'a Plan,
     config: &'a ModelConfig,
     engine: &'a mut dyn Engine,
-    options: &'a Options,
     /// Where everything the network gives is kept, `[c, z, y, x]`.
     kept: Option<&'a mut Array4<f32>>,
 }
@@ -263,13 +240,12 @@ impl Run<'_> {
         grid: &Grid,
         clock: &mut Clock<'_>,
     ) -> Result<(Array3<T>, usize)> {
-        let Self { plan, config, engine, options, kept } = self;
+        let Self { plan, config, engine, kept } = self;
         let (walk, patch) = (plan.walk, config.patch_size);
         let walked = |shape: [usize; 3]| walk.map(|axis| shape[axis]);
         let tiling = Tiling::new(walked(plan.network_shape), walked(patch), plan.step);
         let tiles = tiling.origins.len();
-        let gaussian = options.use_gaussian.unwrap_or(config.use_gaussian);
-        let weights = if gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
+        let weights = if plan.gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
         clock.start(Stage::Infer, tiles * plan.mirrors.len())?;
 
         let mut labels = Array3::from_elem(grid.shape, T::default());
@@ -283,8 +259,7 @@ impl Run<'_> {
             separate: plan.separate_back.and_then(|axis| walk.iter().position(|&w| w == axis)),
             head: head.as_ref(),
         };
-        let isa = options.isa.unwrap_or_else(Isa::best);
-        let labeler = Labeler::new(engine.output_channels(), &resize, &plan.decision, isa);
+        let labeler = Labeler::new(engine.output_channels(), &resize, &plan.decision, plan.isa);
         let mut done = 0;
         let pass = infer_tiles::Pass {
             tiling: &tiling,

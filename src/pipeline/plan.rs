@@ -4,11 +4,13 @@ use super::infer_tiles::{Walk, cheapest_walk, mirror_passes};
 use super::label::Decision;
 use super::stitch::Stitcher;
 use super::tile::tile_count;
-use super::{Case, Options, crop, resample};
+use super::{Input, Settings, crop, normalize, resample};
 use crate::infer::Engine;
 use crate::model::{MIN_STEP_SIZE, ModelConfig};
-use crate::volume::AxisMap;
+use crate::volume::{AxisMap, VoxelView, Voxels};
 use crate::{Error, Result};
+use fastnnunet_kernels::Isa;
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// Grids and choices of one case, from [`plan`].
@@ -33,6 +35,9 @@ pub struct Plan {
     pub(super) walk: Walk,
     pub(super) mirrors: Vec<Vec<usize>>,
     pub(super) step: f64,
+    pub(super) gaussian: bool,
+    pub(super) isa: Isa,
+    pub(super) keeps_probabilities: bool,
     pub(super) crop_time: Duration,
 }
 
@@ -68,10 +73,10 @@ fn voxels(shape: [usize; 3]) -> u64 {
 /// not fit its configuration, and [`Error::Memory`] if the run would hold more than
 /// `options.memory_limit_bytes`.
 pub fn plan(
-    case: &Case,
+    case: &Input<'_>,
     config: &ModelConfig,
     engine: &dyn Engine,
-    options: &Options,
+    options: &Settings,
 ) -> Result<Plan> {
     let started = Instant::now();
     let decision = check_fit(case, config, engine)?;
@@ -95,7 +100,7 @@ pub fn plan(
     let orient = AxisMap::to(config.orientation, &grid.affine);
     let axes = orient.then(&AxisMap::transpose(config.transpose_forward));
     let bounds = {
-        let views: Vec<_> = case.channels.iter().map(|c| axes.view(c.view())).collect();
+        let views: Vec<_> = case.channels.iter().map(|c| axes.voxels(c.view())).collect();
         if config.crop_to_nonzero {
             crop::nonzero_box(&views)
         } else {
@@ -122,7 +127,7 @@ pub fn plan(
         });
     }
     let force = config.resampling.force_separate_z;
-    let mirrors = mirror_passes(options.mirror_axes.as_ref().unwrap_or(&config.mirror_axes));
+    let mirrors = mirror_passes(&mirror_axes(options.mirror, config));
     let mut plan = Plan {
         network_shape,
         peak: Memory { bytes: 0, during: "" },
@@ -132,6 +137,9 @@ pub fn plan(
         separate_back: resample::separate_axis(force, target, spacing),
         walk: cheapest_walk(network_shape, config.patch_size),
         step: options.step_size.unwrap_or(config.step_size),
+        gaussian: options.use_gaussian.unwrap_or(config.use_gaussian),
+        isa: options.isa.unwrap_or_else(Isa::best),
+        keeps_probabilities: options.keep_probabilities,
         decision,
         mirrors,
         bounds,
@@ -160,6 +168,11 @@ pub fn plan(
 }
 
 impl Plan {
+    /// The part of an image that is worked on, in the network's axes.
+    pub(super) fn part<'a>(&self, image: &'a Voxels) -> VoxelView<'a> {
+        self.axes.voxels(image.view()).cropped(&self.bounds)
+    }
+
     /// Whether labels are written as bytes: below 255, as in the reference, which takes two
     /// bytes for label 255 already.
     pub(super) fn has_small_labels(&self, classes: usize) -> bool {
@@ -170,10 +183,10 @@ impl Plan {
     /// image as a whole; without it, tiles are stitched here.
     fn predict(
         &self,
-        case: &Case,
+        case: &Input<'_>,
         config: &ModelConfig,
         engine: &dyn Engine,
-        options: &Options,
+        options: &Settings,
         whole_image: Option<u64>,
     ) -> Memory {
         let float = size_of::<f32>() as u64;
@@ -191,13 +204,18 @@ impl Plan {
             self.separate_in,
             &config.resampling,
         );
-        // One image is resampled at a time, and copied first where the file's slices lie across.
+        // One image is resampled at a time, and copied first where the file's slices lie across,
+        // or normalized on its own where a mask says which voxels.
         let across = self.axes.source[0] != 0;
-        let copy = if across { voxels(cropped) } else { 0 };
+        let stored_bytes = case.channels.iter().map(|c| c.bytes().div_ceil(stored)).max();
+        let copy = if across { voxels(cropped) * stored_bytes.unwrap_or(float) } else { 0 };
+        let masked = config.channels.iter().any(normalize::is_masked);
+        let masked = if masked { voxels(cropped) } else { 0 };
         // The first channel's image moves; further ones are copied into place.
         let extra = if engine.input_channels() > 1 { network } else { 0 };
         let mask = if config.channels.iter().any(|c| c.use_mask) { voxels(cropped) } else { 0 };
-        let preparing = scans + previous + image + mask + (middle + copy + extra) * float;
+        let preparing =
+            scans + previous + image + mask + copy + (middle + masked + extra) * float;
 
         let walked = |shape: [usize; 3]| self.walk.map(|axis| shape[axis]);
         let outputs = engine.output_channels();
@@ -209,13 +227,16 @@ impl Plan {
             * float;
         let weights = voxels(config.patch_size) * float;
         let label = if self.has_small_labels(engine.classes()) { 1 } else { 2 };
-        let kept = if options.keep_evidence { network * outputs as u64 * float } else { 0 };
+        let kept = if self.keeps_probabilities { network * outputs as u64 * float } else { 0 };
         let tiles = tile_count(self.network_shape, config.patch_size, self.step);
         let origins = tiles.saturating_mul(size_of::<[isize; 3]>() as u64);
         let running = whole_image.unwrap_or(sums + tile).saturating_add(origins);
-        let inferring = (image + weights + stored * label + kept).saturating_add(running);
+        // Images that are lent stay where they are while the network runs.
+        let lent = |c: &&Cow<'_, Voxels>| matches!(c, Cow::Borrowed(_));
+        let lent: u64 = case.channels.iter().filter(lent).map(|c| c.bytes()).sum();
+        let inferring = (lent + image + weights + stored * label + kept).saturating_add(running);
         // While probabilities are written: largest logit, sum, and two of one class.
-        let writing = if options.keep_evidence { kept + stored * (label + 4 * float) } else { 0 };
+        let writing = if self.keeps_probabilities { lent + kept + stored * (label + 4 * float) } else { 0 };
 
         let moments =
             [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
@@ -225,9 +246,17 @@ impl Plan {
     }
 }
 
+/// The axes to flip. A 2-D network's first axis has one voxel: flipping it changes nothing.
+fn mirror_axes(asked: Option<[bool; 3]>, config: &ModelConfig) -> Vec<usize> {
+    match asked {
+        Some(axes) => (0..3).filter(|&k| axes[k] && !(config.two_d && k == 0)).collect(),
+        None => config.mirror_axes.clone(),
+    }
+}
+
 /// Checks that case, configuration and network belong together and says how the network's
 /// output becomes labels.
-fn check_fit(case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Result<Decision> {
+fn check_fit(case: &Input<'_>, config: &ModelConfig, engine: &dyn Engine) -> Result<Decision> {
     let (images, grid) = (&case.channels, &case.grid);
     let expected = config.channels.len();
     if images.len() != expected {
@@ -244,11 +273,10 @@ fn check_fit(case: &Case, config: &ModelConfig, engine: &dyn Engine) -> Result<D
             expected: format!("{} as the configuration says", config.input_channels()),
         });
     }
-    let whole = |shape: (usize, usize, usize)| shape == grid.shape.into() && !images[0].is_empty();
-    let previous = case.previous.as_ref().map(crate::volume::LabelMap::dim);
-    let wrong =
-        images.iter().map(ndarray::Array3::dim).chain(previous).find(|&shape| !whole(shape));
-    if let Some(shape) = wrong {
+    let whole = |shape: [usize; 3]| shape == grid.shape && !shape.contains(&0);
+    let previous = case.previous.as_deref().map(|labels| labels.dim().into());
+    let shapes = images.iter().map(|image| image.shape()).chain(previous);
+    if let Some(shape) = shapes.into_iter().find(|&shape| !whole(shape)) {
         return Err(Error::Volume {
             found: format!("{shape:?} voxels"),
             expected: format!("{:?} voxels as the first image", grid.shape),

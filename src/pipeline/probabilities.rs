@@ -6,9 +6,12 @@
 
 use super::crop::{self, Box3};
 use super::label::Decision;
+use super::plan::Plan;
 use super::resample::{Pair, nearest_pairs, pairs};
 use crate::Result;
+use crate::files::{Access, Existing, Target};
 use crate::infer::LinearHead;
+use crate::model::ModelConfig;
 use crate::volume::AxisMap;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, Zip};
@@ -17,23 +20,42 @@ use std::path::Path;
 
 /// What the network gave, and where it belongs.
 #[derive(Debug)]
-pub struct Evidence {
+pub struct Probabilities {
     /// Logits, or features if there is a head: `[c, z, y, x]` on the network's grid.
-    pub(super) planes: Array4<f32>,
-    pub(super) head: Option<LinearHead>,
-    pub(super) decision: Decision,
+    planes: Array4<f32>,
+    head: Option<LinearHead>,
+    decision: Decision,
     /// Interpolation order of logits: 0 or 1.
-    pub(super) order: u8,
-    pub(super) separate: Option<usize>,
+    order: u8,
+    separate: Option<usize>,
     /// From the array as stored to the network's axes.
-    pub(super) axes: AxisMap,
+    axes: AxisMap,
     /// The part of the image, in the network's axes, that was worked on.
-    pub(super) bounds: Box3,
+    bounds: Box3,
     /// Voxels of the image as stored.
-    pub(super) shape: [usize; 3],
+    shape: [usize; 3],
 }
 
-impl Evidence {
+impl Probabilities {
+    pub(super) fn new(
+        planes: Array4<f32>,
+        head: Option<LinearHead>,
+        plan: &Plan,
+        config: &ModelConfig,
+        shape: [usize; 3],
+    ) -> Self {
+        Self {
+            planes,
+            head,
+            decision: plan.decision.clone(),
+            order: config.resampling.order_logits,
+            separate: plan.separate_back,
+            axes: plan.axes,
+            bounds: plan.bounds.clone(),
+            shape,
+        }
+    }
+
     /// Number of classes or regions.
     #[must_use]
     pub fn classes(&self) -> usize {
@@ -48,10 +70,10 @@ impl Evidence {
     ///
     /// # Errors
     ///
-    /// [`Error::Write`](crate::Error::Write) if the file exists and `overwrite` is off or if writing fails; nothing
+    /// [`Error::Write`](crate::Error::Write) if a file exists that is to be kept or if writing fails; nothing
     /// is left behind then.
-    pub fn save_npz(&self, path: &Path, overwrite: bool) -> Result<()> {
-        crate::io::write_whole(path, overwrite, |file| {
+    pub fn save_npz(&self, path: &Path, existing: Existing, access: Access) -> Result<()> {
+        Target { path, existing, access }.write(|file| {
             let mut archive = zip::ZipWriter::new(io::BufWriter::new(file));
             let options = zip::write::SimpleFileOptions::default()
                 .compression_method(zip::CompressionMethod::Deflated)
@@ -67,8 +89,8 @@ impl Evidence {
     /// # Errors
     ///
     /// Those of [`save_npz`](Self::save_npz), as far as they can be foreseen.
-    pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
-        crate::io::check_place(path, overwrite)
+    pub fn check_writable(path: &Path, existing: Existing) -> Result<()> {
+        Target::new(path, existing).check()
     }
 
     fn write_npy(&self, out: &mut impl Write) -> io::Result<()> {

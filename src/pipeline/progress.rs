@@ -1,6 +1,6 @@
 //! How far a run is, and how long each stage took.
 
-use super::Memory;
+use super::{Memory, OnProgress};
 use crate::{Error, Result};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -61,7 +61,7 @@ pub type Timings = Vec<(Stage, Duration)>;
 
 /// Reports progress and measures stages.
 pub(crate) struct Clock<'a> {
-    report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    report: &'a mut OnProgress<'a>,
     now: Option<(Progress, Instant)>,
     /// Part of the running stage's time that belongs to another stage.
     aside: Vec<(Stage, Duration)>,
@@ -72,7 +72,7 @@ pub(crate) struct Clock<'a> {
 impl<'a> Clock<'a> {
     /// Starts with the stages that are `past`.
     pub(crate) fn new(
-        report: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+        report: &'a mut OnProgress<'a>,
         past: (Stage, Duration),
         memory: Memory,
     ) -> Self {

@@ -9,9 +9,11 @@ mod project;
 
 pub use canvas::Picture;
 
-use crate::io::{LabelArray, check_place, write_whole};
+use crate::files::{Access, Existing, Target};
+use crate::io::{LabelArray, Scan};
 use crate::model::Label;
-use crate::volume::{AxisMap, Grid, Orientation};
+use crate::segmenter::Segmentation;
+use crate::volume::{AxisMap, Grid, Orientation, VoxelView};
 use crate::{Error, Result};
 use canvas::{Rgb, text_width};
 use embedded_graphics::mono_font::MonoFont;
@@ -67,18 +69,30 @@ fn blend(color: [f32; 3]) -> Rgb {
     color.map(|part| part.round().clamp(0.0, 255.0) as u8)
 }
 
+/// Draws a CT and its result.
+///
+/// Besides the picture it takes memory for two projections and one slice.
+///
+/// # Panics
+///
+/// If the image is not the one that was segmented, or has another shape.
+#[must_use]
+pub fn draw(ct: &Scan, result: &Segmentation, title: &str) -> Picture {
+    let labels = (&result.labels).into();
+    draw_labels_of(ct.voxels().view(), labels, &result.grid, &result.structures, title)
+}
+
 /// Draws a case and its labels.
 ///
 /// `ct` and `labels` are `[z, y, x]` as stored, on `grid`; `ct` is in Hounsfield units.
 /// `names` gives names and colors; labels it does not list are called by their number.
-/// Besides the picture it takes memory for two projections and one slice.
 ///
 /// # Panics
 ///
 /// If `ct`, `labels` and `grid` differ in shape or are empty.
 #[must_use]
-pub fn draw(
-    ct: ArrayView3<'_, f32>,
+pub fn draw_labels_of(
+    ct: VoxelView<'_>,
     labels: LabelArray<'_>,
     grid: &Grid,
     names: &[Label],
@@ -91,18 +105,18 @@ pub fn draw(
 }
 
 fn draw_labels<T: Copy + Into<u16> + Sync>(
-    ct: ArrayView3<'_, f32>,
+    ct: VoxelView<'_>,
     labels: ArrayView3<'_, T>,
     grid: &Grid,
     names: &[Label],
     title: &str,
 ) -> Picture {
-    assert!(!ct.is_empty() && ct.dim() == labels.dim() && ct.dim() == grid.shape.into());
+    assert!(ct.shape() == grid.shape && labels.dim() == grid.shape.into() && !labels.is_empty());
     let axes = AxisMap::to(Orientation::Lps, &grid.affine);
-    let (ct, labels, spacing) = (axes.view(ct), axes.view(labels), axes.permute(grid.spacing));
+    let (ct, labels, spacing) = (axes.voxels(ct), axes.view(labels), axes.permute(grid.spacing));
     let survey = Survey::new(ct, labels);
     let colors = colors(names, survey.counts.len());
-    let (nz, ny, nx) = ct.dim();
+    let [nz, ny, nx] = ct.shape();
     let [depth, height, width] =
         [nz as f64 * spacing[0], ny as f64 * spacing[1], nx as f64 * spacing[2]];
 
@@ -154,8 +168,8 @@ fn draw_labels<T: Copy + Into<u16> + Sync>(
         let (column, row) = (k % SLICES_PER_ROW, k / SLICES_PER_ROW);
         let x = GAP + column * (CELL + GAP) + (CELL - size[0]) / 2;
         let y = below + row * (size[1] + CAPTION + GAP);
-        let (ct, labels) = (ct.index_axis(Axis(0), z), labels.index_axis(Axis(0), z));
-        picture.paste(x, y, &slice(ct, labels, size, survey.window(), &colors));
+        let (ct, labels) = (ct.slice(z), labels.index_axis(Axis(0), z));
+        picture.paste(x, y, &slice(ct.view(), labels, size, survey.window(), &colors));
         write_sides(&mut picture, (x, y), (size[0], size[1]), ["R", "L"]);
         let mm = (nz - 1 - z) as f64 * spacing[0];
         let caption = format!("{mm:.0} mm from the top, {}", survey.window().name);
@@ -182,12 +196,12 @@ struct Survey {
 }
 
 impl Survey {
-    fn new<T: Copy + Into<u16>>(ct: ArrayView3<'_, f32>, labels: ArrayView3<'_, T>) -> Self {
+    fn new<T: Copy + Into<u16>>(ct: VoxelView<'_>, labels: ArrayView3<'_, T>) -> Self {
         let mut counts: Vec<u64> = vec![0; 256];
         let (mut labeled, mut dense) = (None, 0_u64);
-        for (z, (ct, labels)) in ct.outer_iter().zip(labels.outer_iter()).enumerate() {
+        for (z, labels) in labels.outer_iter().enumerate() {
             let before = counts[0];
-            for (&value, &label) in ct.iter().zip(labels) {
+            for (&value, &label) in ct.slice(z).iter().zip(labels) {
                 let label = usize::from(label.into());
                 if label >= counts.len() {
                     counts.resize(label + 1, 0);
@@ -201,7 +215,7 @@ impl Survey {
         }
         let all: u64 = counts[1..].iter().sum();
         let dense = if all > 0 { dense as f64 / all as f64 } else { 0.0 };
-        Self { counts, labeled, dense, slices: ct.len_of(Axis(0)) }
+        Self { counts, labeled, dense, slices: labels.len_of(Axis(0)) }
     }
 
     /// Up to `count` slices, evenly from superior to inferior through what is labeled.
@@ -357,45 +371,49 @@ fn write_heading(picture: &mut Picture, title: &str, grid: &Grid) {
     }
 }
 
-/// Writes a picture as PNG. The file appears complete or not at all; missing folders are
-/// created.
-///
-/// # Errors
-///
-/// [`Error::Usage`] if the name does not end in `.png`, and [`Error::Write`] if the file
-/// exists and `overwrite` is off or if writing fails.
-pub fn save(path: &Path, picture: &Picture, overwrite: bool) -> Result<()> {
-    check_name(path)?;
-    write_whole(path, overwrite, |file| {
-        let mut out = io::BufWriter::new(file);
-        let mut encoder =
-            png::Encoder::new(&mut out, picture.width() as u32, picture.height() as u32);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder.set_depth(png::BitDepth::Eight);
-        let mut writer = encoder.write_header()?;
-        writer.write_image_data(picture.as_bytes())?;
-        writer.finish()?;
-        out.flush()
-    })
+impl Picture {
+    /// Writes the picture as PNG, for at most those whom `access` allows. The file appears complete
+    /// or not at all; missing folders are created.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the name does not end in `.png`, and [`Error::Write`] if a file exists
+    /// that is to be kept or if writing fails.
+    pub fn save(
+        &self,
+        path: impl AsRef<Path>,
+        existing: Existing,
+        access: Access,
+    ) -> Result<()> {
+        let path = path.as_ref();
+        check_name(path)?;
+        Target { path, existing, access }.write(|file| {
+            let mut out = io::BufWriter::new(file);
+            let (width, height) = (self.width() as u32, self.height() as u32);
+            let mut encoder = png::Encoder::new(&mut out, width, height);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_depth(png::BitDepth::Eight);
+            let mut writer = encoder.write_header()?;
+            writer.write_image_data(self.as_bytes())?;
+            writer.finish()?;
+            out.flush()
+        })
+    }
 }
 
-/// Checks that [`save`] could write to `path`; creates nothing that stays.
+/// Checks that [`Picture::save`] could write to `path`; creates nothing that stays.
 ///
 /// # Errors
 ///
-/// Those of [`save`], as far as they can be foreseen.
-pub fn check_writable(path: &Path, overwrite: bool) -> Result<()> {
+/// Those of [`Picture::save`], as far as they can be foreseen.
+pub fn check_writable(path: &Path, existing: Existing) -> Result<()> {
     check_name(path)?;
-    check_place(path, overwrite)
+    Target::new(path, existing).check()
 }
 
 fn check_name(path: &Path) -> Result<()> {
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
         return Ok(());
     }
-    Err(Error::Usage {
-        what: "preview".to_owned(),
-        found: path.display().to_string(),
-        expected: "a name that ends in .png".to_owned(),
-    })
+    Err(Error::usage("preview", path.display().to_string(), "a name that ends in .png"))
 }

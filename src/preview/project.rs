@@ -2,6 +2,7 @@
 
 use super::canvas::{Picture, Plane, Rgb};
 use super::{Window, blend};
+use crate::volume::VoxelView;
 use ndarray::{ArrayView3, Axis};
 use rayon::prelude::*;
 
@@ -63,18 +64,18 @@ pub(super) struct Projections {
 /// Looks through the volume, `[z, y, x]` with x to the patient's left, y to posterior and z to
 /// superior, from the front and from the left.
 pub(super) fn project<T: Copy + Into<u16> + Sync>(
-    ct: ArrayView3<'_, f32>,
+    ct: VoxelView<'_>,
     labels: ArrayView3<'_, T>,
     spacing: [f64; 3],
     colors: &[Rgb],
 ) -> Projections {
-    let (nz, ny, nx) = ct.dim();
+    let [nz, ny, nx] = ct.shape();
     let mut coronal = vec![Ray::NEW; nz * nx];
     let mut sagittal = vec![Ray::NEW; nz * ny];
     coronal.par_chunks_mut(nx).zip(sagittal.par_chunks_mut(ny)).enumerate().for_each(
         |(row, (front, side))| {
             let z = nz - 1 - row;
-            let (ct, labels) = (ct.index_axis(Axis(0), z), labels.index_axis(Axis(0), z));
+            let (ct, labels) = (ct.slice(z), labels.index_axis(Axis(0), z));
             for (y, from_left) in side.iter_mut().enumerate() {
                 for (x, from_front) in front.iter_mut().enumerate() {
                     from_front.meet(ct[[y, x]], labels[[y, x]].into(), y, colors);

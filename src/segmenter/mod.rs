@@ -1,249 +1,266 @@
-//! One or several networks with all that turns a case into a finished label map: the stages of
-//! a cascade, parts that are merged, the choice of structures, and postprocessing.
+//! What answers a request: networks with all that turns a case into a finished label map.
 //!
-//! Images come from [`io`](crate::io) or from the caller; a [`LabelMap`] on the same grid
-//! leaves. Weights are loaded once and serve every case.
+//! A [`Source`] and [`Options`] enter and become open networks, once; then [`Case`]s enter one after
+//! the other, and a [`Segmentation`] of each leaves: the stages of a cascade, parts that are merged,
+//! the choice of structures, the mode's recipe, the division of bone, and a smaller model where the
+//! best one's case does not fit the memory allowed.
 
+mod answer;
+mod case;
 mod network;
+mod options;
+mod run;
+mod segmentation;
 
-pub use network::{Network, NetworkInfo};
+pub use case::{Case, lies_apart};
+pub use network::NetworkInfo;
+pub use options::{FirstStage, Options, Postprocessing, Quality, Source};
+pub use segmentation::{About, Found, Run, Segmentation};
 
-use crate::infer::EngineOptions;
-use crate::model::registry::Registry;
-use crate::model::{
-    Grade, Label, LabelSubset, Model, ModelConfig, Reader, Selection, merge_labels,
-};
-use crate::nnunet::Folder;
-use crate::pipeline::plan::BASE_BYTES;
-use crate::pipeline::postprocess::{Recipe, Report};
-use crate::pipeline::{Case, Evidence, Memory, Options, Progress, Timings};
-use crate::volume::{Grid, LabelMap};
+use crate::io::{ReadOptions, Scan};
+use crate::model::Label;
+use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
 use crate::{Error, Result};
+use answer::Answer;
+use run::Done;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
 
 /// Networks ready to segment case after case.
+///
+/// ```no_run
+/// use fastnnunet::{Scan, Segmenter};
+///
+/// # fn main() -> fastnnunet::Result<()> {
+/// let mut bone = Segmenter::open("bone")?;
+/// let scan = Scan::open("ct.nii.gz")?;
+/// bone.segment(&scan)?.save("bone.nii.gz")?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Segmenter {
-    parts: Vec<Part>,
-    /// The structures that can come out.
-    labels: Vec<Label>,
-    /// Structures that only the recipe sees.
-    context: Vec<Label>,
-    recipe: Recipe,
-}
-
-/// A network, and what becomes of its labels.
-struct Part {
-    network: Network,
-    subset: Option<LabelSubset>,
-}
-
-/// A finished case.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The labels, on the grid of the images.
-    pub labels: LabelMap,
-    /// How each network ran, in order; the stages of a cascade one by one.
-    pub runs: Vec<Run>,
-    /// What postprocessing changed.
-    pub report: Report,
-    /// What the last network gave, if [`Options::keep_evidence`] asked for it.
-    pub evidence: Option<Evidence>,
-    /// Wall time of postprocessing.
-    pub postprocess_time: Duration,
-}
-
-/// How one network ran on one case.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Run {
-    /// Name of the model.
-    pub model: String,
-    /// Grid the network ran on, `[z, y, x]` voxels in the network's axes.
-    pub network_shape: [usize; 3],
-    /// Voxels per tile, `[z, y, x]`.
-    pub patch_size: [usize; 3],
-    /// Tiles per pass and passes per tile (mirrored ones included).
-    pub tiles: (usize, usize),
-    /// Memory expected before the run.
-    pub predicted: Memory,
-    /// Wall time per stage.
-    pub timings: Timings,
+    source: Source,
+    options: Options,
+    answer: Answer,
+    /// Whether the last case needed a smaller model than the next one may.
+    is_fallback: bool,
+    pool: Option<rayon::ThreadPool>,
 }
 
 impl Segmenter {
-    /// A single model; in a cascade with the model it refines, which comes from `registry`.
-    ///
-    /// Without a `registry`, cases of a cascade must come with the previous stage's labels.
-    /// `config` replaces the model's own configuration.
+    /// Opens a mode such as `"bone"` with the best of its models, or another [`Source`].
     ///
     /// # Errors
     ///
-    /// Those of [`infer::open`](crate::infer::open), and [`Error::Model`] if the model it
-    /// refines is not installed.
-    pub fn from_model(
-        model: &Model,
-        config: Option<ModelConfig>,
-        registry: Option<&Registry>,
-        options: &EngineOptions,
-    ) -> Result<Self> {
-        let network = Network::from_model(model, config, registry, options)?;
-        Ok(Self::alone(network))
+    /// As [`open_with`](Self::open_with).
+    pub fn open(source: impl Into<Source>) -> Result<Self> {
+        Self::open_with(source, Options::default())
     }
 
-    fn alone(network: Network) -> Self {
-        let labels = network.config().labels.clone();
-        let parts = vec![Part { network, subset: None }];
-        Self { parts, labels, context: Vec::new(), recipe: Recipe::default() }
-    }
-
-    /// The models that answer a mode. Applies no recipe: see
-    /// [`postprocess_with`](Self::postprocess_with).
+    /// Opens what answers, as the options say.
     ///
     /// # Errors
     ///
-    /// As [`from_model`](Self::from_model).
-    pub fn from_selection(
-        selection: &Selection,
-        registry: &Registry,
-        options: &EngineOptions,
-    ) -> Result<Self> {
-        let part = |part: &crate::model::SelectedPart| {
-            let network = Network::from_model(&part.model, None, Some(registry), options)?;
-            Ok(Part { network, subset: Some(part.whole.clone()) })
-        };
-        Ok(Self {
-            parts: selection.parts.iter().map(part).collect::<Result<_>>()?,
-            labels: selection.labels.clone(),
-            context: selection.context.clone(),
-            recipe: Recipe::default(),
-        })
-    }
-
-    /// A trained folder of nnU-Net; in a cascade with the folder it refines, `previous`.
-    ///
-    /// Without `previous`, cases of a cascade must come with the previous stage's labels. Applies
-    /// no recipe: see [`postprocess_with`](Self::postprocess_with).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Model`] naming the file and what in it cannot be used.
-    pub fn from_folder(
-        folder: &Folder,
-        previous: Option<&Folder>,
-        options: &EngineOptions,
-    ) -> Result<Self> {
-        let network = Network::from_folder(folder, previous, options)?;
-        Ok(Self::alone(network))
-    }
-
-    /// Applies `recipe` to every result from now on.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] that names the step whose structures these networks do not have.
-    pub fn postprocess_with(&mut self, recipe: Recipe) -> Result<()> {
-        recipe.check(&self.seen())?;
-        self.recipe = recipe;
-        Ok(())
-    }
-
-    /// What the recipe works on, by id: the same however few of them remain in the end.
-    fn seen(&self) -> Vec<Label> {
-        let mut seen = [&self.labels[..], &self.context].concat();
-        seen.sort_by_key(|label| label.id);
-        seen
+    /// [`Error::Usage`] if the options contradict each other, the source or what there is,
+    /// [`Error::Model`] if a model is not installed or cannot be used, [`Error::Device`] if a
+    /// device asked for by name is missing, and [`Error::Memory`] if no model fits.
+    pub fn open_with(source: impl Into<Source>, options: Options) -> Result<Self> {
+        let source = source.into();
+        let pool = options.threads.map(pool_of).transpose()?;
+        let open = || Answer::open(&source, &options, &[]);
+        let answer = inside(pool.as_ref(), open)?;
+        Ok(Self { source, options, answer, is_fallback: false, pool })
     }
 
     /// The structures that can come out, with the ids they have in the result.
     #[must_use]
-    pub fn labels(&self) -> &[Label] {
-        &self.labels
+    pub fn structures(&self) -> &[Label] {
+        self.answer.divided.as_deref().unwrap_or(&self.answer.labels)
     }
 
-    /// The networks, in the order they run.
-    pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.parts.iter().map(|part| &part.network)
-    }
-
-    /// How much the least trusted of the networks may be trusted.
+    /// The models that answer, and why these.
     #[must_use]
-    pub fn grade(&self) -> Grade {
-        self.networks().map(|network| network.info().grade).min().unwrap_or_default()
+    pub fn about(&self) -> &About {
+        &self.answer.about
     }
 
-    /// How the reference reads files for these networks.
+    /// A name for results: the mode, the model, or the folder's configuration.
     #[must_use]
-    pub fn reader(&self) -> Option<Reader> {
-        self.parts[0].network.config().reader
+    pub fn name(&self) -> &str {
+        &self.answer.name
     }
 
     /// Images per case.
     #[must_use]
     pub fn images(&self) -> usize {
-        self.parts[0].network.config().channels.len()
+        self.answer.parts[0].network.config().channels.len()
+    }
+
+    /// How files are read for these models: by the rules of their own reader, within the memory
+    /// allowed.
+    #[must_use]
+    pub fn read_options(&self) -> ReadOptions {
+        let reader = self.answer.parts[0].network.config().reader;
+        let max_bytes = self.options.memory_limit_bytes.unwrap_or(u64::MAX);
+        ReadOptions { reader, max_bytes }
     }
 
     /// Bytes that the program and the networks, all of which stay open, hold between two cases.
     #[must_use]
     pub fn idle_bytes(&self) -> u64 {
-        BASE_BYTES + self.networks().map(Network::memory_bytes).sum::<u64>()
+        let threads = self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| {
+            pool.current_num_threads()
+        });
+        BASE_BYTES + self.answer.memory_bytes(threads)
     }
 
     /// Segments one case.
     ///
-    /// A case of a cascade that comes with the previous stage's labels does not run that stage.
-    /// `progress` is as in [`pipeline::segment`](crate::pipeline::segment).
+    /// A case of a cascade that comes with the first stage's labels does not run that stage. Where
+    /// the best model of a mode would hold more memory than allowed, the next smaller one is tried.
     ///
     /// # Errors
     ///
-    /// Those of [`pipeline::segment`](crate::pipeline::segment) and of the recipe.
-    pub fn segment(
+    /// [`Error::Volume`] if the images do not fit each other or the model, [`Error::Memory`] if no
+    /// model fits, and [`Error::Device`] if the device fails.
+    pub fn segment<'a>(&mut self, case: impl Into<Case<'a>>) -> Result<Segmentation> {
+        self.segment_with(case, 0, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`segment`](Self::segment), and tells how far it is; `held_bytes` is what the caller holds
+    /// besides and the limit counts, such as a case read ahead.
+    ///
+    /// # Errors
+    ///
+    /// As [`segment`](Self::segment), and [`Error::Interrupted`] if `progress` said so.
+    pub fn segment_with<'a>(
         &mut self,
-        case: Case,
-        options: &Options,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Outcome> {
-        let grid: Grid = case.grid.clone();
-        let mut case = Some(case);
-        let last = self.parts.len() - 1;
-        let (mut labels, mut runs, mut evidence) = (None::<LabelMap>, Vec::new(), None);
-        let networks = self.idle_bytes() - BASE_BYTES;
-        for (k, part) in self.parts.iter_mut().enumerate() {
-            // Networks normalize in place; only the last one may have the images themselves.
-            let images = if k == last { case.take() } else { case.clone() };
-            let Some(images) = images else { unreachable!("taken by the last part only") };
-            let others = networks - part.network.memory_bytes();
-            let kept = case.as_ref().map_or(0, Case::image_bytes)
-                + labels.as_ref().map_or(0, LabelMap::bytes)
-                + others;
-            let options = Options { held_bytes: options.held_bytes + kept, ..options.clone() };
-            let mut found = part.network.segment(images, &options, &mut runs, progress)?;
-            if let Some(subset) = &part.subset {
-                subset.apply(&mut found.labels);
+        case: impl Into<Case<'a>>,
+        held_bytes: u64,
+        progress: &mut OnProgress<'_>,
+    ) -> Result<Segmentation> {
+        let case = case.into();
+        // The pool leaves while it is worked in.
+        let pool = self.pool.take();
+        let result = inside(pool.as_ref(), || self.run(case, held_bytes, progress));
+        self.pool = pool;
+        result
+    }
+
+    fn run(
+        &mut self,
+        case: Case<'_>,
+        held_bytes: u64,
+        progress: &mut OnProgress<'_>,
+    ) -> Result<Segmentation> {
+        if self.is_fallback {
+            self.answer = Answer::open(&self.source, &self.options, &[])?;
+            self.is_fallback = false;
+        }
+        let (header, access) = {
+            let first = case.first()?;
+            let access = case.scans().map(Scan::access).reduce(|a, b| a.and(b));
+            (first.header().clone(), access.unwrap_or_default())
+        };
+        let input = case.into_input(self.read_options().reader)?;
+        let image_bytes = input.image_bytes() + BASE_BYTES + held_bytes;
+        if let Some(limit_bytes) = self.options.memory_limit_bytes
+            && image_bytes > limit_bytes
+        {
+            let what = "the image".to_owned();
+            return Err(Error::Memory { what, need_bytes: image_bytes, limit_bytes });
+        }
+        let grid = input.grid.clone();
+        let settings = Settings { held_bytes, ..self.settings() };
+        let done = self.with_the_first_that_fits(input, &settings, progress)?;
+        let Done { labels, runs, report, probabilities, timings } = done;
+        let predicted_bytes = runs.iter().map(|run| run.predicted.bytes).max().unwrap_or(0);
+        Ok(Segmentation {
+            labels,
+            structures: self.structures().to_vec(),
+            grid,
+            answer: self.answer.about.clone(),
+            runs,
+            postprocessing: report,
+            probabilities,
+            timings,
+            predicted_bytes,
+            header,
+            access,
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let Options { mirror, step_size, gaussian, keep_probabilities, isa, .. } = self.options;
+        Settings {
+            mirror,
+            step_size,
+            use_gaussian: gaussian,
+            keep_probabilities,
+            isa,
+            memory_limit_bytes: self.options.memory_limit_bytes,
+            held_bytes: 0,
+        }
+    }
+
+    /// Runs the case, in a mode by smaller and smaller models until one fits. If none does, the
+    /// error is that of the one that needs least.
+    fn with_the_first_that_fits(
+        &mut self,
+        input: Input<'_>,
+        settings: &Settings,
+        progress: &mut OnProgress<'_>,
+    ) -> Result<Done> {
+        // What does not fit is found before the images are used up.
+        let mut input = Some(input);
+        if !matches!(self.source, Source::Mode(_)) {
+            return self.answer.segment(&mut input, settings, progress);
+        }
+        let mut too_large: Vec<String> = Vec::new();
+        let mut least: Option<(u64, Error)> = None;
+        loop {
+            let names: Vec<String> =
+                self.answer.networks().map(|network| network.info().name.clone()).collect();
+            if names.iter().all(|name| too_large.contains(name))
+                && let Some((_, error)) = least
+            {
+                return Err(error);
             }
-            evidence = found.evidence;
-            match &mut labels {
-                None => labels = Some(found.labels),
-                Some(labels) => merge_labels(labels, &found.labels),
+            match self.answer.segment(&mut input, settings, progress) {
+                Err(error @ Error::Memory { need_bytes, .. }) => {
+                    too_large.extend(names);
+                    if least.as_ref().is_none_or(|(bytes, _)| need_bytes < *bytes) {
+                        least = Some((need_bytes, error));
+                    }
+                    self.answer = Answer::open(&self.source, &self.options, &too_large)?;
+                    self.is_fallback = true;
+                }
+                result => return result,
             }
         }
-        let Some(mut labels) = labels else {
-            return Err(Error::Usage {
-                what: "networks".into(),
-                found: "none".into(),
-                expected: "at least one".into(),
-            });
-        };
-        let started = Instant::now();
-        let report = if self.recipe.is_empty() {
-            Report::default()
-        } else {
-            self.recipe.apply(&mut labels, &grid, &self.seen())?
-        };
-        if !self.context.is_empty() {
-            let all = self.labels.iter().chain(&self.context).map(|label| label.id).max();
-            LabelSubset::by_ids(1..=all.unwrap_or(0)).keeping(&self.labels).apply(&mut labels);
-        }
-        Ok(Outcome { labels, runs, report, evidence, postprocess_time: started.elapsed() })
+    }
+}
+
+/// Does `work` with that many threads.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if the system does not start them.
+pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T> {
+    Ok(pool_of(threads)?.install(work))
+}
+
+/// A pool of the caller's number of threads.
+fn pool_of(threads: usize) -> Result<rayon::ThreadPool> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
+        let found = format!("{threads} ({error})");
+        Error::usage("threads", found, "a number of threads the system can start")
+    })
+}
+
+/// Works in the pool, or in the one the caller is in.
+fn inside<T: Send>(pool: Option<&rayon::ThreadPool>, work: impl FnOnce() -> T + Send) -> T {
+    match pool {
+        Some(pool) => pool.install(work),
+        None => work(),
     }
 }

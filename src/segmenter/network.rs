@@ -1,16 +1,16 @@
 //! One network with its configuration and, in a cascade, the network it refines.
 
-use super::Run;
-use crate::infer::{self, Engine, EngineOptions};
-use crate::model::registry::Registry;
-use crate::model::{Grade, Model, ModelConfig};
+use super::segmentation::Run;
+use crate::infer::{self, Engine, EngineOptions, Precision};
+use crate::model::{Grade, ModelConfig};
 use crate::nnunet::Folder;
-use crate::pipeline::{self, Case, Options, Progress, Segmentation};
-use crate::{Error, Result};
-use std::ops::ControlFlow;
+use crate::pipeline::{self, Input, OnProgress, Settings};
+use crate::registry::{Model, Registry};
+use crate::{Error, Mismatch, Result};
+use std::borrow::Cow;
 
 /// A network ready to run.
-pub struct Network {
+pub(super) struct Network {
     info: NetworkInfo,
     config: ModelConfig,
     engine: Box<dyn Engine>,
@@ -18,8 +18,9 @@ pub struct Network {
     previous: Option<Box<Network>>,
 }
 
-/// What identifies a network.
+/// What identifies a network, and where it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NetworkInfo {
     /// Name of the model, or path of the folder.
     pub name: String,
@@ -27,21 +28,25 @@ pub struct NetworkInfo {
     pub configuration: String,
     /// How much it may be trusted.
     pub grade: Grade,
-    /// SHA-256 of the files with the weights, lowercase hexadecimal, one per fold.
+    /// SHA-256 of the files with the weights, lowercase hexadecimal, one per fold; of a trained
+    /// folder only if [`Options::digests`](super::Options::digests) asked for it.
     pub sha256: Vec<String>,
+    /// The device it runs on.
+    pub device: String,
+    /// What it multiplies in.
+    pub precision: Precision,
 }
 
 impl Network {
+    /// A model; in a cascade with the model it refines, which comes from `registry`. Without one,
+    /// cases must come with the first stage's labels.
     pub(super) fn from_model(
         model: &Model,
         config: Option<ModelConfig>,
         registry: Option<&Registry>,
         options: &EngineOptions,
     ) -> Result<Self> {
-        let config = match config {
-            Some(config) => config,
-            None => model.config()?,
-        };
+        let config = config.unwrap_or_else(|| model.config().clone());
         let first = registry.map(|all| all.previous_stage(&model.name, &config)).transpose()?;
         let previous = match first.flatten() {
             Some(first) => Some(Box::new(Self::from_model(first, None, None, options)?)),
@@ -53,14 +58,19 @@ impl Network {
             configuration: model.configuration.to_owned(),
             grade: config.grade,
             sha256: vec![model.facts()?.sha256.to_string()],
+            device: engine.device().to_owned(),
+            precision: engine.precision(),
         };
         Ok(Self { info, config, engine, previous })
     }
 
+    /// A trained folder; in a cascade with the folder it refines, or cases must come with its
+    /// labels.
     pub(super) fn from_folder(
         folder: &Folder,
         previous: Option<&Folder>,
         options: &EngineOptions,
+        digests: bool,
     ) -> Result<Self> {
         let config = folder.config().clone();
         let name = folder.path().display().to_string();
@@ -68,85 +78,75 @@ impl Network {
         let graph = &mut |fold| folder.graph(fold);
         let engine = infer::open_folds(&name, folds, graph, config.patch_size, options)?;
         let previous = match previous {
-            Some(first) => Some(Box::new(Self::from_folder(first, None, options)?)),
+            Some(first) => Some(Box::new(Self::from_folder(first, None, options, digests)?)),
             None => None,
         };
+        let hashed = if digests { 0..folds } else { 0..0 };
         let info = NetworkInfo {
             name,
             configuration: folder.configuration().to_owned(),
             grade: config.grade,
-            sha256: (0..folds).map(|fold| folder.sha256(fold)).collect::<Result<_>>()?,
+            sha256: hashed.map(|fold| folder.sha256(fold)).collect::<Result<_>>()?,
+            device: engine.device().to_owned(),
+            precision: engine.precision(),
         };
         Ok(Self { info, config, engine, previous })
     }
 
-    /// What identifies the network.
-    #[must_use]
-    pub fn info(&self) -> &NetworkInfo {
+    pub(super) fn info(&self) -> &NetworkInfo {
         &self.info
     }
 
-    /// Its configuration.
-    #[must_use]
-    pub fn config(&self) -> &ModelConfig {
+    pub(super) fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// The device it runs on.
-    #[must_use]
-    pub fn device(&self) -> &str {
-        self.engine.device()
-    }
-
-    /// The arithmetic it uses.
-    #[must_use]
-    pub fn precision(&self) -> infer::Precision {
-        self.engine.precision()
-    }
-
-    /// The stage whose labels it refines.
-    #[must_use]
-    pub fn previous(&self) -> Option<&Network> {
-        self.previous.as_deref()
+    /// The stage it refines, if there is one, and itself.
+    pub(super) fn stages(&self) -> impl Iterator<Item = &Self> {
+        self.previous.as_deref().into_iter().chain([self])
     }
 
     /// Bytes that it holds, with the stage it refines, once it has run.
-    pub(super) fn memory_bytes(&self) -> u64 {
-        let first = self.previous.as_ref().map_or(0, |first| first.memory_bytes());
-        self.engine.memory_bytes(rayon::current_num_threads()) + first
+    pub(super) fn memory_bytes(&self, threads: usize) -> u64 {
+        self.stages().map(|network| network.engine.memory_bytes(threads)).sum()
     }
 
-    /// Runs the network on a case, after the stage it refines if the case has no labels yet.
+    /// Runs the network on a case, after the stage it refines if the case has no labels yet. The
+    /// images are taken once it is known that they fit.
     pub(super) fn segment(
         &mut self,
-        mut case: Case,
-        options: &Options,
+        input: &mut Option<Input<'_>>,
+        settings: &Settings,
         runs: &mut Vec<Run>,
-        progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Segmentation> {
-        let own = self.engine.memory_bytes(rayon::current_num_threads());
-        let refined = self.memory_bytes() - own;
-        if self.config.previous_stage.is_some() && case.previous.is_none() {
+        progress: &mut OnProgress<'_>,
+    ) -> Result<pipeline::Segmentation> {
+        let threads = rayon::current_num_threads();
+        let own = self.engine.memory_bytes(threads);
+        let refined = self.memory_bytes(threads) - own;
+        let settings = |held| Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
+        if let Some(case) = input
+            && self.config.previous_stage.is_some()
+            && case.previous.is_none()
+        {
             let Some(first) = &mut self.previous else {
-                return Err(Error::Model {
-                    model: self.info.name.clone(),
-                    found: "the second stage of a cascade alone".into(),
-                    expected: "labels of the first stage, or its model".into(),
-                });
+                let what = Mismatch::new(
+                    "the second stage of a cascade alone",
+                    "labels of the first stage, or its model",
+                );
+                return Err(Error::model(&self.info.name, what));
             };
-            let held_bytes = options.held_bytes + case.image_bytes() + own;
-            let options = Options { keep_evidence: false, held_bytes, ..options.clone() };
-            let found = first.segment(case.clone(), &options, runs, progress)?;
-            case.previous = Some(found.labels);
+            let settings = Settings { keep_probabilities: false, ..settings(own) };
+            let found = first.segment(&mut Some(case.borrowed()), &settings, runs, progress)?;
+            case.previous = Some(Cow::Owned(found.labels));
         }
-        let options = Options { held_bytes: options.held_bytes + refined, ..options.clone() };
         let engine = self.engine.as_mut();
-        let done = pipeline::segment(case, &self.config, engine, &options, progress)?;
+        let done = pipeline::segment(input, &self.config, engine, &settings(refined), progress)?;
         runs.push(Run {
             model: self.info.name.clone(),
             network_shape: done.network_shape,
             patch_size: self.config.patch_size,
-            tiles: done.tiles,
+            tiles: done.tiles.0,
+            passes: done.tiles.1,
             predicted: done.predicted,
             timings: done.timings.clone(),
         });

@@ -1,6 +1,6 @@
 //! Axis swaps and flips between an array as stored and in a model's orientation.
 
-use super::{Affine, Orientation};
+use super::{Affine, Orientation, VoxelView};
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
 /// Which axes to swap and flip to get from one array layout to another.
@@ -49,6 +49,15 @@ impl AxisMap {
             }
         }
         view
+    }
+
+    /// As [`view`](Self::view), for voxels of any type.
+    #[must_use]
+    pub fn voxels<'a>(&self, original: VoxelView<'a>) -> VoxelView<'a> {
+        match original {
+            VoxelView::I16(stored, scale) => VoxelView::I16(self.view(stored), scale),
+            VoxelView::F32(values) => VoxelView::F32(self.view(values)),
+        }
     }
 
     /// As [`view`](Self::view), for writing results back into the original layout.

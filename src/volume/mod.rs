@@ -6,11 +6,14 @@
 mod affine;
 mod axis_map;
 mod labels;
+mod voxels;
 
 pub use affine::Affine;
 pub use axis_map::AxisMap;
 pub use fastnnunet_model::Orientation;
 pub use labels::LabelMap;
+pub use voxels::{Scale, VoxelView, Voxels};
+pub(crate) use voxels::{Stored, with_stored};
 
 use ndarray::Array3;
 

@@ -1,6 +1,7 @@
 //! What `build.rs` refuses: each message names the model and what to do about it.
 
-use fastnnunet::model::{graph, proto, registry};
+use fastnnunet::model::{graph, proto};
+use fastnnunet::registry;
 use fastnnunet_model::manifest;
 use sha2::{Digest, Sha256};
 use std::fs;

@@ -1,7 +1,8 @@
 //! End to end against nnU-Net 2.8.1 on a seeded network: same files in, same labels out.
 
 use crate::golden;
-use fastnnunet::model::{ModelConfig, registry};
+use fastnnunet::model::ModelConfig;
+use fastnnunet::registry;
 use fastnnunet::pipeline::{self, Options};
 use fastnnunet::volume::LabelMap;
 use fastnnunet::{infer, io};
@@ -20,7 +21,7 @@ fn every_case_matches_nnunet() {
         let json = std::fs::read_to_string(golden::path("case", &case["config"])).expect("config");
         let config = ModelConfig::from_json(&json).expect("a valid configuration");
         let exact =
-            infer::EngineOptions { arithmetic: infer::Arithmetic::F32, ..Default::default() };
+            infer::EngineOptions { precision: Some(infer::Precision::F32), ..Default::default() };
         let mut engine = infer::open(model, config.patch_size, &exact).expect("engine");
         let scan = io::load(&golden::path("case", &case["input"]), io::Limits::default())
             .expect("the input loads");

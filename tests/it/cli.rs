@@ -319,9 +319,9 @@ fn memory_limit_is_code_6() {
 /// millimetres: little for a network, much for what follows.
 fn bones() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("folder");
-    let selftest = fastnnunet::model::registry::find("selftest").expect("self-test model");
+    let selftest = fastnnunet::registry::find("selftest").expect("self-test model");
     for (name, mm) in [("bone_low", 4.0), ("bone_medium", 2.0)] {
-        let mut config: Value = serde_json::from_str(&selftest.config_json).expect("JSON");
+        let mut config: Value = serde_json::from_str(selftest.config_json()).expect("JSON");
         config.as_object_mut().expect("an object").remove("model_path");
         config["grade"] = "starter".into();
         config["target_spacing"] = vec![mm; 3].into();

@@ -3,8 +3,8 @@
 use crate::golden;
 #[cfg(feature = "reference")]
 use fastnnunet::infer::Precision;
-use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, open};
-use fastnnunet::model::registry;
+use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, open};
+use fastnnunet::registry;
 use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};
 use serde_json::Value;
 
@@ -77,7 +77,7 @@ fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engi
 }
 
 fn exactly(device: Device) -> EngineOptions {
-    EngineOptions { device, arithmetic: Arithmetic::F32, ..EngineOptions::default() }
+    EngineOptions { device, precision: Some(Precision::F32), ..EngineOptions::default() }
 }
 
 fn run(engine: &mut dyn Engine, input: ArrayView4<'_, f32>) -> Array4<f32> {
@@ -109,32 +109,32 @@ fn logits_match_the_exporting_framework() {
 /// Half precision: how far logits may be off, relative to the largest. A number has 11 or 8
 /// binary digits, and is rounded twice per layer.
 #[cfg(feature = "reference")]
-const HALVES: &[(Device, Arithmetic, f32)] = &[
-    (Device::Reference, Arithmetic::F16, 5e-3),
-    (Device::Reference, Arithmetic::Bf16, 4e-2),
+const HALVES: &[(Device, Precision, f32)] = &[
+    (Device::Reference, Precision::F16, 5e-3),
+    (Device::Reference, Precision::Bf16, 4e-2),
     #[cfg(feature = "vulkan")]
-    (Device::Vulkan(0), Arithmetic::F16, 5e-3),
+    (Device::Vulkan(0), Precision::F16, 5e-3),
     #[cfg(feature = "vulkan")]
-    (Device::Vulkan(0), Arithmetic::Bf16, 4e-2),
+    (Device::Vulkan(0), Precision::Bf16, 4e-2),
     #[cfg(feature = "cuda")]
-    (Device::Cuda(0), Arithmetic::F16, 5e-3),
+    (Device::Cuda(0), Precision::F16, 5e-3),
     #[cfg(feature = "cuda")]
-    (Device::Cuda(0), Arithmetic::Bf16, 4e-2),
+    (Device::Cuda(0), Precision::Bf16, 4e-2),
 ];
 
 #[cfg(feature = "reference")]
 #[test]
 fn half_precision_stays_near() {
-    for &(device, arithmetic, tolerance) in HALVES {
+    for &(device, precision, tolerance) in HALVES {
         for case in cases() {
             let model = registry::find(&case.model).expect("an installed model");
-            let options = EngineOptions { device, arithmetic, ..EngineOptions::default() };
+            let options = EngineOptions { device, precision: Some(precision), ..EngineOptions::default() };
             let mut engine = match open(model, case.patch(), &options) {
                 Ok(engine) => engine,
                 Err(error) => {
                     assert_eq!(error.exit_code(), 5, "{error}");
                     let lacking = error.to_string().contains("does not compute in bf16");
-                    if arithmetic == Arithmetic::F16 || !lacking {
+                    if precision == Precision::F16 || !lacking {
                         crate::gpu::may_be_missing(device, &error);
                     }
                     assert_ne!(device, Device::Reference, "{error}");
@@ -147,11 +147,11 @@ fn half_precision_stays_near() {
                 let found = run(engine.as_mut(), input);
                 let worst = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
                 let name = &case.name;
-                println!("{device}, {arithmetic:?}, {name}: off by {:e}", worst / largest);
+                println!("{device}, {precision:?}, {name}: off by {:e}", worst / largest);
                 // Less than a rounding would mean that nothing was rounded.
                 assert!(
                     worst <= tolerance * largest && worst > 1e-5 * largest,
-                    "{device}, {arithmetic:?}, {name}: off by {worst:e} of {largest}"
+                    "{device}, {precision:?}, {name}: off by {worst:e} of {largest}"
                 );
             }
         }
@@ -164,7 +164,7 @@ fn the_cpu_says_that_it_lacks_fp16() {
     let model = registry::find("selftest").expect("self-test model");
     let options = EngineOptions {
         device: Device::Cpu,
-        arithmetic: Arithmetic::F16,
+        precision: Some(Precision::F16),
         ..EngineOptions::default()
     };
     let error = open(model, [16, 24, 24], &options).err().expect("no fp16 there");
@@ -230,7 +230,7 @@ fn engines_side_by_side_do_not_disturb_each_other() {
 fn engines_describe_themselves() {
     for &(device, _) in ENGINES {
         for model in registry::models() {
-            let patch = model.config().expect("checked by the build").patch_size;
+            let patch = model.config().patch_size;
             let Some(engine) = engine(&model.name, patch, device) else { continue };
             // The CPU adds its instruction set.
             assert!(engine.device().starts_with(&device.to_string()), "{}", engine.device());

@@ -4,8 +4,8 @@
 mod pipeline;
 
 use fastnnunet::infer::gpu::{GpuEngine, footprint};
-use fastnnunet::infer::{Arithmetic, Device, Engine, EngineOptions, Precision, Tiles, open};
-use fastnnunet::model::registry;
+use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, Tiles, open};
+use fastnnunet::registry;
 use fastnnunet::pipeline::mirror_passes;
 use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
 use ndarray::{Array3, Array4, Axis, s};
@@ -81,7 +81,7 @@ impl Case {
         let model = registry::find(self.model).expect("a model for tests");
         let options = EngineOptions {
             device: Device::Reference,
-            arithmetic: Arithmetic::F32,
+            precision: Some(Precision::F32),
             ..EngineOptions::default()
         };
         let facts = model.facts().expect("known to the build");
@@ -146,7 +146,7 @@ fn engine(case: &Case, device: Device, limit: Option<u64>) -> Option<GpuEngine> 
 fn on(device: Device, gpu_memory_limit_bytes: Option<u64>) -> EngineOptions {
     EngineOptions {
         device,
-        arithmetic: Arithmetic::F32,
+        precision: Some(Precision::F32),
         gpu_memory_limit_bytes,
         ..EngineOptions::default()
     }

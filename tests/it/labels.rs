@@ -1,6 +1,6 @@
 //! The label tables and modes as shipped.
 
-use fastnnunet::model::registry::Registry;
+use fastnnunet::registry::Registry;
 use std::collections::{HashMap, HashSet};
 
 /// The classes of TotalSegmentator v2's task `total`, in the order of their ids from 1.

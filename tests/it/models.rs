@@ -1,8 +1,8 @@
 //! Which models answer a mode, with models put into a folder at run time.
 
 use fastnnunet::model::graph;
-use fastnnunet::model::registry::{self, Registry};
-use fastnnunet::model::{LabelSubset, Model, Request, Selection};
+use fastnnunet::registry::{self, Registry};
+use fastnnunet::registry::{LabelSubset, Model, Request, Selection};
 use fastnnunet::volume::LabelMap;
 use fastnnunet::{Error, infer};
 use ndarray::Array3;
@@ -390,7 +390,7 @@ fn a_cascade_finds_its_first_stage() {
     let registry = folder.registry();
     let stage = |name: &str| {
         let model = registry.find(name).expect(name);
-        let found = registry.previous_stage(name, &model.config().expect("valid"));
+        let found = registry.previous_stage(name, model.config());
         found.map(|found| found.map(|model| model.name.to_string()))
     };
     assert_eq!(registry.find("by_name").expect("there").configuration, "3d_cascade_fullres");

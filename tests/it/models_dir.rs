@@ -1,7 +1,7 @@
 //! `--models-dir` in the lists of models and modes: models of one's own beside the program's.
 
 use assert_cmd::Command;
-use fastnnunet::model::registry;
+use fastnnunet::registry;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn add(folder: &Path, name: &str, labels: [&str; 3]) {
     let selftest = registry::find("selftest").expect("self-test model");
     fs::write(folder.join(format!("{name}.onnx")), selftest.onnx().expect("embedded"))
         .expect("writes");
-    let mut config: Value = serde_json::from_str(&selftest.config_json).expect("JSON");
+    let mut config: Value = serde_json::from_str(selftest.config_json()).expect("JSON");
     let fields = config.as_object_mut().expect("an object");
     fields.remove("model_path");
     for (label, name) in fields["labels"].as_array_mut().expect("labels").iter_mut().zip(labels) {

@@ -337,7 +337,8 @@ proptest! {
 #[test]
 #[cfg(feature = "cli")]
 fn convert_writes_what_other_programs_read() {
-    use fastnnunet::model::{ModelConfig, registry::Registry};
+    use fastnnunet::model::ModelConfig;
+use fastnnunet::registry::Registry;
     let program = || assert_cmd::Command::from(crate::program());
     let out = tempfile::tempdir().expect("folder");
     let target = out.path().join("new");

@@ -1,7 +1,7 @@
 //! Commands of README.md, run as they stand there in a folder that has the files they name.
 
 use fastnnunet::io;
-use fastnnunet::model::registry::{self, Registry};
+use fastnnunet::registry::{self, Registry};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -140,7 +140,7 @@ fn a_model_of_your_own_works_as_typed() {
     // What others exported: a network and the configuration that belongs to it.
     let selftest = registry::find("selftest").expect("self-test model");
     fs::write(desk.path("net.onnx"), selftest.onnx().expect("embedded")).expect("writes");
-    let mut config: Value = serde_json::from_str(&selftest.config_json).expect("JSON");
+    let mut config: Value = serde_json::from_str(selftest.config_json()).expect("JSON");
     config.as_object_mut().expect("an object").remove("model_path");
     for (label, name) in config["labels"].as_array_mut().expect("labels").iter_mut().zip([
         "vertebrae_L4",

@@ -17,7 +17,7 @@ pub mod onnx;
 pub mod proto;
 
 pub use config::{
-    CONFIGURATIONS, Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE,
+    CONFIGURATIONS, Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE,
     ModelConfig, Normalization, Reader, Resampling,
 };
 pub use mismatch::Mismatch;

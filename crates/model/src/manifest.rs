@@ -83,8 +83,13 @@ pub fn load(root: &Path) -> Result<Vec<Checked>, String> {
         labels::parse(&label_tables(root)?, &[]).map_err(|e| format!("config/labels/{e}"))?;
     let modes_path = root.join("config/modes.json");
     if modes_path.exists() {
+        let recipes = recipes(root)?;
+        let recipes: Vec<&str> = recipes.iter().map(|(name, _)| name.as_str()).collect();
         modes::parse(&read_text(&modes_path)?)
-            .and_then(|modes| modes::check_tables(&modes, &tables))
+            .and_then(|modes| {
+                modes::check_tables(&modes, &tables)?;
+                modes::check_recipes(&modes, &recipes)
+            })
             .map_err(|e| format!("config/modes.json: {e}"))?;
     }
     entries
@@ -102,12 +107,24 @@ pub fn load(root: &Path) -> Result<Vec<Checked>, String> {
 ///
 /// A message naming the file that cannot be read.
 pub fn label_tables(root: &Path) -> Result<Vec<(String, String)>, String> {
-    let folder = root.join("config/labels");
+    json_files(&root.join("config/labels"))
+}
+
+/// The postprocessing recipes under `root`: names and contents, sorted by name.
+///
+/// # Errors
+///
+/// A message naming the file that cannot be read.
+pub fn recipes(root: &Path) -> Result<Vec<(String, String)>, String> {
+    json_files(&root.join("config/postprocess"))
+}
+
+fn json_files(folder: &Path) -> Result<Vec<(String, String)>, String> {
     let read = |stem: String| {
         let json = read_text(&folder.join(format!("{stem}.json")))?;
         Ok((stem, json))
     };
-    stems(&folder, "json")?.into_iter().map(read).collect()
+    stems(folder, "json")?.into_iter().map(read).collect()
 }
 
 fn read_text(path: &Path) -> Result<String, String> {
@@ -214,11 +231,9 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
         return Err(format!("{shown}: model_path is {:?}, expected {file:?}", config.model_path));
     }
     if config.grade != entry.grade {
-        let name = |grade: Grade| format!("{grade:?}").to_lowercase();
         return Err(format!(
             "{shown}: grade is {}, models/MANIFEST.toml says {}; make them agree",
-            name(config.grade),
-            name(entry.grade)
+            config.grade, entry.grade
         ));
     }
     let expected = Expected {

@@ -15,4 +15,10 @@ impl Mismatch {
     pub fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { found: found.into(), expected: expected.into() }
     }
+
+    /// Says where it was found.
+    #[must_use]
+    pub fn within(self, place: &str) -> Self {
+        Self { found: format!("{} in {place}", self.found), ..self }
+    }
 }

@@ -1,6 +1,6 @@
 //! `config/modes.json`: what a user asks for, and the model that does it.
 //!
-//! `build.rs` compiles this file too, so that a mistake in the list fails the build.
+//! The build script reads it too, so that a mistake in the list fails the build.
 
 use super::labels::LabelTable;
 use serde::Deserialize;
@@ -195,6 +195,22 @@ pub fn check_tables(modes: &[Mode], tables: &[LabelTable]) -> Result<(), String>
                     ));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the postprocessing recipes the modes name exist.
+///
+/// # Errors
+///
+/// A message that names the mode and the recipe.
+pub fn check_recipes(modes: &[Mode], known: &[&str]) -> Result<(), String> {
+    for Mode { name, choices, .. } in modes {
+        let mut asked = choices.iter().filter_map(|choice| choice.recipe.as_deref());
+        if let Some(recipe) = asked.find(|recipe| !known.contains(recipe)) {
+            let known = known.join(", ");
+            return Err(format!("mode {name}: no recipe {recipe:?}, expected one of {known}"));
         }
     }
     Ok(())

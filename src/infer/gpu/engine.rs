@@ -4,7 +4,7 @@ use super::memory::{self, Footprint};
 use super::sweep;
 use crate::infer::burn::Generated;
 use crate::infer::{Device, Engine, EngineOptions, LinearHead, Precision, Tiles};
-use crate::model::Model;
+use crate::registry::Model;
 use crate::{Error, Result};
 use ndarray::{Array4, ArrayView4};
 
@@ -106,11 +106,11 @@ impl GpuEngine {
     /// # Errors
     ///
     /// [`Error::Device`] if the device is not part of this build, is missing, fails or lacks the
-    /// arithmetic, and for [`Device::Auto`] and [`Device::Cpu`], which have engines of their own;
+    /// precision, and for [`Device::Auto`] and [`Device::Cpu`], which have engines of their own;
     /// [`Error::Memory`] if one tile does not fit the limit.
     pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Self> {
         let facts = model.facts()?;
-        let precision = options.arithmetic.of_generated_code();
+        let precision = crate::infer::device::of_generated_code(options.precision);
         let footprint = memory::footprint(&model.onnx()?, facts.input_channels, patch, precision)?;
         let limit = options.gpu_memory_limit_bytes.unwrap_or(u64::MAX);
         // Before the device is touched: what cannot run should fail at once.

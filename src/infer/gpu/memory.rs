@@ -265,7 +265,7 @@ impl Footprint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::registry;
+    use crate::registry;
 
     fn selftest() -> Footprint {
         let model = registry::find("selftest").expect("self-test model");
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn every_embedded_model_has_a_footprint_that_fits_a_small_card() {
         for model in registry::models() {
-            let config = model.config().expect("checked by the build");
+            let config = model.config();
             let onnx = model.onnx().expect("ONNX");
             let found = footprint(&onnx, config.channels.len(), config.patch_size, Precision::F32);
             let found = found.expect(&model.name);
@@ -316,7 +316,7 @@ mod tests {
         let budget = 4_000_000_000 - (300 << 20);
         let mut whole = Vec::new();
         for model in registry::models() {
-            let config = model.config().expect("checked by the build");
+            let config = model.config();
             let facts = model.facts().expect("checked by the build");
             let found = footprint(
                 &model.onnx().expect("ONNX"),

@@ -1,6 +1,6 @@
 //! The arguments of a network's class, as `plans.json` has them.
 
-use super::super::Wrong;
+use crate::Mismatch;
 use super::super::checkpoint::Stored;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
@@ -103,16 +103,16 @@ impl Arguments<'_> {
         self.map.get(name).filter(|value| !value.is_null())
     }
 
-    fn wrong(&self, name: &str, expected: impl Into<String>) -> Wrong {
+    fn wrong(&self, name: &str, expected: impl Into<String>) -> Mismatch {
         let found = match self.map.get(name) {
             Some(value) => format!("{name} {value}"),
             None => format!("no {name}"),
         };
-        Wrong::new(found, expected).at("arch_kwargs")
+        Mismatch::new(found, expected).within("arch_kwargs")
     }
 
     /// One count per stage; a single one counts for all.
-    fn counts(&self, name: &str, stages: usize, most: u64) -> Result<Vec<usize>, Wrong> {
+    fn counts(&self, name: &str, stages: usize, most: u64) -> Result<Vec<usize>, Mismatch> {
         let count =
             |value: &Value| value.as_u64().filter(|n| (1..=most).contains(n)).map(|n| n as usize);
         let list = match self.get(name) {
@@ -125,7 +125,7 @@ impl Arguments<'_> {
     }
 
     /// A kernel or stride per stage: one number for all axes, or one each.
-    fn edges(&self, name: &str) -> Result<Vec<Vec<usize>>, Wrong> {
+    fn edges(&self, name: &str) -> Result<Vec<Vec<usize>>, Mismatch> {
         let edge = |value: &Value| {
             value.as_u64().filter(|n| (1..=MAX_EDGE).contains(n)).map(|n| n as usize)
         };
@@ -147,7 +147,7 @@ impl Arguments<'_> {
         })
     }
 
-    fn flag(&self, name: &str) -> Result<bool, Wrong> {
+    fn flag(&self, name: &str) -> Result<bool, Mismatch> {
         match self.get(name) {
             None => Ok(false),
             Some(value) => value.as_bool().ok_or_else(|| self.wrong(name, "true or false")),
@@ -155,7 +155,7 @@ impl Arguments<'_> {
     }
 
     /// Last part of a class path.
-    fn class(&self, name: &str) -> Result<Option<&str>, Wrong> {
+    fn class(&self, name: &str) -> Result<Option<&str>, Mismatch> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::String(path)) => Ok(path.rsplit('.').next()),
@@ -164,14 +164,14 @@ impl Arguments<'_> {
     }
 
     /// A real number among the keyword arguments of a class.
-    fn number(&self, of: &str, name: &str, default: f64) -> Result<f64, Wrong> {
+    fn number(&self, of: &str, name: &str, default: f64) -> Result<f64, Mismatch> {
         match self.get(of).and_then(|map| map.get(name)) {
             None => Ok(default),
             Some(value) => value.as_f64().ok_or_else(|| self.wrong(of, "real numbers")),
         }
     }
 
-    fn norm(&self) -> Result<Norm, Wrong> {
+    fn norm(&self) -> Result<Norm, Mismatch> {
         let of = "norm_op_kwargs";
         let epsilon = self.number(of, "eps", 1e-5)? as f32;
         let given = |name: &str, default: bool| {
@@ -194,7 +194,7 @@ impl Arguments<'_> {
         })
     }
 
-    fn slope(&self) -> Result<f32, Wrong> {
+    fn slope(&self) -> Result<f32, Mismatch> {
         match self.class("nonlin")? {
             None => Ok(1.0),
             Some("ReLU") => Ok(0.0),
@@ -211,7 +211,7 @@ impl Architecture {
         map: &Map<String, Value>,
         rank: usize,
         (inputs, outputs): (usize, usize),
-    ) -> Result<Self, Wrong> {
+    ) -> Result<Self, Mismatch> {
         let (class, own): (_, &[&str]) = match class {
             "PlainConvUNet" | "LiteNNUNetStudent" => {
                 (Class::Plain, &["n_conv_per_stage", "nonlin_first"])
@@ -225,7 +225,7 @@ impl Architecture {
                 &["n_blocks_per_stage", "block", "bottleneck_channels", "stem_channels"],
             ),
             other => {
-                return Err(Wrong::new(
+                return Err(Mismatch::new(
                     format!("network class {other}"),
                     "PlainConvUNet, ResidualEncoderUNet, ResidualUNet, LiteNNUNetStudent or \
                      LiteResEncStudent",
@@ -234,7 +234,7 @@ impl Architecture {
         };
         let mut names = map.keys().map(String::as_str);
         if let Some(name) = names.find(|name| !COMMON.contains(name) && !own.contains(name)) {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("network argument {name}"),
                 "the arguments of nnU-Net's own networks",
             ));
@@ -297,14 +297,14 @@ impl Architecture {
     pub(in super::super) fn follow_student(
         &mut self,
         weights: &HashMap<String, Stored>,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), Mismatch> {
         let residual = weights.keys().any(|name| name.starts_with("encoder.stem."));
         self.class = if residual { Class::ResidualEncoder } else { Class::Plain };
         let width = |name: &str| {
             let shape = weights.get(name).map(|stored| &stored.shape);
             shape
                 .and_then(|shape| shape.first().copied())
-                .ok_or_else(|| Wrong::new(format!("no weights {name:?}"), "a student's weights"))
+                .ok_or_else(|| Mismatch::new(format!("no weights {name:?}"), "a student's weights"))
         };
         for s in 0..self.features.len() {
             let (first, blocks) = if residual {

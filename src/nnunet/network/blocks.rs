@@ -1,11 +1,11 @@
 //! The parts networks are made of, as `dynamic_network_architectures` 0.4 wires them.
 
-use super::super::Wrong;
+use crate::Mismatch;
 use super::arguments::{Architecture, Class};
 use super::graph::{Builder, Flow};
 
 /// The whole network, from `input` to `output`.
-pub(super) fn network(b: &mut Builder<'_>) -> Result<(), Wrong> {
+pub(super) fn network(b: &mut Builder<'_>) -> Result<(), Mismatch> {
     let Architecture { class, features, strides, kernels, .. } = b.architecture;
     let stages = features.len();
     let skips = if *class == Class::Plain { plain_encoder(b)? } else { residual_encoder(b)? };
@@ -36,7 +36,7 @@ pub(super) fn network(b: &mut Builder<'_>) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn plain_encoder(b: &mut Builder<'_>) -> Result<Vec<Flow>, Wrong> {
+fn plain_encoder(b: &mut Builder<'_>) -> Result<Vec<Flow>, Mismatch> {
     let Architecture { features, kernels, strides, encoder, .. } = b.architecture;
     let (mut flow, mut skips) = (b.input(), Vec::new());
     for s in 0..features.len() {
@@ -48,7 +48,7 @@ fn plain_encoder(b: &mut Builder<'_>) -> Result<Vec<Flow>, Wrong> {
     Ok(skips)
 }
 
-fn residual_encoder(b: &mut Builder<'_>) -> Result<Vec<Flow>, Wrong> {
+fn residual_encoder(b: &mut Builder<'_>) -> Result<Vec<Flow>, Mismatch> {
     let Architecture { features, kernels, strides, encoder, bottleneck, stem, .. } = b.architecture;
     let image = b.input();
     let mut flow = conv_stage(b, "encoder.stem.convs", image, *stem, (&kernels[0], None), 1)?;
@@ -70,7 +70,7 @@ fn conv_stage(
     channels: usize,
     (kernel, stride): (&[usize], Option<&[usize]>),
     count: usize,
-) -> Result<Flow, Wrong> {
+) -> Result<Flow, Mismatch> {
     let ones = vec![1; kernel.len()];
     for i in 0..count {
         let stride = stride.filter(|_| i == 0).unwrap_or(&ones);
@@ -87,7 +87,7 @@ fn conv_block(
     channels: usize,
     shape: (&[usize], &[usize]),
     active: bool,
-) -> Result<Flow, Wrong> {
+) -> Result<Flow, Mismatch> {
     let (norm, nonlin) = (format!("{key}.norm"), format!("{key}.nonlin"));
     let flow = b.conv(&format!("{key}.conv"), from, channels, shape, b.architecture.bias)?;
     if !active {
@@ -110,7 +110,7 @@ fn residual_stage(
     (channels, inner): (usize, Option<usize>),
     (kernel, stride): (&[usize], &[usize]),
     count: usize,
-) -> Result<Flow, Wrong> {
+) -> Result<Flow, Mismatch> {
     let ones = vec![1; kernel.len()];
     for i in 0..count {
         let key = format!("{key}.blocks.{i}");
@@ -139,7 +139,7 @@ fn skip(
     from: &Flow,
     channels: usize,
     stride: &[usize],
-) -> Result<Flow, Wrong> {
+) -> Result<Flow, Mismatch> {
     let strided = stride.iter().any(|&s| s != 1);
     let flow =
         if strided { b.average(&format!("{key}.skip.0"), from, stride) } else { from.clone() };

@@ -1,6 +1,6 @@
 //! Writes one ONNX graph, node by node.
 
-use super::super::Wrong;
+use crate::Mismatch;
 use super::Weights;
 use super::arguments::{Architecture, Norm};
 use crate::model::proto::{
@@ -63,7 +63,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A constant from the checkpoint; returns its name.
-    fn weight(&mut self, name: String, shape: &[usize]) -> Result<String, Wrong> {
+    fn weight(&mut self, name: String, shape: &[usize]) -> Result<String, Mismatch> {
         let raw = self.weights.read(&name, shape)?;
         self.constant(&name, shape, raw);
         Ok(name)
@@ -83,7 +83,7 @@ impl<'a> Builder<'a> {
         from: &Flow,
         shape: &[usize],
         bias: Option<usize>,
-    ) -> Result<Vec<String>, Wrong> {
+    ) -> Result<Vec<String>, Mismatch> {
         let mut inputs = vec![from.name.clone(), self.weight(format!("{key}.weight"), shape)?];
         if let Some(len) = bias {
             inputs.push(self.weight(format!("{key}.bias"), &[len])?);
@@ -99,7 +99,7 @@ impl<'a> Builder<'a> {
         channels: usize,
         (kernel, stride): (&[usize], &[usize]),
         bias: bool,
-    ) -> Result<Flow, Wrong> {
+    ) -> Result<Flow, Mismatch> {
         let shape = [&[channels, from.channels], kernel].concat();
         let inputs = self.operands(key, from, &shape, bias.then_some(channels))?;
         let pads: Vec<usize> = kernel.iter().chain(kernel).map(|k| (k - 1) / 2).collect();
@@ -116,7 +116,7 @@ impl<'a> Builder<'a> {
         from: &Flow,
         channels: usize,
         stride: &[usize],
-    ) -> Result<Flow, Wrong> {
+    ) -> Result<Flow, Mismatch> {
         let shape = [&[from.channels, channels], stride].concat();
         let bias = self.architecture.bias.then_some(channels);
         let inputs = self.operands(key, from, &shape, bias)?;
@@ -126,7 +126,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The architecture's normalization with the weights of `key`.
-    pub(super) fn norm(&mut self, key: &str, from: Flow) -> Result<Flow, Wrong> {
+    pub(super) fn norm(&mut self, key: &str, from: Flow) -> Result<Flow, Mismatch> {
         let c = from.channels;
         let (epsilon, affine, running) = match self.architecture.norm {
             Norm::None => return Ok(from),
@@ -188,7 +188,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The layer that gives the logits.
-    pub(super) fn head(&mut self, key: &str, from: &Flow) -> Result<(), Wrong> {
+    pub(super) fn head(&mut self, key: &str, from: &Flow) -> Result<(), Mismatch> {
         let ones = vec![1; self.architecture.rank];
         self.conv(key, from, self.architecture.outputs, (&ones, &ones), true)?;
         if let Some(node) = self.graph.node.last_mut() {
@@ -198,7 +198,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A head only training used; its weights have to be there.
-    pub(super) fn unused_head(&mut self, key: &str, channels: usize) -> Result<(), Wrong> {
+    pub(super) fn unused_head(&mut self, key: &str, channels: usize) -> Result<(), Mismatch> {
         let Architecture { outputs, rank, .. } = *self.architecture;
         let shape = [&[outputs, channels][..], &vec![1; rank]].concat();
         self.weights.claim(&format!("{key}.weight"), &shape)?;
@@ -207,9 +207,9 @@ impl<'a> Builder<'a> {
     }
 
     /// The file, unless weights are left over.
-    pub(super) fn finish(self) -> Result<Model, Wrong> {
+    pub(super) fn finish(self) -> Result<Model, Mismatch> {
         if let Some(name) = self.weights.left.keys().min() {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("weights {name:?}"),
                 "no weights beyond those of the network in plans.json",
             ));

@@ -10,7 +10,7 @@ mod graph;
 
 pub(super) use arguments::Architecture;
 
-use super::Wrong;
+use crate::Mismatch;
 use super::checkpoint::{Checkpoint, Stored};
 use crate::model::proto;
 use graph::Builder;
@@ -35,7 +35,7 @@ fn is_alias(name: &str) -> bool {
 }
 
 /// The weights of a checkpoint under the names the reference's classes give them.
-pub(super) fn names(checkpoint: &Checkpoint) -> Result<HashMap<String, Stored>, Wrong> {
+pub(super) fn names(checkpoint: &Checkpoint) -> Result<HashMap<String, Stored>, Mismatch> {
     let mut weights = checkpoint.weights()?;
     while let Some(prefix) = WRAPPERS
         .iter()
@@ -49,12 +49,12 @@ pub(super) fn names(checkpoint: &Checkpoint) -> Result<HashMap<String, Stored>, 
 
 impl Weights<'_> {
     /// Checks that a weight is there and of that shape, and takes it off the list.
-    fn claim(&mut self, name: &str, shape: &[usize]) -> Result<Stored, Wrong> {
+    fn claim(&mut self, name: &str, shape: &[usize]) -> Result<Stored, Mismatch> {
         let stored = self.left.remove(name).ok_or_else(|| {
-            Wrong::new(format!("no weights {name:?}"), format!("some of shape {shape:?}"))
+            Mismatch::new(format!("no weights {name:?}"), format!("some of shape {shape:?}"))
         })?;
         if stored.shape != shape {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("weights {name:?} of shape {:?}", stored.shape),
                 format!("{shape:?}"),
             ));
@@ -63,9 +63,9 @@ impl Weights<'_> {
     }
 
     /// Reads a weight of that shape.
-    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Bytes, Wrong> {
+    fn read(&mut self, name: &str, shape: &[usize]) -> Result<Bytes, Mismatch> {
         let stored = self.claim(name, shape)?;
-        self.checkpoint.read(&stored).map_err(|wrong| wrong.at(name))
+        self.checkpoint.read(&stored).map_err(|wrong| wrong.within(name))
     }
 }
 
@@ -73,7 +73,7 @@ impl Weights<'_> {
 pub(super) fn build(
     architecture: &Architecture,
     checkpoint: &mut Checkpoint,
-) -> Result<proto::Model, Wrong> {
+) -> Result<proto::Model, Mismatch> {
     let left = names(checkpoint)?;
     let mut builder = Builder::new(architecture, Weights { checkpoint, left });
     blocks::network(&mut builder)?;

@@ -1,6 +1,7 @@
 //! The stack machine a pickle is written for.
 
-use super::{Id, Span, Value, Wrong};
+use crate::Mismatch;
+use super::{Id, Span, Value};
 use std::collections::HashMap;
 
 /// Most values, stack entries or memo entries.
@@ -19,7 +20,7 @@ struct Machine<'a> {
 }
 
 /// Runs the program; returns all values and which of them is the result.
-pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Value>, Id), Wrong> {
+pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Value>, Id), Mismatch> {
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -39,12 +40,12 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Value>, Id), Wrong> {
     }
 }
 
-fn broken(found: impl Into<String>) -> Wrong {
-    Wrong::new(found, "a whole pickle")
+fn broken(found: impl Into<String>) -> Mismatch {
+    Mismatch::new(found, "a whole pickle")
 }
 
 impl Machine<'_> {
-    fn take(&mut self, len: usize) -> Result<Span, Wrong> {
+    fn take(&mut self, len: usize) -> Result<Span, Mismatch> {
         let end = self.at.checked_add(len).filter(|&end| end <= self.bytes.len());
         let end = end.ok_or_else(|| broken(format!("a pickle that ends in byte {}", self.at)))?;
         // A pickle is shorter than 2^27 bytes.
@@ -53,21 +54,21 @@ impl Machine<'_> {
         Ok(span)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Mismatch> {
         let range = self.take(N)?.range();
         self.bytes[range].try_into().map_err(|_| broken("a cut number"))
     }
 
-    fn byte(&mut self) -> Result<u8, Wrong> {
+    fn byte(&mut self) -> Result<u8, Mismatch> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn u32(&mut self) -> Result<u32, Wrong> {
+    fn u32(&mut self) -> Result<u32, Mismatch> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// A stretch whose length is written in `N` bytes before it.
-    fn counted<const N: usize>(&mut self) -> Result<Span, Wrong> {
+    fn counted<const N: usize>(&mut self) -> Result<Span, Mismatch> {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(&self.array::<N>()?);
         let len = usize::try_from(u64::from_le_bytes(wide)).unwrap_or(usize::MAX);
@@ -75,7 +76,7 @@ impl Machine<'_> {
     }
 
     /// The rest of the line, without its end.
-    fn line(&mut self) -> Result<Span, Wrong> {
+    fn line(&mut self) -> Result<Span, Mismatch> {
         let rest = &self.bytes[self.at..];
         let len = rest.iter().position(|&byte| byte == b'\n');
         let len = len.ok_or_else(|| broken("a line without an end"))?;
@@ -88,14 +89,14 @@ impl Machine<'_> {
     }
 
     /// A line of ASCII.
-    fn word(&mut self) -> Result<&str, Wrong> {
+    fn word(&mut self) -> Result<&str, Mismatch> {
         let range = self.line()?.range();
         std::str::from_utf8(&self.bytes[range]).map_err(|_| broken("a line that is not text"))
     }
 
-    fn add(&mut self, value: Value) -> Result<Id, Wrong> {
+    fn add(&mut self, value: Value) -> Result<Id, Mismatch> {
         if self.values.len() >= MAX_VALUES {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 "a pickle of more values than this",
                 format!("at most {MAX_VALUES}"),
             ));
@@ -104,7 +105,7 @@ impl Machine<'_> {
         Ok(self.values.len() as Id - 1)
     }
 
-    fn push_id(&mut self, id: Id) -> Result<(), Wrong> {
+    fn push_id(&mut self, id: Id) -> Result<(), Mismatch> {
         if self.stack.len() >= MAX_VALUES {
             return Err(broken("a stack that only grows"));
         }
@@ -112,13 +113,13 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn push(&mut self, value: Value) -> Result<(), Wrong> {
+    fn push(&mut self, value: Value) -> Result<(), Mismatch> {
         let id = self.add(value)?;
         self.push_id(id)
     }
 
     /// Takes one value; a mark protects what is below it.
-    fn pop(&mut self) -> Result<Id, Wrong> {
+    fn pop(&mut self) -> Result<Id, Mismatch> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err(broken("an empty stack"));
@@ -126,7 +127,7 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(|| broken("an empty stack"))
     }
 
-    fn top(&self) -> Result<Id, Wrong> {
+    fn top(&self) -> Result<Id, Mismatch> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.last() {
             Some(&id) if self.stack.len() > floor => Ok(id),
@@ -135,12 +136,12 @@ impl Machine<'_> {
     }
 
     /// Everything since the last mark.
-    fn marked(&mut self) -> Result<Vec<Id>, Wrong> {
+    fn marked(&mut self) -> Result<Vec<Id>, Mismatch> {
         let mark = self.marks.pop().ok_or_else(|| broken("no mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Wrong> {
+    fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Mismatch> {
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(broken("a key without a value"));
@@ -148,7 +149,7 @@ impl Machine<'_> {
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
     }
 
-    fn remember(&mut self, slot: u32) -> Result<(), Wrong> {
+    fn remember(&mut self, slot: u32) -> Result<(), Mismatch> {
         let id = self.top()?;
         if self.memo.len() >= MAX_VALUES {
             return Err(broken("a memo that only grows"));
@@ -157,17 +158,17 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn recall(&mut self, slot: u32) -> Result<(), Wrong> {
+    fn recall(&mut self, slot: u32) -> Result<(), Mismatch> {
         let id = self.memo.get(&slot).copied();
         self.push_id(id.ok_or_else(|| broken(format!("no memo {slot}")))?)
     }
 
-    fn step(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn step(&mut self, opcode: u8) -> Result<(), Mismatch> {
         match opcode {
             // PROTO
             0x80 => match self.byte()? {
                 0..=5 => Ok(()),
-                version => Err(Wrong::new(format!("pickle protocol {version}"), "0 to 5")),
+                version => Err(Mismatch::new(format!("pickle protocol {version}"), "0 to 5")),
             },
             // FRAME only helps those who read from a stream.
             0x95 => self.take(8).map(|_| ()),
@@ -202,7 +203,7 @@ impl Machine<'_> {
         }
     }
 
-    fn number(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn number(&mut self, opcode: u8) -> Result<(), Mismatch> {
         let value = match opcode {
             b'N' => Value::None,
             0x88 => Value::Bool(true),
@@ -229,7 +230,7 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    fn string(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn string(&mut self, opcode: u8) -> Result<(), Mismatch> {
         let value = match opcode {
             // A quoted line; its escapes are not needed.
             b'S' => {
@@ -250,7 +251,7 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    fn memory(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn memory(&mut self, opcode: u8) -> Result<(), Mismatch> {
         let slot = match opcode {
             b'p' | b'g' => self.word()?.parse().map_err(|_| broken("a memo without number"))?,
             b'q' | b'h' => u32::from(self.byte()?),
@@ -263,7 +264,7 @@ impl Machine<'_> {
         }
     }
 
-    fn container(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn container(&mut self, opcode: u8) -> Result<(), Mismatch> {
         let value = match opcode {
             b']' => Value::List(Vec::new()),
             b'}' => Value::Dict(Vec::new()),
@@ -300,7 +301,7 @@ impl Machine<'_> {
                 return self.insert(&items);
             }
             other => {
-                return Err(Wrong::new(
+                return Err(Mismatch::new(
                     format!("pickle opcode {other:#04x}"),
                     "a pickle of protocol 0 to 5 without extensions",
                 ));
@@ -311,7 +312,7 @@ impl Machine<'_> {
 
     /// Appends to the list or set on top; what an unknown object would do with the items is
     /// not known, so they are dropped.
-    fn extend(&mut self, items: &[Id]) -> Result<(), Wrong> {
+    fn extend(&mut self, items: &[Id]) -> Result<(), Mismatch> {
         let top = self.top()?;
         match &mut self.values[top as usize] {
             Value::List(list) | Value::Set(list) => list.extend_from_slice(items),
@@ -321,7 +322,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn insert(&mut self, items: &[Id]) -> Result<(), Wrong> {
+    fn insert(&mut self, items: &[Id]) -> Result<(), Mismatch> {
         let pairs = Self::pairs(items)?;
         let top = self.top()?;
         match &mut self.values[top as usize] {
@@ -332,7 +333,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn object(&mut self, opcode: u8) -> Result<(), Wrong> {
+    fn object(&mut self, opcode: u8) -> Result<(), Mismatch> {
         match opcode {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
@@ -400,10 +401,10 @@ impl Machine<'_> {
 
     /// A name. Nothing would be executed; but a file that names what no trained network needs
     /// was made to attack whoever loads it.
-    fn global(&mut self, module: Span, name: Span) -> Result<(), Wrong> {
+    fn global(&mut self, module: Span, name: Span) -> Result<(), Mismatch> {
         let (of, called) = (self.text(module), self.text(name));
         if is_hostile(of, called) {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("a pickle that would use {of}.{called}"),
                 "a checkpoint of weights and numbers",
             ));
@@ -412,7 +413,7 @@ impl Machine<'_> {
     }
 
     /// The result of a call: containers become containers, the rest stays as written.
-    fn call(&mut self, callee: Id, arguments: Id) -> Result<(), Wrong> {
+    fn call(&mut self, callee: Id, arguments: Id) -> Result<(), Mismatch> {
         let Value::Global { module, name } = self.values[callee as usize] else {
             if matches!(self.values[callee as usize], Value::Call { .. }) {
                 return self.push(Value::Call { callee, arguments, state: None });

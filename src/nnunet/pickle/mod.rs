@@ -9,7 +9,7 @@
 mod machine;
 mod read;
 
-use super::Wrong;
+use crate::Mismatch;
 use std::ops::Range;
 
 /// Longest pickle read. Trainings with a hundred classes log a few megabytes.
@@ -71,9 +71,9 @@ pub(crate) struct Pickle {
 
 impl Pickle {
     /// Reads a pickle of protocol 0 to 5.
-    pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self, Wrong> {
+    pub(crate) fn parse(bytes: Vec<u8>) -> Result<Self, Mismatch> {
         if bytes.len() > MAX_BYTES {
-            return Err(Wrong::new(
+            return Err(Mismatch::new(
                 format!("a pickle of {} bytes", bytes.len()),
                 format!("at most {MAX_BYTES}"),
             ));

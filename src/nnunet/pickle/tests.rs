@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-fn parse(bytes: &[u8]) -> Result<Pickle, Wrong> {
+fn parse(bytes: &[u8]) -> Result<Pickle, Mismatch> {
     Pickle::parse(bytes.to_vec())
 }
 

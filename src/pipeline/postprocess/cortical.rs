@@ -10,9 +10,9 @@ use super::components::{Components, Connectivity};
 use super::map::{Classes, Map};
 use super::runs::{Runs, Voxel};
 use super::{distance, keep};
-use crate::pipeline::crop::{Box3, box_shape, crop};
-use crate::volume::Spacing;
-use ndarray::{Array3, ArrayView3, s};
+use crate::pipeline::crop::{Box3, box_shape};
+use crate::volume::{Spacing, VoxelView};
+use ndarray::{Array3, s};
 use rayon::prelude::*;
 
 /// A bone and the labels its two parts get; the bone's own label may be one of them.
@@ -50,19 +50,19 @@ const PLANES: usize = 24;
 ///
 /// If the shapes differ, or a label does not fit the map's type.
 pub fn split<T: Voxel>(
-    ct: ArrayView3<'_, f32>,
+    ct: VoxelView<'_>,
     labels: &mut Map<'_, T>,
     bones: &[Bone],
 ) -> (u64, u64) {
     let (shape, spacing) = (labels.shape(), labels.spacing());
-    assert_eq!(<[usize; 3]>::from(ct.dim()), shape, "image and labels share a grid");
+    assert_eq!(ct.shape(), shape, "image and labels share a grid");
     let runs = labels.runs();
     let boxes = runs.boxes();
     let parts: Vec<_> = bones
         .iter()
         .filter_map(|bone| {
             let bounds = boxes.get(usize::from(bone.label))?.clone()?;
-            let view = crop(ct, &bounds);
+            let view = ct.cropped(&bounds);
             Some((bone, part(view, runs, bone.label, &bounds, spacing), bounds))
         })
         .collect();
@@ -106,7 +106,7 @@ const TRABECULAR: u8 = 2;
 
 /// One bone's parts over its bounding box; `ct` is cropped to it.
 fn part(
-    ct: ArrayView3<'_, f32>,
+    ct: VoxelView<'_>,
     runs: &Runs,
     label: u16,
     bounds: &Box3,
@@ -116,7 +116,7 @@ fn part(
     let starts: Vec<usize> = (0..bounds[0].len()).step_by(PLANES).collect();
 
     let profiles: Vec<_> =
-        starts.par_iter().map(|&z| bone.slab(z).profiles(&ct, spacing)).collect();
+        starts.par_iter().map(|&z| bone.slab(z).profiles(ct, spacing)).collect();
     let mut cells = Cells::new(box_shape(bounds), spacing);
     for profile in profiles.into_iter().flatten() {
         cells.add(&profile);
@@ -126,7 +126,7 @@ fn part(
     let mut out = Array3::zeros(box_shape(bounds));
     let slabs: Vec<_> = out.axis_chunks_iter_mut(ndarray::Axis(0), PLANES).collect();
     let outermost: Vec<_> = (slabs.into_par_iter().zip(&starts))
-        .map(|(mut slab, &z)| bone.slab(z).classify(&ct, spacing, &cells, &thresholds, &mut slab))
+        .map(|(mut slab, &z)| bone.slab(z).classify(ct, spacing, &cells, &thresholds, &mut slab))
         .collect();
 
     // Bright trabeculae deep inside are not cortex: that begins at the surface.
@@ -295,15 +295,15 @@ impl Slab {
         })
     }
 
-    fn profiles(&self, ct: &ArrayView3<'_, f32>, spacing: Spacing) -> Vec<Profile> {
+    fn profiles(&self, ct: VoxelView<'_>, spacing: Spacing) -> Vec<Profile> {
         let mut found = Vec::new();
         self.each(|voxel, _| {
             if !self.is_outermost(voxel) {
                 return;
             }
-            let mut values = vec![f64::from(ct[voxel])];
+            let mut values = vec![f64::from(ct.at(voxel))];
             self.walk(voxel, spacing, PROFILE_MM, |next| {
-                values.push(f64::from(ct[next]));
+                values.push(f64::from(ct.at(next)));
                 true
             });
             let peak = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -322,7 +322,7 @@ impl Slab {
     /// Writes the slab's parts and returns its outermost voxels.
     fn classify(
         &self,
-        ct: &ArrayView3<'_, f32>,
+        ct: VoxelView<'_>,
         spacing: Spacing,
         cells: &Cells,
         thresholds: &[f64],
@@ -332,7 +332,7 @@ impl Slab {
         let mut outermost = Vec::new();
         self.each(|voxel, depth| {
             let threshold = thresholds[cells.index(voxel)];
-            let dense = |voxel: [usize; 3]| f64::from(ct[voxel]) >= threshold;
+            let dense = |voxel: [usize; 3]| f64::from(ct.at(voxel)) >= threshold;
             let surface = self.is_outermost(voxel);
             let mut cortical = surface || depth <= MAX_THICKNESS_MM && dense(voxel);
             // Partial volume darkens the outside of the cortex: what has cortex right behind it

@@ -3,12 +3,16 @@
 use super::map::Map;
 use super::patient::PatientAxes;
 use super::runs::Voxel;
-use super::steps::{Context, Step, StepError};
+use super::steps::{Context, Step, in_step};
 use crate::model::Label;
 use crate::volume::{Grid, LabelMap};
-use crate::{Error, Result};
+use crate::{Error, Mismatch, Result, files};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::path::Path;
+
+/// Recipes are longer by no mistake of a person.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Steps in the order in which they are applied.
 ///
@@ -80,21 +84,22 @@ impl Recipe {
         Ok(Self { steps: steps? })
     }
 
-    /// The names of the recipes that come with modes.
-    #[must_use]
-    pub fn names() -> [&'static str; 8] {
-        MODES.map(|(name, _)| name)
-    }
-
-    /// The recipe that comes with a mode, by the mode's name; `None` for other names.
+    /// Reads a recipe from a file: this program's JSON, or nnU-Net's `postprocessing.json`.
     ///
-    /// # Panics
+    /// # Errors
     ///
-    /// If that recipe is invalid, which the tests rule out.
-    #[must_use]
-    pub fn for_mode(mode: &str) -> Option<Self> {
-        let (_, text) = MODES.iter().find(|(name, _)| *name == mode)?;
-        Some(Self::from_json(text).expect("embedded recipes are tested"))
+    /// [`Error::Usage`] if the file cannot be read or is neither.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = files::read_text(path, MAX_BYTES).map_err(|error| {
+            let found = format!("{}: {error}", path.display());
+            Error::usage("postprocessing recipe", found, "a recipe that can be read")
+        })?;
+        if text.contains("postprocessing_fns") {
+            Self::from_nnunet_json(&text)
+        } else {
+            Self::from_json(&text)
+        }
     }
 
     pub(super) fn from_steps(steps: Vec<(&str, Step)>) -> Self {
@@ -121,7 +126,7 @@ impl Recipe {
     /// As [`apply`](Self::apply).
     pub fn check(&self, names: &[Label]) -> Result<()> {
         for (i, entry) in self.steps.iter().enumerate() {
-            entry.step.resolve(names, entry.optional).map_err(|e| e.at(i, &entry.name))?;
+            entry.step.resolve(names, entry.optional).map_err(|e| in_step(e, i, &entry.name))?;
         }
         // Labels below 255 come in bytes.
         let largest = names.iter().map(|label| label.id).max();
@@ -195,7 +200,7 @@ impl Recipe {
         let mut report = Report::default();
         for (i, entry) in self.steps.iter().enumerate() {
             let resolved = entry.step.resolve(names, entry.optional);
-            let resolved = resolved.map_err(|e| e.at(i, &entry.name))?;
+            let resolved = resolved.map_err(|e| in_step(e, i, &entry.name))?;
             let (voxels_changed, skipped) = match resolved {
                 Some(step) => match step.apply(&mut map, &context) {
                     Some(changed) => (changed, None),
@@ -209,39 +214,27 @@ impl Recipe {
     }
 }
 
-/// The recipes of `config/postprocess`.
-const MODES: [(&str, &str); 8] = [
-    ("bone", include_str!("../../../config/postprocess/bone.json")),
-    ("chest", include_str!("../../../config/postprocess/chest.json")),
-    ("abdomen", include_str!("../../../config/postprocess/abdomen.json")),
-    ("headneck", include_str!("../../../config/postprocess/headneck.json")),
-    ("pelvic", include_str!("../../../config/postprocess/pelvic.json")),
-    ("spine", include_str!("../../../config/postprocess/spine.json")),
-    ("limb", include_str!("../../../config/postprocess/limb.json")),
-    ("total", include_str!("../../../config/postprocess/total.json")),
-];
-
 impl Entry {
     fn parse(index: usize, mut fields: serde_json::Map<String, Value>) -> Result<Self> {
         let name = match fields.remove("step") {
             Some(Value::String(name)) => name,
             other => {
                 let found = other.map_or("no name".to_owned(), |value| value.to_string());
-                let error = StepError::new(found, format!("`step`: one of {}", Step::NAMES));
-                return Err(error.at(index, "?"));
+                let error = Mismatch::new(found, format!("`step`: one of {}", Step::NAMES));
+                return Err(in_step(error, index, "?"));
             }
         };
         let optional = match fields.remove("optional") {
             None => false,
             Some(Value::Bool(optional)) => optional,
             Some(other) => {
-                let error = StepError::new(format!("`optional`: {other}"), "true or false");
-                return Err(error.at(index, &name));
+                let error = Mismatch::new(format!("`optional`: {other}"), "true or false");
+                return Err(in_step(error, index, &name));
             }
         };
         match Step::parse(&name, Value::Object(fields)) {
             Ok(step) => Ok(Self { name, optional, step }),
-            Err(error) => Err(error.at(index, &name)),
+            Err(error) => Err(in_step(error, index, &name)),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::order::{self, Instances, Position};
 use super::patient::PatientAxes;
 use super::runs::Voxel;
 use super::sides::{self, Pair, Unit};
-use crate::Error;
+use crate::{Error, Mismatch};
 use crate::model::Label;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -142,10 +142,10 @@ impl Step {
     pub(super) const NAMES: &'static str = "remove_small, keep_largest, fill_holes, dilate, \
         erode, open, close, clip_to_neighbor, sides, order";
 
-    pub(super) fn parse(name: &str, fields: Value) -> Result<Self, StepError> {
-        fn read<S: DeserializeOwned>(fields: Value) -> Result<S, StepError> {
+    pub(super) fn parse(name: &str, fields: Value) -> Result<Self, Mismatch> {
+        fn read<S: DeserializeOwned>(fields: Value) -> Result<S, Mismatch> {
             let expected = "the fields of docs/postprocessing.md";
-            serde_json::from_value(fields).map_err(|e| StepError::new(e.to_string(), expected))
+            serde_json::from_value(fields).map_err(|e| Mismatch::new(e.to_string(), expected))
         }
         let step = match name {
             "remove_small" => Self::RemoveSmall(read(fields)?),
@@ -159,7 +159,7 @@ impl Step {
             "sides" => Self::Sides(read(fields)?),
             "order" => Self::Order(read(fields)?),
             _ => {
-                return Err(StepError::new(format!("`{name}`"), format!("one of {}", Self::NAMES)));
+                return Err(Mismatch::new(format!("`{name}`"), format!("one of {}", Self::NAMES)));
             }
         };
         step.check()?;
@@ -167,10 +167,10 @@ impl Step {
     }
 
     /// Checks numbers: distances are bounded so that a recipe cannot ask for days of work.
-    fn check(&self) -> Result<(), StepError> {
+    fn check(&self) -> Result<(), Mismatch> {
         let number = |field: &str, value: Option<f64>, most: f64| match value {
             Some(value) if !(0.0..=most).contains(&value) => {
-                Err(StepError::new(format!("`{field}`: {value}"), format!("0 to {most}")))
+                Err(Mismatch::new(format!("`{field}`: {value}"), format!("0 to {most}")))
             }
             _ => Ok(()),
         };
@@ -185,7 +185,7 @@ impl Step {
                 let adds = matches!(operation, Operation::Dilate | Operation::Close);
                 if adds && s.nearest_mm.is_some() {
                     let found = "`nearest_mm` for a step that removes nothing";
-                    return Err(StepError::new(found, "it with erode and open only"));
+                    return Err(Mismatch::new(found, "it with erode and open only"));
                 }
                 number("radius_mm", Some(s.radius_mm), 100.0)?;
                 number("nearest_mm", s.nearest_mm, 50.0)
@@ -212,7 +212,7 @@ impl Step {
         &self,
         names: &[Label],
         optional: bool,
-    ) -> Result<Option<Resolved<'_>>, StepError> {
+    ) -> Result<Option<Resolved<'_>>, Mismatch> {
         let table = Table { names, optional };
         let some = |labels: Vec<u16>| (!labels.is_empty()).then_some(labels);
         let classes = |union, labels: &[u16]| {
@@ -249,12 +249,12 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    fn select(&self, select: &Select, except: &[String]) -> Result<Vec<u16>, StepError> {
+    fn select(&self, select: &Select, except: &[String]) -> Result<Vec<u16>, Mismatch> {
         let chosen: Vec<u16> = match select {
             Select::Ids(ids) => return Ok(ids.clone()),
             Select::Word(word) if word == "all" => self.names.iter().map(|l| l.id).collect(),
             Select::Word(word) => {
-                return Err(StepError::new(format!("`{word}`"), "\"all\" or a list of names"));
+                return Err(Mismatch::new(format!("`{word}`"), "\"all\" or a list of names"));
             }
             Select::Names(patterns) => self.matching(patterns, self.optional)?,
         };
@@ -269,7 +269,7 @@ impl Table<'_> {
         Ok(labels)
     }
 
-    fn matching(&self, patterns: &[String], may_miss: bool) -> Result<Vec<u16>, StepError> {
+    fn matching(&self, patterns: &[String], may_miss: bool) -> Result<Vec<u16>, Mismatch> {
         let mut ids = Vec::new();
         for pattern in patterns {
             let fits = |label: &&Label| match pattern.strip_suffix('*') {
@@ -280,14 +280,14 @@ impl Table<'_> {
             ids.extend(self.names.iter().filter(fits).map(|label| label.id));
             if ids.len() == before && !may_miss {
                 let expected = "a structure of the model, or a step marked optional";
-                return Err(StepError::new(format!("structure `{pattern}`"), expected));
+                return Err(Mismatch::new(format!("structure `{pattern}`"), expected));
             }
         }
         Ok(ids)
     }
 
     /// The chain's labels in its own order.
-    fn chain(&self, names: &[String]) -> Result<Vec<u16>, StepError> {
+    fn chain(&self, names: &[String]) -> Result<Vec<u16>, Mismatch> {
         let mut ids = Vec::new();
         for name in names {
             for id in self.matching(std::slice::from_ref(name), self.optional)? {
@@ -370,7 +370,7 @@ impl Resolved<'_> {
             Self::Order(chain, s) => {
                 let labels = Instances::Labels { gap_mm: s.gap_mm };
                 let instances = if s.union { Instances::Union } else { labels };
-                let options = order::Options {
+                let options = order::Settings {
                     instances,
                     position: s.position,
                     min_mm3: s.min_mm3,
@@ -382,20 +382,8 @@ impl Resolved<'_> {
     }
 }
 
-/// Why a step cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StepError {
-    pub found: String,
-    pub expected: String,
-}
-
-impl StepError {
-    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { found: found.into(), expected: expected.into() }
-    }
-
-    pub(super) fn at(self, index: usize, name: &str) -> Error {
-        let what = format!("postprocessing step {} ({name})", index + 1);
-        Error::Usage { what, found: self.found, expected: self.expected }
-    }
+/// What does not fit in the step of that place in the recipe.
+pub(super) fn in_step(what: Mismatch, index: usize, name: &str) -> Error {
+    let Mismatch { found, expected } = what;
+    Error::usage(format!("postprocessing step {} ({name})", index + 1), found, expected)
 }

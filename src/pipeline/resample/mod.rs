@@ -15,6 +15,7 @@ pub use labels::resample_labels;
 pub(crate) use taps::{Pair, nearest_pairs, pairs};
 
 use crate::model::Resampling;
+use crate::volume::{Stored, VoxelView, with_stored};
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 use passes::{Range, Scratch, along_columns};
@@ -58,7 +59,7 @@ pub fn separate_axis(force: Option<bool>, current: [f64; 3], new: [f64; 3]) -> O
     }
 }
 
-/// Resamples one channel of an image, `[z, y, x]`, to `shape`.
+/// Resamples one channel of an image, `[z, y, x]`, to `shape`, each value read through `map`.
 ///
 /// The view may be flipped, permuted or cropped; the result is contiguous. A view whose
 /// slices (across `z`, or across the separate axis) interleave in memory is copied first.
@@ -70,19 +71,35 @@ pub fn separate_axis(force: Option<bool>, current: [f64; 3], new: [f64; 3]) -> O
 ///
 /// If a spline order is not 0, 1 or 3, or `separate` not below 3.
 #[must_use]
-pub fn resample_image(
-    source: ArrayView3<'_, f32>,
+pub fn resample_image<'a>(
+    source: impl Into<VoxelView<'a>>,
+    map: impl Fn(f32) -> f32 + Copy + Sync,
     shape: [usize; 3],
     separate: Option<usize>,
     resampling: &Resampling,
 ) -> Array3<f32> {
-    if source.dim() == shape.into() {
-        return source.as_standard_layout().into_owned();
-    }
+    let source = source.into();
     let mut target = Array3::zeros(shape);
-    if source.is_empty() || target.is_empty() {
-        return target;
+    if source.shape() == shape {
+        source.write_to(target.view_mut(), map);
+    } else if source.shape().iter().all(|&n| n > 0) && !target.is_empty() {
+        with_stored!(source, |stored, scale| {
+            let value = move |stored: _| map(Stored::value(stored, scale));
+            resample_stored((stored, value), target.view_mut(), separate, resampling);
+        });
     }
+    target
+}
+
+/// Stored numbers, `[z, y, x]`, and what turns them into the values that are interpolated.
+type Source<'a, T, V> = (ArrayView3<'a, T>, V);
+
+fn resample_stored<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
+    (source, value): Source<'_, T, V>,
+    target: ArrayViewMut3<'_, f32>,
+    separate: Option<usize>,
+    resampling: &Resampling,
+) {
     let order = Order::new(resampling.order);
     let axes = slices_first(separate.unwrap_or(0));
     let source = source.permuted_axes(axes);
@@ -93,13 +110,12 @@ pub fn resample_image(
     } else {
         source
     };
-    let slices = target.view_mut().permuted_axes(axes);
+    let slices = target.permuted_axes(axes);
     if separate.is_some() {
-        resample_slices(source, slices, order, Order::new(resampling.order_z));
+        resample_slices((source, value), slices, order, Order::new(resampling.order_z));
     } else {
-        resample_volume(source, slices, order);
+        resample_volume((source, value), slices, order);
     }
-    target
 }
 
 /// Voxels of the largest intermediate that [`resample_image`] holds beside source and target,
@@ -143,33 +159,39 @@ fn slices_interleave(strides: &[isize]) -> bool {
 }
 
 /// Treats the three axes alike.
-fn resample_volume(source: ArrayView3<'_, f32>, target: ArrayViewMut3<'_, f32>, order: Order) {
+fn resample_volume<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
+    (source, value): Source<'_, T, V>,
+    target: ArrayViewMut3<'_, f32>,
+    order: Order,
+) {
     let (depth, rows, columns) = source.dim();
     let plane = Plane::new(order, [rows, columns], [target.dim().1, target.dim().2]);
     let along_z = (depth != target.dim().0).then(|| Taps::new(order, depth, target.dim().0));
     match along_z {
         None => {
-            let range = range_of(source);
-            plane.run_all(source, target, |_| range);
+            let range = range_of(source, value);
+            plane.run_all((source, value), target, |_| range);
         }
-        Some(taps) if plane.is_identity() => along_depth(&taps, source, target, range_of(source)),
+        Some(taps) if plane.is_identity() => {
+            along_depth(&taps, (source, value), target, range_of(source, value));
+        }
         Some(taps) if plane.prefers_depth_first(target.dim().0 as f64 / depth as f64) => {
-            let range = range_of(source);
+            let range = range_of(source, value);
             let mut middle = Array3::zeros((target.dim().0, rows, columns));
-            along_depth(&taps, source, middle.view_mut(), Range::ALL);
-            plane.run_all(middle.view(), target, |_| range);
+            along_depth(&taps, (source, value), middle.view_mut(), Range::ALL);
+            plane.run_all((middle.view(), same), target, |_| range);
         }
         Some(taps) => {
             let mut middle = Array3::zeros((depth, target.dim().1, target.dim().2));
-            let range = plane.run_unlimited(source, middle.view_mut());
-            along_depth(&taps, middle.view(), target, range);
+            let range = plane.run_unlimited((source, value), middle.view_mut());
+            along_depth(&taps, (middle.view(), same), target, range);
         }
     }
 }
 
 /// Resizes each slice on its own, then interpolates along axis 0.
-fn resample_slices(
-    source: ArrayView3<'_, f32>,
+fn resample_slices<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
+    (source, value): Source<'_, T, V>,
     target: ArrayViewMut3<'_, f32>,
     order: Order,
     order_z: Order,
@@ -177,7 +199,7 @@ fn resample_slices(
     let (depth, rows, columns) = source.dim();
     let (new_depth, new_rows, new_columns) = target.dim();
     let plane = Plane::new(order, [rows, columns], [new_rows, new_columns]);
-    let slice_range = |slice: ArrayView2<'_, f32>| Range::of(slice).or_all();
+    let slice_range = |slice: ArrayView2<'_, T>| Range::of(slice, value).or_all();
     if order_z == Order::Nearest || depth == new_depth {
         // Slices nobody is nearest to are never resized, repeated ones only once.
         let picks = nearest(depth, new_depth);
@@ -190,26 +212,33 @@ fn resample_slices(
         jobs.into_par_iter().for_each_init(PlaneScratch::default, |scratch, (slice, copies)| {
             let (mut first, mut others) = copies.split_at(Axis(0), 1);
             let mut first = first.index_axis_mut(Axis(0), 0);
-            plane.run(slice, first.view_mut(), slice_range(slice), scratch);
+            plane.run((slice, value), first.view_mut(), slice_range(slice), scratch);
             others.outer_iter_mut().for_each(|mut other| other.assign(&first));
         });
     } else {
         let mut middle = Array3::zeros((depth, new_rows, new_columns));
-        plane.run_all(source, middle.view_mut(), slice_range);
-        along_depth(&Taps::new(order_z, depth, new_depth), middle.view(), target, Range::ALL);
+        plane.run_all((source, value), middle.view_mut(), slice_range);
+        let taps = Taps::new(order_z, depth, new_depth);
+        along_depth(&taps, (middle.view(), same), target, Range::ALL);
     }
 }
 
+/// A value that is stored as it is.
+fn same(value: f32) -> f32 {
+    value
+}
+
 /// The range of a volume, slices read in parallel.
-fn range_of(source: ArrayView3<'_, f32>) -> Range {
-    let ranges = source.axis_iter(Axis(0)).into_par_iter().map(Range::of);
+fn range_of<T: Stored>(source: ArrayView3<'_, T>, value: impl Fn(T) -> f32 + Copy + Sync) -> Range {
+    let slices = source.axis_iter(Axis(0)).into_par_iter();
+    let ranges = slices.map(|slice| Range::of(slice, value));
     ranges.reduce_with(Range::union).map_or(Range::ALL, Range::or_all)
 }
 
 /// Interpolates along axis 0; the lines of each row are independent of the other rows'.
-fn along_depth(
+fn along_depth<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
     taps: &Taps,
-    source: ArrayView3<'_, f32>,
+    (source, value): Source<'_, T, V>,
     mut target: ArrayViewMut3<'_, f32>,
     range: Range,
 ) {
@@ -217,7 +246,7 @@ fn along_depth(
     rows.zip(target.axis_iter_mut(Axis(1)).into_par_iter()).for_each_init(
         Scratch::default,
         |scratch, (from, to)| {
-            along_columns(taps, from, to, range, scratch);
+            along_columns(taps, (from, value), to, range, scratch);
         },
     );
 }
@@ -256,34 +285,34 @@ impl Plane {
     }
 
     /// Resizes all slices in parallel; `range` names the limits of each.
-    fn run_all(
+    fn run_all<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
         &self,
-        source: ArrayView3<'_, f32>,
+        (source, value): Source<'_, T, V>,
         mut target: ArrayViewMut3<'_, f32>,
-        range: impl Fn(ArrayView2<'_, f32>) -> Range + Sync,
+        range: impl Fn(ArrayView2<'_, T>) -> Range + Sync,
     ) {
         let slices = source.axis_iter(Axis(0)).into_par_iter();
         slices.zip(target.axis_iter_mut(Axis(0)).into_par_iter()).for_each_init(
             PlaneScratch::default,
             |scratch, (from, to)| {
-                self.run(from, to, range(from), scratch);
+                self.run((from, value), to, range(from), scratch);
             },
         );
     }
 
     /// As [`run_all`](Self::run_all) without limits; returns the range of the source, read
     /// while each slice is in the cache.
-    fn run_unlimited(
+    fn run_unlimited<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
         &self,
-        source: ArrayView3<'_, f32>,
+        (source, value): Source<'_, T, V>,
         mut target: ArrayViewMut3<'_, f32>,
     ) -> Range {
         let slices = source.axis_iter(Axis(0)).into_par_iter();
         let ranges = slices.zip(target.axis_iter_mut(Axis(0)).into_par_iter()).map_init(
             PlaneScratch::default,
             |scratch, (from, to)| {
-                let range = Range::of(from);
-                self.run(from, to, Range::ALL, scratch);
+                let range = Range::of(from, value);
+                self.run((from, value), to, Range::ALL, scratch);
                 range
             },
         );
@@ -292,9 +321,9 @@ impl Plane {
 
     /// Resizes one slice. `y` comes first unless `x` shrinks more: blocks of columns load
     /// without a transposition.
-    fn run(
+    fn run<T: Stored>(
         &self,
-        source: ArrayView2<'_, f32>,
+        (source, value): (ArrayView2<'_, T>, impl Fn(T) -> f32 + Copy),
         mut target: ArrayViewMut2<'_, f32>,
         range: Range,
         scratch: &mut PlaneScratch,
@@ -306,21 +335,22 @@ impl Plane {
             }
         };
         match &self.taps {
-            [None, None] => target.assign(&source),
-            [Some(y), None] => along_columns(y, source, target, range, lines),
+            [None, None] => target.zip_mut_with(&source, |to, &from| *to = value(from)),
+            [Some(y), None] => along_columns(y, (source, value), target, range, lines),
             [None, Some(x)] => {
-                along_columns(x, source.reversed_axes(), target.reversed_axes(), range, lines);
+                let from = (source.reversed_axes(), value);
+                along_columns(x, from, target.reversed_axes(), range, lines);
             }
             [Some(y), Some(x)] if self.ratios[1] < self.ratios[0] => {
                 ready(source.nrows(), target.ncols());
                 let (from, to) = (source.reversed_axes(), middle.view_mut().reversed_axes());
-                along_columns(x, from, to, Range::ALL, lines);
-                along_columns(y, middle.view(), target, range, lines);
+                along_columns(x, (from, value), to, Range::ALL, lines);
+                along_columns(y, (middle.view(), same), target, range, lines);
             }
             [Some(y), Some(x)] => {
                 ready(target.nrows(), source.ncols());
-                along_columns(y, source, middle.view_mut(), Range::ALL, lines);
-                let from = middle.view().reversed_axes();
+                along_columns(y, (source, value), middle.view_mut(), Range::ALL, lines);
+                let from = (middle.view().reversed_axes(), same);
                 along_columns(x, from, target.reversed_axes(), range, lines);
             }
         }

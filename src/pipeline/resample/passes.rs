@@ -22,7 +22,7 @@ impl Range {
     const NONE: Self = Self { low: f32::INFINITY, high: f32::NEG_INFINITY };
 
     /// The range of values in a plane, NaN apart.
-    pub(super) fn of(mut plane: ArrayView2<'_, f32>) -> Self {
+    pub(super) fn of<T: Copy>(mut plane: ArrayView2<'_, T>, value: impl Fn(T) -> f32) -> Self {
         if plane.strides()[1] < 0 {
             plane.invert_axis(Axis(1));
         }
@@ -30,15 +30,16 @@ impl Range {
         for row in plane.rows() {
             let (blocks, rest) = row.as_slice().unwrap_or_default().as_chunks::<16>();
             for block in blocks {
+                let values = block.map(&value);
                 for lane in 0..16 {
-                    low[lane] = if block[lane] < low[lane] { block[lane] } else { low[lane] };
-                    high[lane] = if block[lane] > high[lane] { block[lane] } else { high[lane] };
+                    low[lane] = if values[lane] < low[lane] { values[lane] } else { low[lane] };
+                    high[lane] = if values[lane] > high[lane] { values[lane] } else { high[lane] };
                 }
             }
             let others = row.as_slice().map_or(row, |_| ArrayView1::from(rest));
-            for &value in others {
-                low[0] = low[0].min(value);
-                high[0] = high[0].max(value);
+            for &stored in others {
+                low[0] = low[0].min(value(stored));
+                high[0] = high[0].max(value(stored));
             }
         }
         Self {
@@ -71,10 +72,11 @@ pub(super) struct Scratch {
     output: Vec<Row>,
 }
 
-/// Interpolates every column of `input` (lines run along axis 0) into `output`.
-pub(super) fn along_columns(
+/// Interpolates every column of `input` (lines run along axis 0), read through `value`, into
+/// `output`.
+pub(super) fn along_columns<T: Copy>(
     taps: &Taps,
-    input: ArrayView2<'_, f32>,
+    (input, value): (ArrayView2<'_, T>, impl Fn(T) -> f32 + Copy),
     mut output: ArrayViewMut2<'_, f32>,
     range: Range,
     scratch: &mut Scratch,
@@ -84,7 +86,7 @@ pub(super) fn along_columns(
     scratch.output.resize(output.nrows(), [0.0; LANES]);
     let blocks = input.axis_chunks_iter(Axis(1), LANES);
     for (input, output) in blocks.zip(output.axis_chunks_iter_mut(Axis(1), LANES)) {
-        load(input, &mut scratch.input[pad..pad + n]);
+        load(input, value, &mut scratch.input[pad..pad + n]);
         interpolate(taps, &mut scratch.input, &mut scratch.output);
         store(&scratch.output, output, range);
     }
@@ -129,13 +131,13 @@ fn interpolate(taps: &Taps, rows: &mut [Row], out: &mut [Row]) {
 }
 
 /// Copies lines (the columns of `view`) into the block, at most [`LANES`] of them.
-fn load(view: ArrayView2<'_, f32>, rows: &mut [Row]) {
+fn load<T: Copy>(view: ArrayView2<'_, T>, value: impl Fn(T) -> f32 + Copy, rows: &mut [Row]) {
     if steps_along_lines(view.strides()) {
         for (start, rows) in rows.chunks_mut(TILE).enumerate() {
             let start = start * TILE;
             let tile = view.slice(s![start..start + rows.len(), ..]);
             for (lane, line) in tile.columns().into_iter().enumerate() {
-                copy(line, rows.iter_mut().map(|row| &mut row[lane]));
+                copy(line, value, rows.iter_mut().map(|row| &mut row[lane]));
             }
         }
     } else {
@@ -146,11 +148,7 @@ fn load(view: ArrayView2<'_, f32>, rows: &mut [Row]) {
         }
         for (row, values) in rows.iter_mut().zip(view.rows()) {
             let row = &mut row[..values.len()];
-            if let Some(values) = values.as_slice() {
-                row.copy_from_slice(values);
-            } else {
-                copy(values, row.iter_mut());
-            }
+            copy(values, value, row.iter_mut());
             if reversed {
                 row.reverse();
             }
@@ -183,19 +181,24 @@ fn steps_along_lines(strides: &[isize]) -> bool {
     strides[0].unsigned_abs() < strides[1].unsigned_abs()
 }
 
-/// Copies `values` to `to`, with a tight loop where they are contiguous either way round.
-fn copy<'a>(values: ArrayView1<'_, f32>, to: impl Iterator<Item = &'a mut f32>) {
-    if let Some(values) = values.as_slice() {
-        for (to, &value) in to.zip(values) {
-            *to = value;
+/// Copies what `stored` stands for to `to`, with a tight loop where it is contiguous either way
+/// round.
+fn copy<'a, T: Copy>(
+    stored: ArrayView1<'_, T>,
+    value: impl Fn(T) -> f32,
+    to: impl Iterator<Item = &'a mut f32>,
+) {
+    if let Some(stored) = stored.as_slice() {
+        for (to, &stored) in to.zip(stored) {
+            *to = value(stored);
         }
-    } else if let Some(values) = values.slice(s![..;-1]).as_slice() {
-        for (to, &value) in to.zip(values.iter().rev()) {
-            *to = value;
+    } else if let Some(stored) = stored.slice(s![..;-1]).as_slice() {
+        for (to, &stored) in to.zip(stored.iter().rev()) {
+            *to = value(stored);
         }
     } else {
-        for (to, &value) in to.zip(values) {
-            *to = value;
+        for (to, &stored) in to.zip(stored) {
+            *to = value(stored);
         }
     }
 }

@@ -6,23 +6,11 @@
 
 mod written;
 
-use crate::Orientation;
+use crate::{Mismatch, Orientation};
 use serde::{Deserialize, Serialize};
 
 /// nnU-Net's configurations, as their folders are called.
 pub const CONFIGURATIONS: [&str; 4] = ["2d", "3d_cascade_fullres", "3d_fullres", "3d_lowres"];
-
-/// Why a configuration is not usable; names the field.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {found}, expected {expected}")]
-pub struct ConfigError {
-    /// The JSON field, or `JSON` when the text itself does not parse.
-    pub field: String,
-    /// What the file holds.
-    pub found: String,
-    /// What would have been usable.
-    pub expected: String,
-}
 
 /// Intensities of the training images' foreground, in the image's unit (HU for CT).
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
@@ -72,6 +60,18 @@ pub enum Grade {
     Starter,
     /// Evaluated on independent data; see the model card.
     Validated,
+}
+
+impl std::fmt::Display for Grade {
+    /// As configurations write it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Test => "test",
+            Self::Demo => "demo",
+            Self::Starter => "starter",
+            Self::Validated => "validated",
+        })
+    }
 }
 
 /// One structure the model outputs.
@@ -194,8 +194,8 @@ impl ModelConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] naming the field that is unknown, missing or out of range.
-    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+    /// [`Mismatch`] naming the field that is unknown, missing or out of range.
+    pub fn from_json(json: &str) -> Result<Self, Mismatch> {
         written::read(json)
     }
 

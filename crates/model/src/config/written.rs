@@ -1,18 +1,19 @@
 //! The JSON as written, and what a file must hold to become a [`ModelConfig`].
 
 use super::{
-    Channel, ConfigError, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
+    Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
     Normalization, Reader, Resampling,
 };
-use crate::Orientation;
+use crate::{Mismatch, Orientation};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
 /// See [`ModelConfig::from_json`].
-pub(super) fn read(json: &str) -> Result<ModelConfig, ConfigError> {
-    let written: Written = serde_json::from_str(json).map_err(|error| ConfigError {
-        field: "JSON".into(),
-        found: format!("not usable ({error})"),
-        expected: "a model configuration as docs/models.md describes".into(),
+pub(super) fn read(json: &str) -> Result<ModelConfig, Mismatch> {
+    let written: Written = serde_json::from_str(json).map_err(|error| {
+        Mismatch::new(
+            format!("JSON that is not usable ({error})"),
+            "a model configuration as docs/models.md describes",
+        )
     })?;
     written.check()
 }
@@ -89,15 +90,15 @@ fn ensure(
     field: &str,
     found: impl std::fmt::Debug,
     expected: &str,
-) -> Result<(), ConfigError> {
+) -> Result<(), Mismatch> {
     if good {
         return Ok(());
     }
-    Err(ConfigError { field: field.into(), found: format!("{found:?}"), expected: expected.into() })
+    Err(Mismatch::new(format!("{field} {found:?}"), expected))
 }
 
 impl Written {
-    fn check(mut self) -> Result<ModelConfig, ConfigError> {
+    fn check(mut self) -> Result<ModelConfig, Mismatch> {
         let rank = self.patch_size.len();
         let two_d = rank == 2;
         ensure(
@@ -193,7 +194,7 @@ impl Written {
     }
 
     /// Pairs normalization schemes with intensity properties, one per input channel.
-    fn channels(&self) -> Result<Vec<Channel>, ConfigError> {
+    fn channels(&self) -> Result<Vec<Channel>, Mismatch> {
         let (schemes, intensities) = (&self.normalization, &self.intensity_properties);
         ensure(
             !intensities.is_empty()
@@ -237,7 +238,7 @@ impl Written {
         Ok(channels)
     }
 
-    fn check_labels(&mut self) -> Result<(), ConfigError> {
+    fn check_labels(&mut self) -> Result<(), Mismatch> {
         self.labels.sort_by_key(|label| label.id);
         let ids: Vec<u16> = self.labels.iter().map(|label| label.id).collect();
         ensure(

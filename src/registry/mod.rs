@@ -1,25 +1,70 @@
 //! The models, modes and label tables there are: those of the program, and those of a folder.
 //!
-//! The functions see the program's own; a [`Registry`] may have more.
+//! A name or a request enters; a [`Model`], or the [`Selection`] of models that answers, leaves.
+//! What a model is (configuration, labels, modes, graph) is the crate `fastnnunet-model`.
 
-use super::installed::{Facts, Weights};
-use super::labels::{self, LabelTable};
-use super::modes::{self, Mode};
-use super::{Grade, ModelConfig};
-use crate::{Error, Result};
-use std::borrow::Cow;
+mod folder;
+mod installed;
+mod selection;
+mod subset;
+
+pub(crate) use installed::MAX_ONNX_BYTES;
+pub use installed::{Facts, Model};
+pub use selection::{Request, SelectedPart, Selection};
+pub use subset::{LabelSubset, merge_labels, named};
+
+use crate::model::labels::{self, LabelTable};
+use crate::model::modes::{self, Mode};
+use crate::model::{Grade, ModelConfig};
+use crate::{Error, Mismatch, Result};
+use installed::Weights;
 use std::sync::{Arc, LazyLock};
 
-pub use super::installed::Model;
-
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));
+
+/// A model of the program as the build wrote it down, every part of it checked.
+struct Embedded {
+    name: &'static str,
+    configuration: &'static str,
+    config_json: &'static str,
+    origin: &'static str,
+    licence: &'static str,
+    grade: Grade,
+    onnx: &'static [u8],
+    sha256: &'static str,
+    opset: i64,
+    /// Of the input and the output.
+    channels: (usize, usize),
+}
+
+impl Embedded {
+    fn model(&self) -> Model {
+        let facts = Facts {
+            bytes: self.onnx.len() as u64,
+            sha256: self.sha256.into(),
+            opset: self.opset,
+            input_channels: self.channels.0,
+            output_channels: self.channels.1,
+        };
+        Model {
+            name: self.name.into(),
+            configuration: self.configuration,
+            config: ModelConfig::from_json(self.config_json).expect("checked by the build"),
+            config_json: self.config_json.into(),
+            origin: self.origin.into(),
+            licence: self.licence.into(),
+            grade: self.grade,
+            weights: Weights::Embedded(self.onnx, facts),
+        }
+    }
+}
 
 /// A set of models with the modes they answer.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    pub(super) models: Vec<Arc<Model>>,
-    pub(super) modes: Vec<Mode>,
-    pub(super) tables: Vec<LabelTable>,
+    models: Vec<Arc<Model>>,
+    modes: Vec<Mode>,
+    tables: Vec<LabelTable>,
 }
 
 impl Registry {
@@ -32,10 +77,9 @@ impl Registry {
                 .map(|&(name, json)| (name.to_owned(), json.to_owned()))
                 .collect();
             Registry {
-                models: MODELS.iter().cloned().map(Arc::new).collect(),
-                // The build refuses files that do not parse.
-                modes: modes::parse(MODES_JSON).unwrap_or_default(),
-                tables: labels::parse(&files, &[]).unwrap_or_default(),
+                models: MODELS.iter().map(|model| Arc::new(model.model())).collect(),
+                modes: modes::parse(MODES_JSON).expect("checked by the build"),
+                tables: labels::parse(&files, &[]).expect("checked by the build"),
             }
         });
         &EMBEDDED
@@ -59,6 +103,19 @@ impl Registry {
         &self.tables
     }
 
+    /// The postprocessing recipe of that name, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] with the recipes there are.
+    pub fn recipe(&self, name: &str) -> Result<&'static str> {
+        let found = RECIPES.iter().find(|(known, _)| *known == name);
+        let names = || join(RECIPES.iter().map(|(name, _)| *name));
+        found.map(|(_, json)| *json).ok_or_else(|| {
+            Error::usage("recipe", name, format!("one of {}", names()))
+        })
+    }
+
     /// The model of that name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Arc<Model>> {
@@ -71,10 +128,10 @@ impl Registry {
     ///
     /// [`Error::Model`] if there is none, which loading the modes has ruled out for theirs.
     pub fn table(&self, name: &str) -> Result<&LabelTable> {
-        self.tables.iter().find(|table| table.name == name).ok_or_else(|| Error::Model {
-            model: format!("label table {name}"),
-            found: "no such table".to_owned(),
-            expected: format!("one of {}", join(self.tables.iter().map(|t| t.name.as_str()))),
+        self.tables.iter().find(|table| table.name == name).ok_or_else(|| {
+            let names = join(self.tables.iter().map(|t| t.name.as_str()));
+            let what = Mismatch::new("no such table", format!("one of {names}"));
+            Error::model(format!("label table {name}"), what)
         })
     }
 
@@ -102,7 +159,7 @@ impl Registry {
     pub fn previous_stage(&self, model: &str, config: &ModelConfig) -> Result<Option<&Arc<Model>>> {
         let Some(previous) = &config.previous_stage else { return Ok(None) };
         let found = self.of_stage(previous, model, config)?;
-        if found.config()?.previous_stage.is_some() {
+        if found.config().previous_stage.is_some() {
             return Err(Error::Model {
                 model: model.to_owned(),
                 found: format!("{} as its previous stage, which has one itself", found.name),
@@ -120,7 +177,7 @@ impl Registry {
         let mut fitting = Vec::new();
         for other in self.models.iter().filter(|other| other.configuration == previous) {
             let same = other
-                .config()?
+                .config()
                 .labels
                 .iter()
                 .map(|label| &label.name)
@@ -160,7 +217,7 @@ pub fn modes() -> &'static [Mode] {
     Registry::embedded().modes()
 }
 
-pub(super) fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
+fn join<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
@@ -180,7 +237,7 @@ mod tests {
     #[test]
     fn embedded_configurations_parse() {
         for model in models() {
-            let config = model.config().expect("checked by the build");
+            let config = model.config();
             let facts = model.facts().expect("known to the build");
             assert_eq!(config.input_channels(), facts.input_channels, "{}", model.name);
             assert_eq!(config.grade, model.grade, "{}", model.name);

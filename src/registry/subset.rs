@@ -1,6 +1,6 @@
 //! From a model's labels to those of a mode: renumber, drop, merge, keep only some.
 
-use super::Label;
+use crate::model::Label;
 use crate::volume::LabelMap;
 use crate::{Error, Result};
 use ndarray::{Array3, Zip};

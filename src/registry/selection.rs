@@ -1,10 +1,10 @@
 //! From what a user asks for to the models that run, the labels that come out, and the reason.
 
-use super::labels::LabelTable;
-use super::modes::{Candidate, Choice, Mode, Part};
-use super::registry::{Model, Registry, join};
 use super::subset::{self, LabelSubset};
-use super::{Grade, Label};
+use super::{Model, Registry, join};
+use crate::model::labels::LabelTable;
+use crate::model::modes::{Candidate, Choice, Mode, Part};
+use crate::model::{Grade, Label};
 use crate::{Error, Result};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -121,7 +121,7 @@ impl Registry {
     pub fn select(
         &self,
         request: &Request<'_>,
-        fits: &dyn Fn(&Model) -> Result<bool>,
+        fits: &mut dyn FnMut(&Model) -> Result<bool>,
     ) -> Result<Selection> {
         let mode = self.mode(request.mode)?;
         let by_quality = choices(mode, request)?;
@@ -145,8 +145,8 @@ impl Registry {
                     passed_over.push((candidate.name(), Reason::NotInstalled));
                     continue;
                 };
-                let fit = |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
-                if alone || parts.iter().try_fold(true, fit)? {
+                let mut fit = |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
+                if alone || parts.iter().try_fold(true, &mut fit)? {
                     let finer = &by_quality[..coarseness];
                     passed_over.extend(finer.iter().filter_map(|finer| beaten(self, finer, tried)));
                     let why = match (&passed_over[..], request.quality.or(request.variant)) {
@@ -189,9 +189,7 @@ fn reasons(passed_over: &[(String, Reason)]) -> String {
         let reason = match group[0].1 {
             Reason::NotInstalled => format!("{is} not installed"),
             Reason::TooLarge => format!("{does} not fit"),
-            Reason::Grade(grade) => {
-                format!("{is} of grade {}", format!("{grade:?}").to_lowercase())
-            }
+            Reason::Grade(grade) => format!("{is} of grade {grade}"),
         };
         format!("{} {reason}", names.join(" and "))
     };
@@ -278,7 +276,7 @@ fn selection(
     let context = match (parts, &mut selected[..]) {
         // What one of several models labels besides could hide what another one is there for.
         ([(Part { ids: None, .. }, model)], [only]) => {
-            let own = model.config()?.labels;
+            let own = model.config().labels.clone();
             let context = context_of(&own, table);
             if !context.is_empty() {
                 only.whole = LabelSubset::by_name(&own, &[&table.labels[..], &context].concat());
@@ -295,8 +293,7 @@ fn selection(
     let asked = choice
         .options()
         .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
-    let grade_name = format!("{grade:?}").to_lowercase();
-    let mut why = format!("{names} (grade {grade_name}) answers mode {asked}{reason}");
+    let mut why = format!("{names} (grade {grade}) answers mode {asked}{reason}");
     if !rest.is_empty() {
         let total = table.labels.len();
         let _ = write!(why, "; it labels {} of the mode's {total} structures", labels.len());
@@ -323,7 +320,7 @@ fn selection(
 /// [`Error::Model`] if the model shares no structure with the table, or has others than its `ids`
 /// say.
 fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubset> {
-    let own = model.config()?.labels;
+    let own = model.config().labels.clone();
     let subset = match &part.ids {
         Some(ids) => {
             check_ids(ids, model, &own, table)?;
@@ -389,8 +386,8 @@ fn context_of(own: &[Label], table: &LabelTable) -> Vec<Label> {
 
 /// The largest label of a model whose configuration names none.
 fn largest_label(model: &Model) -> Result<u16> {
-    Ok(match model.config()?.regions_class_order {
-        Some(order) => order.into_iter().max().unwrap_or(0),
+    Ok(match &model.config().regions_class_order {
+        Some(order) => order.iter().copied().max().unwrap_or(0),
         None => u16::try_from(model.facts()?.output_channels.saturating_sub(1)).unwrap_or(u16::MAX),
     })
 }

@@ -1,19 +1,14 @@
 //! A model that can run: its configuration and weights, from the program or from files.
 
-use super::{Grade, Mismatch, ModelConfig, graph, onnx};
-use crate::{Error, Result};
-use fastnnunet_model::CONFIGURATIONS;
+use crate::model::{CONFIGURATIONS, Grade, ModelConfig, graph, onnx};
+use crate::{Error, Mismatch, Result, files};
 use prost::bytes::Bytes;
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// Largest ONNX file read: what protobuf allows.
-const MAX_ONNX_BYTES: u64 = 1 << 31;
+pub(crate) const MAX_ONNX_BYTES: u64 = 1 << 31;
 
 /// Largest JSON file read; label tables of hundreds of structures take a hundredth of it.
 const MAX_JSON_BYTES: u64 = 4 << 20;
@@ -29,8 +24,8 @@ pub struct Model {
     pub name: Cow<'static, str>,
     /// nnU-Net's configuration: `2d`, `3d_fullres`, `3d_lowres` or `3d_cascade_fullres`.
     pub configuration: &'static str,
-    /// The configuration file; [`config`](Self::config) reads it.
-    pub config_json: Cow<'static, str>,
+    pub(super) config: ModelConfig,
+    pub(super) config_json: Cow<'static, str>,
     /// Where the weights come from.
     pub origin: Cow<'static, str>,
     /// SPDX expression for the weights; empty where nothing says.
@@ -89,7 +84,7 @@ impl Model {
         configuration: Option<&'static str>,
     ) -> Result<Self> {
         let config_json = read_json(json)?;
-        let config = ModelConfig::from_json(&config_json).map_err(|e| bad_config(json, e))?;
+        let config = ModelConfig::from_json(&config_json).map_err(|e| Error::model_file(json, e))?;
         // Of a file beside its weights, what it says itself.
         let said = |name: &&&str| config.configuration.as_deref() == Some(**name);
         let configuration = configuration.or_else(|| CONFIGURATIONS.iter().find(said).copied());
@@ -111,10 +106,11 @@ impl Model {
         Ok(Self {
             name: name.into(),
             configuration,
+            grade: config.grade,
+            config,
             config_json: config_json.into(),
             origin: onnx.display().to_string().into(),
             licence: Cow::Borrowed(""),
-            grade: config.grade,
             weights: Weights::File(onnx.to_path_buf(), OnceLock::new()),
         })
     }
@@ -134,17 +130,16 @@ impl Model {
         }
     }
 
-    /// The parsed configuration.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Model`] if it is not valid, which loading the model has ruled out.
-    pub fn config(&self) -> Result<ModelConfig> {
-        ModelConfig::from_json(&self.config_json).map_err(|e| Error::Model {
-            model: self.name.clone().into_owned(),
-            found: format!("{} {}", e.field, e.found),
-            expected: e.expected,
-        })
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The configuration as its file has it.
+    #[must_use]
+    pub fn config_json(&self) -> &str {
+        &self.config_json
     }
 
     /// The ONNX file: borrowed from the program, or read and checked.
@@ -157,7 +152,7 @@ impl Model {
             Weights::Embedded(bytes, _) => Ok(Cow::Borrowed(bytes)),
             Weights::File(path, known) => {
                 let bytes = read_bounded(path, MAX_ONNX_BYTES)?;
-                let digest = sha256(&bytes);
+                let digest = files::sha256(&bytes);
                 if let Some(facts) = known.get() {
                     if facts.sha256 != digest {
                         return Err(unusable(
@@ -167,8 +162,8 @@ impl Model {
                         ));
                     }
                 } else {
-                    let found = inspect(&bytes, &self.config()?, digest)
-                        .map_err(|(found, expected)| unusable(path, found, expected))?;
+                    let found = inspect(&bytes, &self.config, digest)
+                        .map_err(|what| Error::model_file(path, what))?;
                     // Another thread may have been first, with the same result.
                     let _ = known.set(found);
                 }
@@ -183,7 +178,7 @@ impl Model {
     ///
     /// As [`onnx`](Self::onnx).
     pub fn is_intact(&self) -> Result<bool> {
-        Ok(sha256(&self.onnx()?) == self.facts()?.sha256)
+        Ok(files::sha256(&self.onnx()?) == self.facts()?.sha256)
     }
 
     /// What the ONNX file says; reads it once where it is not part of the program.
@@ -224,19 +219,17 @@ impl std::fmt::Debug for Model {
 
 /// Checks a network that the build has not seen: one input and one output with the axes and
 /// channels of the configuration. What its operators need, the engine says.
-fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, (String, String)> {
-    let pair = |e: Mismatch| (e.found, e.expected);
-    let network = onnx::Graph::read(bytes).map_err(pair)?;
-    let model = graph::parse(Bytes::copy_from_slice(bytes)).map_err(pair)?;
+fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, Mismatch> {
+    let network = onnx::Graph::read(bytes)?;
+    let model = graph::parse(Bytes::copy_from_slice(bytes))?;
     let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
     let opset = model.opset_import.iter().find(|set| default(&set.domain)).map(|set| set.version);
-    let opset =
-        opset.ok_or_else(|| ("no version of the operator set".to_owned(), "one".to_owned()))?;
+    let opset = opset.ok_or_else(|| Mismatch::new("no version of the operator set", "one"))?;
     let [input] = &network.inputs[..] else {
-        return Err((format!("{} inputs", network.inputs.len()), "one".to_owned()));
+        return Err(Mismatch::new(format!("{} inputs", network.inputs.len()), "one"));
     };
     let [output] = &network.outputs[..] else {
-        return Err((format!("{} outputs", network.outputs.len()), "one".to_owned()));
+        return Err(Mismatch::new(format!("{} outputs", network.outputs.len()), "one"));
     };
     let patch = &config.patch_size[usize::from(config.two_d)..];
     for (name, port) in [("input", input), ("output", output)] {
@@ -246,7 +239,7 @@ fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, 
         if !fits {
             let dims: Vec<String> =
                 port.dims.iter().map(|n| n.map_or("any".to_owned(), |n| n.to_string())).collect();
-            return Err((
+            return Err(Mismatch::new(
                 format!("{name} of shape [{}]", dims.join(", ")),
                 format!("a batch of 1, channels and the patch {patch:?}, or dynamic axes"),
             ));
@@ -255,61 +248,37 @@ fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, 
     let wanted = config.input_channels();
     let input_channels = input.dims[1].unwrap_or(wanted);
     if input_channels != wanted {
-        return Err((
+        return Err(Mismatch::new(
             format!("{input_channels} input channels"),
             format!("{wanted}, as the configuration says"),
         ));
     }
     let output_channels = match (output.dims[1], config.output_channels()) {
         (Some(found), Some(wanted)) if found != wanted => {
-            return Err((
+            return Err(Mismatch::new(
                 format!("{found} output channels"),
                 format!("{wanted}, for the labels of the configuration"),
             ));
         }
         (found, wanted) => found.or(wanted).ok_or_else(|| {
-            ("no number of output channels".to_owned(), "one, or labels".to_owned())
+            Mismatch::new("no number of output channels", "one, or labels")
         })?,
     };
     let bytes = bytes.len() as u64;
     Ok(Facts { bytes, sha256: sha256.into(), opset, input_channels, output_channels })
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// The text of a JSON file of at most 4 MiB.
 pub(super) fn read_json(path: &Path) -> Result<String> {
-    String::from_utf8(read_bounded(path, MAX_JSON_BYTES)?)
-        .map_err(|_| unusable(path, "bytes that are not UTF-8".to_owned(), "JSON".to_owned()))
+    files::read_text(path, MAX_JSON_BYTES)
+        .map_err(|error| Error::model_file(path, error.instead_of("a JSON file")))
 }
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // One byte more tells a file that is too long; a pipe has no size to ask for.
-        File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
-        Ok(bytes) if bytes.len() as u64 > limit => Err(unusable(
-            path,
-            format!("more than {} MiB", limit >> 20),
-            "a model's file".to_owned(),
-        )),
-        Ok(bytes) => Ok(bytes),
-        Err(error) => Err(unusable(path, error.to_string(), "a readable file".to_owned())),
-    }
+    files::read(path, limit)
+        .map_err(|error| Error::model_file(path, error.instead_of("a model's file")))
 }
 
 pub(super) fn unusable(path: &Path, found: String, expected: String) -> Error {
-    Error::Model { model: path.display().to_string(), found, expected }
-}
-
-fn bad_config(path: &Path, error: super::ConfigError) -> Error {
-    unusable(path, format!("{} {}", error.field, error.found), error.expected)
+    Error::model_file(path, Mismatch { found, expected })
 }

@@ -1,10 +1,9 @@
 //! A user's folder of models, read at run time.
 
+use super::{RECIPES, Registry};
 use super::installed::{Model, read_json, unusable};
-use super::registry::Registry;
-use super::{labels, modes};
 use crate::Result;
-use fastnnunet_model::CONFIGURATIONS;
+use crate::model::{CONFIGURATIONS, labels, modes};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +55,10 @@ impl Registry {
             }
         }
         // A table that was replaced may lack what a mode of the program needs.
-        modes::check_tables(&registry.modes, &registry.tables).map_err(|e| bad_modes(&path, e))?;
+        let known: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
+        modes::check_tables(&registry.modes, &registry.tables)
+            .and_then(|()| modes::check_recipes(&registry.modes, &known))
+            .map_err(|e| bad_modes(&path, e))?;
         Ok(registry)
     }
 }

@@ -1,0 +1,115 @@
+//! From what was typed to what the library takes.
+
+use super::args::PredictArgs;
+use super::peak;
+use fastnnunet::nnunet::{self, Folds};
+use fastnnunet::pipeline::postprocess::Recipe;
+use fastnnunet::registry::Registry;
+use fastnnunet::{Error, FirstStage, Options, Postprocessing, Result, Source};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What to open.
+pub(crate) struct Request {
+    pub(crate) source: Source,
+    pub(crate) options: Options,
+    /// Labels that a cascade refines, where they come from files: a label map, or a folder of label
+    /// maps named like the cases.
+    pub(crate) first_stage: Option<PathBuf>,
+}
+
+impl Request {
+    pub(crate) fn new(args: &PredictArgs) -> Result<Self> {
+        let source = source(args)?;
+        if args.config.is_some() && !matches!(source, Source::Model { .. } | Source::Onnx { .. }) {
+            let found = if args.mode.is_some() { "a mode" } else { "a trained folder" };
+            return Err(usage("--config", found, "an ONNX model"));
+        }
+        if !matches!(source, Source::Folder(_)) {
+            let of_folders = [
+                ("--folds", args.folds != Folds::Auto),
+                ("--checkpoint", args.checkpoint.is_some()),
+            ];
+            if let Some((option, _)) = of_folders.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(usage(option, "--model without a folder", "a trained folder"));
+            }
+        }
+        let (stage, first_stage) = match &args.previous_stage {
+            None => (FirstStage::Own, None),
+            Some(path) if is_trained(path) && matches!(source, Source::Folder(_)) => {
+                (FirstStage::Folder(path.clone()), None)
+            }
+            Some(path) => (FirstStage::Given, Some(path.clone())),
+        };
+        let mut options = Options::default()
+            .structures(&args.roi)
+            .divide_bone(args.enable_subseg)
+            .folds(args.folds.clone())
+            .first_stage(stage)
+            .postprocessing(postprocessing(&args.postprocess)?)
+            .device(args.device)
+            .keep_probabilities(args.save_probabilities)
+            .digests(args.json);
+        options.quality = args.quality;
+        options.variant.clone_from(&args.variant);
+        options.models = models(args.models_dir.as_deref())?;
+        options.checkpoint.clone_from(&args.checkpoint);
+        options.precision = args.precision.0;
+        options.isa = args.isa;
+        options.threads = args.threads.map(usize::from);
+        options.memory_limit_bytes = args.memory_limit.or_else(peak::available_bytes);
+        options.gpu_memory_limit_bytes = args.gpu_memory_limit;
+        options.mirror = args.mirror.0;
+        options.step_size = args.step_size;
+        options.gaussian = args.no_gaussian.then_some(false);
+        Ok(Self { source, options, first_stage })
+    }
+}
+
+fn source(args: &PredictArgs) -> Result<Source> {
+    let (mode, model) = (&args.mode, &args.model);
+    let Some(given) = model else {
+        let mode = mode.clone();
+        return mode.map(Source::Mode).ok_or_else(|| usage("--mode", "nothing", "a mode"));
+    };
+    let path = Path::new(given);
+    if path.is_dir() {
+        return Ok(Source::Folder(path.to_path_buf()));
+    }
+    if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
+        return Ok(Source::Model { name: given.clone(), config: args.config.clone() });
+    }
+    match &args.config {
+        Some(config) => Ok(Source::Onnx { onnx: path.to_path_buf(), config: config.clone() }),
+        None => Err(usage("--model", "an ONNX file", "--config with it")),
+    }
+}
+
+fn is_trained(path: &Path) -> bool {
+    path.join("plans.json").is_file() && path.join("dataset.json").is_file()
+}
+
+/// The program's models and, before them, those of a folder; `None` for the program's alone.
+pub(crate) fn models(folder: Option<&Path>) -> Result<Option<Arc<Registry>>> {
+    Ok(folder.map(Registry::with_folder).transpose()?.map(Arc::new))
+}
+
+fn usage(what: &str, found: &str, expected: &str) -> Error {
+    Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
+}
+
+fn postprocessing(given: &str) -> Result<Postprocessing> {
+    let recipe = match given {
+        "default" => return Ok(Postprocessing::Own),
+        "none" => return Ok(Postprocessing::None),
+        path => {
+            let path = Path::new(path);
+            if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pkl")) {
+                Recipe::from_nnunet_json(&nnunet::read_postprocessing(path)?.to_string())?
+            } else {
+                Recipe::open(path)?
+            }
+        }
+    };
+    Ok(Postprocessing::Recipe(recipe))
+}

@@ -1,0 +1,339 @@
+//! Files: read once and up to a bound, written whole or not at all.
+//!
+//! A path enters; bytes, text or a finished file leave. Whatever reads or writes a file of a user
+//! goes through here, so that a pipe never blocks, a length never lies, a stopped run leaves nothing
+//! behind that the next one does not remove, and no result is easier to read than its source.
+
+use crate::{Error, Mismatch, Result};
+use sha2::{Digest, Sha256};
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// What becomes of a file that is already there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and writing is an error.
+    #[default]
+    Keep,
+    /// It is replaced once the new one is complete.
+    Replace,
+}
+
+/// Who may read and write a file: the bits of Unix, everything elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access(u32);
+
+impl Default for Access {
+    fn default() -> Self {
+        Self::ANYONE
+    }
+}
+
+impl Access {
+    /// No restriction but the process's own (`umask`).
+    pub const ANYONE: Self = Self(0o666);
+
+    #[cfg(unix)]
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o666)
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &fs::Metadata) -> Self {
+        Self::ANYONE
+    }
+
+    /// What both allow. The owner, who made the file, may write it whatever the source was.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self((self.0 & other.0) | 0o600)
+    }
+}
+
+/// A file open for reading.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) file: File,
+    /// Its length when it was opened.
+    pub(crate) bytes: u64,
+    pub(crate) access: Access,
+}
+
+/// Why a file could not be read, before its name is attached.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// The operating system said so.
+    Io(io::Error),
+    /// A folder, pipe or device.
+    Kind(&'static str),
+    /// It goes on beyond the bound.
+    TooLong(u64),
+    /// Not UTF-8.
+    NotText,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Kind(kind) => f.write_str(kind),
+            Self::TooLong(bound) if *bound < 1 << 20 => write!(f, "more than {bound} bytes"),
+            Self::TooLong(bound) => write!(f, "more than {} MiB", bound >> 20),
+            Self::NotText => f.write_str("bytes that are not UTF-8"),
+        }
+    }
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Unreadable {
+    /// The sentence, with what was expected of the file.
+    pub(crate) fn instead_of(&self, expected: &str) -> Mismatch {
+        Mismatch::new(self.to_string(), expected)
+    }
+}
+
+/// Opens a file for reading. What is no file (a pipe, a device) is refused without waiting for it,
+/// by looking at what was opened and not at what the name stood for a moment before.
+pub(crate) fn open(path: &Path) -> Result<Opened, Unreadable> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let opened = options.open(path);
+    // Windows does not open folders.
+    if opened.is_err() && path.is_dir() {
+        return Err(Unreadable::Kind("a folder"));
+    }
+    let file = opened?;
+    let found = file.metadata()?;
+    if found.is_dir() {
+        return Err(Unreadable::Kind("a folder"));
+    }
+    if !found.is_file() {
+        return Err(Unreadable::Kind("a pipe or device"));
+    }
+    Ok(Opened { bytes: found.len(), access: Access::of(&found), file })
+}
+
+/// Reads a whole file of at most `bound` bytes.
+pub(crate) fn read(path: &Path, bound: u64) -> Result<Vec<u8>, Unreadable> {
+    let Opened { file, bytes, .. } = open(path)?;
+    if bytes > bound {
+        return Err(Unreadable::TooLong(bound));
+    }
+    let mut content = Vec::with_capacity(bytes as usize);
+    // It may grow meanwhile.
+    file.take(bound + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > bound { Err(Unreadable::TooLong(bound)) } else { Ok(content) }
+}
+
+/// Reads a text of at most `bound` bytes, without the mark some editors put before it.
+pub(crate) fn read_text(path: &Path, bound: u64) -> Result<String, Unreadable> {
+    let text = String::from_utf8(read(path, bound)?).map_err(|_| Unreadable::NotText)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// SHA-256 of a file, in lowercase hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, Unreadable> {
+    Ok(Digesting::new(open(path)?.file).finish()?)
+}
+
+/// SHA-256 of `bytes`, in lowercase hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
+        text
+    })
+}
+
+/// Passes bytes on and remembers their SHA-256.
+#[derive(Debug)]
+pub(crate) struct Digesting<R> {
+    inner: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Digesting<R> {
+    pub(crate) fn new(inner: R) -> Self {
+        Self { inner, hasher: Sha256::new() }
+    }
+
+    /// The digest of everything, once the rest has been read.
+    pub(crate) fn finish(mut self) -> io::Result<String> {
+        let mut buffer = vec![0; 1 << 16];
+        while self.read(&mut buffer)? > 0 {}
+        Ok(hexadecimal(&self.hasher.finalize()))
+    }
+}
+
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = loop {
+            match self.inner.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// A file to make, and on what terms.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) existing: Existing,
+    /// At most those who may read this.
+    pub(crate) access: Access,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn new(path: &'a Path, existing: Existing) -> Self {
+        Self { path, existing, access: Access::ANYONE }
+    }
+
+    /// Makes the file: it appears under its name complete or not at all, as it is written beside it
+    /// and renamed. Missing folders are created; what a killed run left of this file is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] if there is one that is to be kept, or if writing fails.
+    pub(crate) fn write(
+        self,
+        content: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<()> {
+        let write = || -> io::Result<()> {
+            let folder = folder_of(self.path);
+            fs::create_dir_all(&folder)?;
+            remove_leftovers(self.path, &folder);
+            let access = match fs::metadata(self.path) {
+                Ok(old) => self.access.and(Access::of(&old)),
+                Err(_) => self.access,
+            };
+            let mut file = temporary(self.path, &folder, access)?;
+            // Held until the file has its name: whoever looks for leftovers sees that it is none.
+            let _ = file.as_file().try_lock();
+            content(file.as_file_mut())?;
+            file.as_file().sync_all()?;
+            let renamed = match self.existing {
+                Existing::Replace => file.persist(self.path),
+                Existing::Keep => file.persist_noclobber(self.path),
+            };
+            renamed.map(drop).map_err(|e| e.error)
+        };
+        write().map_err(|source| Error::Write { path: self.path.to_path_buf(), source })
+    }
+
+    /// Checks, before hours of work depend on it, that [`write`](Self::write) could make the file.
+    /// Creates nothing that stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write), as far as they can be foreseen.
+    pub(crate) fn check(self) -> Result<()> {
+        let check = || -> io::Result<()> {
+            match fs::symlink_metadata(self.path) {
+                Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+                Ok(_) if self.existing == Existing::Keep => {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+            // The nearest folder that exists is where missing ones would be created.
+            let folder = folder_of(self.path);
+            let missing = |p: &Path| {
+                fs::symlink_metadata(p).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            };
+            let here = Path::new(".");
+            let existing = folder
+                .ancestors()
+                .map(|p| if p.as_os_str().is_empty() { here } else { p })
+                .find(|p| !missing(p))
+                .unwrap_or(here);
+            temporary(self.path, existing, self.access).map(drop)
+        };
+        check().map_err(|source| Error::Write { path: self.path.to_path_buf(), source })
+    }
+
+    /// Makes the file from bytes at hand.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub(crate) fn write_bytes(self, bytes: &[u8]) -> Result<()> {
+        self.write(|file| file.write_all(bytes))
+    }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// How the temporary files of an output begin: hidden, and its own.
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".fastnnunet-");
+    // Names may be 255 bytes long on common file systems; this leaves room for the rest.
+    let name = path.file_name().unwrap_or_default();
+    if name.len() <= 200 {
+        prefix.push(name);
+    }
+    prefix.push("-");
+    prefix
+}
+
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// A file that vanishes unless it is renamed.
+fn temporary(path: &Path, folder: &Path, access: Access) -> io::Result<NamedTempFile> {
+    let prefix = temporary_prefix(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(TEMPORARY_SUFFIX);
+    // Temporary files are private by default; a result has the permissions of its source.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(access.0));
+    #[cfg(not(unix))]
+    let _ = access;
+    builder.tempfile_in(folder)
+}
+
+/// Removes what a killed run left of the file at `path`. What another run is writing is locked.
+fn remove_leftovers(path: &Path, folder: &Path) {
+    let prefix = temporary_prefix(path);
+    let (prefix, name) = (prefix.as_encoded_bytes(), path.file_name());
+    let Ok(list) = fs::read_dir(folder) else { return };
+    for entry in list.flatten() {
+        let found = entry.file_name();
+        let bytes = found.as_encoded_bytes();
+        let random = bytes.len().checked_sub(prefix.len() + TEMPORARY_SUFFIX.len());
+        // The builder's random part has six characters.
+        let ours = name.is_some()
+            && random == Some(6)
+            && bytes.starts_with(prefix)
+            && bytes.ends_with(TEMPORARY_SUFFIX.as_bytes());
+        if ours
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

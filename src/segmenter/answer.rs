@@ -1,0 +1,286 @@
+//! From what a user asks for to open networks, and what becomes of their labels.
+
+use super::network::Network;
+use super::options::{FirstStage, Options, Postprocessing, Source};
+use super::segmentation::About;
+use crate::infer::EngineOptions;
+use crate::model::{Grade, Label, ModelConfig};
+use crate::nnunet::Folder;
+use crate::pipeline::postprocess::Recipe;
+use crate::registry::{LabelSubset, Model, Registry, Request, Selection};
+use crate::{Error, Mismatch, Result, files};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Longest configuration read; label tables of hundreds of structures take a hundredth of it.
+const MAX_CONFIG_BYTES: u64 = 4 << 20;
+
+/// Networks that are open, and what becomes of their labels.
+pub(super) struct Answer {
+    pub(super) parts: Vec<Part>,
+    /// The structures that can come out of the networks.
+    pub(super) labels: Vec<Label>,
+    /// Structures that only the recipe sees.
+    pub(super) context: Vec<Label>,
+    pub(super) recipe: Recipe,
+    /// The structures once bone is divided, where it is.
+    pub(super) divided: Option<Vec<Label>>,
+    /// A name for results: the mode, the model or the configuration.
+    pub(super) name: String,
+    pub(super) about: About,
+}
+
+/// A network, and what becomes of its labels.
+pub(super) struct Part {
+    pub(super) network: Network,
+    pub(super) subset: Option<LabelSubset>,
+}
+
+/// The structures of a whole answer with those only the recipe sees, by id.
+fn seen(labels: &[Label], context: &[Label]) -> Vec<Label> {
+    let mut seen = [labels, context].concat();
+    seen.sort_by_key(|label| label.id);
+    seen
+}
+
+impl Answer {
+    /// Opens what answers `source`, in a mode if possible with other models than those that are
+    /// `too_large`.
+    pub(super) fn open(source: &Source, options: &Options, too_large: &[String]) -> Result<Self> {
+        let opening = Opening {
+            options,
+            engine: EngineOptions {
+                device: options.device,
+                precision: options.precision,
+                isa: options.isa,
+                gpu_memory_limit_bytes: options.gpu_memory_limit_bytes,
+            },
+            registry: options.models.as_deref().unwrap_or(Registry::embedded()),
+        };
+        match source {
+            Source::Mode(mode) => opening.mode(mode, too_large),
+            Source::Model { name, config } => {
+                opening.not_for_a_model()?;
+                let model = opening.registry.find(name).ok_or_else(|| {
+                    let names: Vec<&str> =
+                        opening.registry.models().iter().map(|m| &*m.name).collect();
+                    Error::usage("model", name, format!("one of {}", names.join(", ")))
+                })?;
+                opening.model(model, config.as_deref().map(read_config).transpose()?)
+            }
+            Source::Onnx { onnx, config } => {
+                opening.not_for_a_model()?;
+                opening.model(&Model::from_files(onnx, config)?, None)
+            }
+            Source::Folder(path) => opening.folder(path),
+        }
+    }
+
+    /// What the recipe works on, by id: the same however few of them remain in the end.
+    pub(super) fn seen(&self) -> Vec<Label> {
+        seen(&self.labels, &self.context)
+    }
+
+    /// The networks, in the order they run.
+    pub(super) fn networks(&self) -> impl Iterator<Item = &Network> {
+        self.parts.iter().map(|part| &part.network)
+    }
+}
+
+/// What an answer is opened with.
+struct Opening<'a> {
+    options: &'a Options,
+    engine: EngineOptions,
+    registry: &'a Registry,
+}
+
+impl Opening<'_> {
+    /// The best models of a mode that are installed and fit. Each engine is opened once: how much
+    /// it holds is asked of what will run.
+    fn mode(&self, mode: &str, too_large: &[String]) -> Result<Answer> {
+        let options = self.options;
+        if options.checkpoint.is_some() || options.first_stage != FirstStage::Own {
+            return Err(Error::usage(
+                "checkpoint or first stage",
+                format!("mode {mode}"),
+                "a model or a trained folder",
+            ));
+        }
+        let request = Request {
+            mode,
+            quality: options.quality.map(super::Quality::name),
+            variant: options.variant.as_deref(),
+        };
+        let mut opened: HashMap<String, Network> = HashMap::new();
+        let threads = rayon::current_num_threads();
+        // Whether its device takes it, and the host what it holds for a tile; how large the image
+        // is nobody knows yet, but for models it was too large for.
+        let mut fits = |model: &Model| {
+            if too_large.iter().any(|name| *name == model.name) {
+                return Ok(false);
+            }
+            let network = match Network::from_model(model, None, Some(self.registry), &self.engine) {
+                Ok(network) => network,
+                Err(Error::Memory { .. }) => return Ok(false),
+                // A user's own model that another device would run is not passed over in silence.
+                Err(Error::Device { .. }) if model.is_embedded() => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            let bytes = network.memory_bytes(threads);
+            let fits = options.memory_limit_bytes.is_none_or(|limit| bytes <= limit);
+            if fits {
+                opened.insert(model.name.to_string(), network);
+            }
+            Ok(fits)
+        };
+        let mut selection = self.registry.select(&request, &mut fits)?;
+        if !options.structures.is_empty() {
+            selection.keep_only(&options.structures)?;
+        }
+        let divided = self.divided(&selection)?;
+        let Selection { parts, labels, context, missing, recipe, grade, why, mode, .. } = selection;
+        let part = |part: crate::registry::SelectedPart| {
+            let network = match opened.remove(&*part.model.name) {
+                Some(network) => network,
+                None => Network::from_model(&part.model, None, Some(self.registry), &self.engine)?,
+            };
+            Ok(Part { network, subset: Some(part.whole) })
+        };
+        let parts = parts.into_iter().map(part).collect::<Result<Vec<_>>>()?;
+        let recipe = self.recipe(|| recipe.as_deref().map(|name| self.named(name)).transpose())?;
+        let about = about(&parts, why, grade, grade == Grade::Demo, missing);
+        let answer = Answer { parts, labels, context, recipe, divided, name: mode, about };
+        answer.recipe.check(&answer.seen())?;
+        Ok(answer)
+    }
+
+    /// The structures once bone is divided.
+    fn divided(&self, selection: &Selection) -> Result<Option<Vec<Label>>> {
+        if !self.options.divide_bone {
+            return Ok(None);
+        }
+        let Some(table) = &selection.subseg else {
+            let found = format!("mode {}", selection.mode);
+            return Err(Error::usage("division of bone", found, "mode bone"));
+        };
+        let is_whole = |label: &&Label| selection.labels.iter().any(|l| l.id == label.id);
+        Ok(Some(table.labels.iter().filter(|label| !is_whole(label)).cloned().collect()))
+    }
+
+    /// Choices among models, and what is done for modes only.
+    fn not_for_a_model(&self) -> Result<()> {
+        let Options { quality, variant, structures, divide_bone, folds, checkpoint, .. } =
+            self.options;
+        let of_modes =
+            quality.is_some() || variant.is_some() || !structures.is_empty() || *divide_bone;
+        if of_modes {
+            let what = "quality, variant, structures or division of bone";
+            return Err(Error::usage(what, "a model", "a mode"));
+        }
+        if *folds != crate::nnunet::Folds::Auto || checkpoint.is_some() {
+            return Err(Error::usage("folds or checkpoint", "a model", "a trained folder"));
+        }
+        Ok(())
+    }
+
+    /// One model; in a cascade with the model it refines.
+    fn model(&self, model: &Model, config: Option<ModelConfig>) -> Result<Answer> {
+        let config = config.unwrap_or_else(|| model.config().clone());
+        if self.options.first_stage != FirstStage::Own && config.previous_stage.is_none() {
+            return Err(Error::usage("first stage", model.configuration, "a cascade"));
+        }
+        let registry = match &self.options.first_stage {
+            FirstStage::Own => Some(self.registry),
+            FirstStage::Given => None,
+            FirstStage::Folder(path) => {
+                let found = path.display().to_string();
+                return Err(Error::usage("first stage", found, "label maps, for this model"));
+            }
+        };
+        let recipe = self.recipe(|| {
+            let name = config.postprocessing.as_deref();
+            name.map(|name| self.named(name)).transpose()
+        })?;
+        let network = Network::from_model(model, Some(config), registry, &self.engine)?;
+        let is_demonstration = network.info().grade == Grade::Demo;
+        self.alone(network, recipe, model.name.to_string(), is_demonstration)
+    }
+
+    /// A trained folder; in a cascade with the folder it refines.
+    fn folder(&self, path: &Path) -> Result<Answer> {
+        let open = |path: &Path| {
+            Folder::open(path, &self.options.folds, self.options.checkpoint.as_deref())
+        };
+        let folder = open(path)?;
+        let first = match (folder.previous_stage(), &self.options.first_stage) {
+            (None, FirstStage::Own) => None,
+            (None, _) => {
+                return Err(Error::usage("first stage", folder.configuration(), "a cascade"));
+            }
+            (Some(_), FirstStage::Given) => None,
+            (Some(_), FirstStage::Folder(given)) => Some(open(given)?),
+            (Some(beside), FirstStage::Own) if beside.is_dir() => Some(open(&beside)?),
+            (Some(beside), FirstStage::Own) => {
+                let what = Mismatch::new(
+                    format!("no {}", beside.display()),
+                    "the folder of the first stage there, or labels of it",
+                );
+                return Err(Error::model_file(folder.path(), what));
+            }
+        };
+        let recipe = self.recipe(|| {
+            let rule = folder.postprocessing()?;
+            rule.map(|rule| Recipe::from_nnunet_json(&rule.to_string())).transpose()
+        })?;
+        let digests = self.options.digests;
+        let network = Network::from_folder(&folder, first.as_ref(), &self.engine, digests)?;
+        self.alone(network, recipe, folder.configuration().to_owned(), false)
+    }
+
+    fn alone(
+        &self,
+        network: Network,
+        recipe: Recipe,
+        name: String,
+        is_demonstration: bool,
+    ) -> Result<Answer> {
+        let labels = network.config().labels.clone();
+        let grade = network.info().grade;
+        let parts = vec![Part { network, subset: None }];
+        let about = about(&parts, String::new(), grade, is_demonstration, Vec::new());
+        recipe.check(&labels)?;
+        Ok(Answer { parts, labels, context: Vec::new(), recipe, divided: None, name, about })
+    }
+
+    /// The recipe of that name, which a mode or a model's configuration gives.
+    fn named(&self, name: &str) -> Result<Recipe> {
+        Recipe::from_json(self.registry.recipe(name)?)
+    }
+
+    /// The recipe the user wants; `own` is the one that comes with what answers.
+    fn recipe(&self, own: impl FnOnce() -> Result<Option<Recipe>>) -> Result<Recipe> {
+        match &self.options.postprocessing {
+            Postprocessing::Own => Ok(own()?.unwrap_or_default()),
+            Postprocessing::None => Ok(Recipe::default()),
+            Postprocessing::Recipe(recipe) => Ok(recipe.clone()),
+        }
+    }
+}
+
+fn about(
+    parts: &[Part],
+    choice: String,
+    grade: Grade,
+    is_demonstration: bool,
+    missing: Vec<String>,
+) -> About {
+    let stages = parts.iter().flat_map(|part| part.network.stages());
+    let networks = stages.map(|network| network.info().clone()).collect();
+    About { choice, networks, grade, is_demonstration, missing }
+}
+
+fn read_config(path: &Path) -> Result<ModelConfig> {
+    let text = files::read_text(path, MAX_CONFIG_BYTES)
+        .map_err(|error| Error::model_file(path, error.instead_of("a JSON configuration")))?;
+    ModelConfig::from_json(&text).map_err(|what| Error::model_file(path, what))
+}
