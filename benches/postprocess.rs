@@ -3,6 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fastnnunet::pipeline::postprocess::{Classes, Components, Connectivity, Map, Recipe, Runs};
 use fastnnunet::pipeline::postprocess::{holes, morphology};
+use fastnnunet::registry::Registry;
 use fastnnunet::volume::LabelMap;
 use std::hint::black_box;
 
@@ -42,7 +43,8 @@ fn postprocess(c: &mut Criterion) {
             );
         });
     }
-    let recipe = Recipe::for_mode("total").expect("a mode");
+    let json = Registry::embedded().recipe("total").expect("a mode");
+    let recipe = Recipe::from_json(json).expect("checked by the build");
     group.bench_function("recipe/total", |b| {
         b.iter_batched_ref(
             || LabelMap::U8(labels.clone()),

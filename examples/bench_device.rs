@@ -8,8 +8,8 @@
 use fastnnunet::Error as Failure;
 use fastnnunet::infer::gpu::GpuEngine;
 use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, Tiles, open};
-use fastnnunet::registry;
 use fastnnunet::pipeline::tile::{Tiling, gaussian};
+use fastnnunet::registry;
 use ndarray::{Array3, Array4};
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -60,7 +60,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = registry::find(model).ok_or("no such model in this build")?;
     let device: Device = device.parse()?;
     let patch = [z.parse()?, y.parse()?, x.parse()?];
-    let options = EngineOptions { device, precision: Some(Precision::F32), ..EngineOptions::default() };
+    let options =
+        EngineOptions { device, precision: Some(Precision::F32), ..EngineOptions::default() };
     let facts = model.facts()?;
     let runs: usize = after("--runs").map_or(Ok(5), |n| n.parse())?;
 

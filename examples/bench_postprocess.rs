@@ -9,6 +9,7 @@
 //! One line of JSON with seconds, voxels changed per step and extra bytes at peak.
 
 use fastnnunet::pipeline::postprocess::{Classes, Components, Connectivity, Recipe, Runs};
+use fastnnunet::registry::Registry;
 use fastnnunet::volume::LabelMap;
 use std::time::Instant;
 
@@ -53,9 +54,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("{result}");
         }
         [recipe, out @ ..] => {
-            let recipe = match Recipe::for_mode(recipe) {
-                Some(recipe) => recipe,
-                None => Recipe::from_json(&std::fs::read_to_string(recipe)?)?,
+            let recipe = match Registry::embedded().recipe(recipe) {
+                Ok(json) => Recipe::from_json(json)?,
+                Err(_) => Recipe::open(recipe)?,
             };
             let mut labels = LabelMap::U8(labels);
             let start = Instant::now();

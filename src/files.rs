@@ -212,10 +212,7 @@ impl<'a> Target<'a> {
     /// # Errors
     ///
     /// [`Error::Write`] if there is one that is to be kept, or if writing fails.
-    pub(crate) fn write(
-        self,
-        content: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn write(self, content: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
         let write = || -> io::Result<()> {
             let folder = folder_of(self.path);
             fs::create_dir_all(&folder)?;

@@ -8,7 +8,7 @@ use super::request::Request;
 use super::summary::{DEMONSTRATION, Summary};
 use super::{interrupt, peak, report};
 use fastnnunet::pipeline::{Progress, Stage};
-use fastnnunet::{Case, Error, Result, Segmenter, preview};
+use fastnnunet::{Case, Error, Result, Segmenter};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -138,12 +138,7 @@ impl<'a> Job<'a> {
         tally.tell(args)
     }
 
-    fn segment(
-        &mut self,
-        files: &'a CaseFiles,
-        loaded: Loaded,
-        more: bool,
-    ) -> Result<Summary<'a>> {
+    fn segment(&mut self, files: &'a CaseFiles, loaded: Loaded, more: bool) -> Result<Summary<'a>> {
         let started = Instant::now();
         let args = self.args;
         if !args.quiet {
@@ -179,11 +174,7 @@ impl<'a> Job<'a> {
         }
         if let (Some(scan), Some(path)) = (&shown, &files.preview) {
             let title = format!("{} {}", files.name, args.mode.as_deref().unwrap_or_default());
-            preview::draw(scan, &done, title.trim()).save(
-                path,
-                args.existing_beside(),
-                done.access(),
-            )?;
+            done.preview(scan, title.trim()).save(path, args.existing_beside(), done.access())?;
         }
         timings.push((Stage::Save, saving.elapsed()));
         Ok(Summary {

@@ -24,8 +24,9 @@ fn check(args: &SelftestArgs) -> Result<()> {
         let model = list::find(registry, name)?;
         (vec![model], Some(model))
     } else {
-        let usual =
-            registry.select(&Request { mode: "bone", ..Request::default() }, &mut |_| Ok(true)).ok();
+        let usual = registry
+            .select(&Request { mode: "bone", ..Request::default() }, &mut |_| Ok(true))
+            .ok();
         let usual = usual.and_then(|bone| registry.find(&bone.model().name));
         (registry.models().iter().map(|model| &**model).collect(), usual.map(|model| &**model))
     };
@@ -45,7 +46,7 @@ fn check(args: &SelftestArgs) -> Result<()> {
     for options in selftest::engines(args.device) {
         let row = Row::of(&options, &plain, timed, args.device)?;
         if rows.is_empty() {
-            say(heading(models.len(), timed)?)?;
+            say(heading(models.len(), timed))?;
         }
         say(row.text())?;
         rows.push(row);
@@ -68,14 +69,14 @@ fn check(args: &SelftestArgs) -> Result<()> {
 }
 
 /// What was done and what the columns are.
-fn heading(models: usize, timed: Option<&Model>) -> Result<String> {
+fn heading(models: usize, timed: Option<&Model>) -> String {
     let mut text = format!("weights  as they were built in ({models} checked)\n");
     text += "compare  logits with those of plain Rust code in f32\n";
     if let Some(model) = timed {
         let patch = times_sign(reversed(model.config().patch_size));
         let _ = writeln!(text, "ms       one patch of {patch} voxels of {}", model.name);
     }
-    Ok(text + "\n" + &Row::heading())
+    text + "\n" + &Row::heading()
 }
 
 fn failure(device: Device, worst: &Comparison) -> Error {

@@ -2,8 +2,8 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
-use crate::registry::Model;
 use crate::model::onnx::Graph;
+use crate::registry::Model;
 use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
@@ -228,7 +228,7 @@ mod tests {
             ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"]
         {
             let error = text.parse::<Device>().expect_err(text);
-            assert_eq!(error.exit_code(), 2);
+            assert_eq!(error.kind(), crate::ErrorKind::Usage);
             assert!(error.to_string().contains("reference"), "{error}");
         }
     }

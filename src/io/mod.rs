@@ -121,7 +121,7 @@ impl Scan {
         }
         let placed = grid.spacing.iter().chain(grid.affine.0.as_flattened()).all(|v| v.is_finite());
         let volume = grid.affine.determinant();
-        if !placed || grid.spacing.iter().any(|&s| s <= 0.0) || !(volume.abs() > 0.0) {
+        if !placed || grid.spacing.iter().any(|&s| s <= 0.0) || volume.is_nan() || volume == 0.0 {
             return Err(Error::volume(
                 format!("a spacing of {:?} and an affine of {:?}", grid.spacing, grid.affine.0),
                 "finite spacings above 0 and an affine that spans a volume",

@@ -1,8 +1,8 @@
 //! Bytes of a plain or gzip-compressed file, in order.
 
 use super::failure::Failure;
-use flate2::bufread::GzDecoder;
 use crate::files::{self, Access, Digesting, Opened};
+use flate2::bufread::GzDecoder;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;

@@ -276,8 +276,8 @@ mod tests {
             raw[at] = f64::NAN;
             raw[(at + 5) % 41] = 1e300; // infinite once it is an f32
             let bytes: Vec<u8> = raw.iter().flat_map(|v| v.to_le_bytes()).collect();
-            let (_, stats) =
-                decode(&mut bytes.as_slice(), [1, 1, 41], encoding(Sample::F64)).expect("enough bytes");
+            let (_, stats) = decode(&mut bytes.as_slice(), [1, 1, 41], encoding(Sample::F64))
+                .expect("enough bytes");
             assert_eq!(stats.not_finite, 2, "{at}");
         }
     }

@@ -4,8 +4,8 @@
 //! reads the directory and the pickle only; of the storages, just the bytes of a tensor that is
 //! asked for are read. Optimizer state is never touched.
 
-use crate::Mismatch;
 use super::pickle::{Id, Pickle};
+use crate::Mismatch;
 use prost::bytes::Bytes;
 use std::collections::HashMap;
 use std::fs::File;
@@ -171,8 +171,8 @@ impl Checkpoint {
         {
             return Err(Mismatch::new("a big-endian checkpoint", "a little-endian one"));
         }
-        let range =
-            pickle.ok_or_else(|| Mismatch::new("a zip archive without data.pkl", "a checkpoint"))?;
+        let range = pickle
+            .ok_or_else(|| Mismatch::new("a zip archive without data.pkl", "a checkpoint"))?;
         let pickle = Pickle::parse(read(file, &range).map_err(|e| bad(&e))?)?;
         let storages = entries
             .into_iter()
@@ -216,8 +216,9 @@ impl Checkpoint {
     /// What a value says about a tensor.
     fn tensor(&self, mut id: Id) -> Result<Stored, Mismatch> {
         let pickle = &self.pickle;
-        let no_tensor =
-            |id: Id| Mismatch::new(pickle.describe(id), "a tensor (torch._utils._rebuild_tensor_v2)");
+        let no_tensor = |id: Id| {
+            Mismatch::new(pickle.describe(id), "a tensor (torch._utils._rebuild_tensor_v2)")
+        };
         // A parameter wraps a tensor; a few of them wrap each other at most.
         for _ in 0..4 {
             let Some((callee, arguments)) = pickle.call(id) else { break };

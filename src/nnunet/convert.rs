@@ -5,10 +5,10 @@
 
 use super::{EngineIni, Folder};
 use crate::files::{self, Existing, Target};
-use crate::{Error, Mismatch, Result};
 use crate::infer::cpu::{CpuEngine, Isa};
 use crate::infer::{Difference, Engine, Precision, sample_patch};
 use crate::model::onnx::Graph;
+use crate::{Error, Mismatch, Result};
 use ndarray::Array4;
 use prost::Message;
 use std::path::{Path, PathBuf};

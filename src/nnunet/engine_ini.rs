@@ -3,8 +3,8 @@
 //! The text of an INI file enters, JSON for [`ModelConfig::from_json`] leaves. Upstream has
 //! published one such file; keys are accepted in the spellings that go with it.
 
-use crate::{Error, Mismatch, Result, files};
 use crate::model::ModelConfig;
+use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,9 +34,8 @@ impl EngineIni {
     ///
     /// [`Error::Model`](crate::Error::Model) naming the setting that is missing or malformed.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = files::read_text(path, MAX_BYTES).map_err(|error| {
-            Error::model_file(path, error.instead_of("a settings file"))
-        })?;
+        let text = files::read_text(path, MAX_BYTES)
+            .map_err(|error| Error::model_file(path, error.instead_of("a settings file")))?;
         Self::parse(&text).map_err(|wrong| Error::model_file(path, wrong))
     }
 

@@ -4,8 +4,8 @@ use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::plans::{self, Plan};
 use super::{Fold, Folds, folds, json, postprocessing};
-use crate::{Error, Mismatch, Result, files};
 use crate::model::{ModelConfig, onnx, proto};
+use crate::{Error, Mismatch, Result, files};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,8 @@ impl Folder {
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
         let plans = json::read(&path.join("plans.json"))?;
         let dataset = json::read(&path.join("dataset.json"))?;
-        let checkpoints = folds::find(path, folds, checkpoint).map_err(|wrong| Error::model_file(path, wrong))?;
+        let checkpoints =
+            folds::find(path, folds, checkpoint).map_err(|wrong| Error::model_file(path, wrong))?;
         let (_, first) = &checkpoints[0];
         let opened = Checkpoint::open(first).map_err(|wrong| Error::model_file(first, wrong))?;
         let training = Training::read(&opened).map_err(|wrong| Error::model_file(first, wrong))?;
@@ -51,7 +52,9 @@ impl Folder {
         let path = path.to_owned();
         let folder = Self { path, checkpoints, configuration, trainer, plan, config, student };
         // A network that cannot be built is found before a case is loaded.
-        folder.architecture(&opened).map_err(|wrong| Error::model_file(&folder.path, folder.trained(wrong)))?;
+        folder
+            .architecture(&opened)
+            .map_err(|wrong| Error::model_file(&folder.path, folder.trained(wrong)))?;
         Ok(folder)
     }
 

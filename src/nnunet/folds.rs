@@ -134,7 +134,11 @@ mod tests {
             assert_eq!(text.parse::<Folds>().expect(text), folds);
         }
         for text in ["", "x", "0,", "-1", "0,0", "all,all", "99999999999"] {
-            assert_eq!(text.parse::<Folds>().expect_err(text).exit_code(), 2, "{text}");
+            assert_eq!(
+                text.parse::<Folds>().expect_err(text).kind(),
+                crate::ErrorKind::Usage,
+                "{text}"
+            );
         }
     }
 

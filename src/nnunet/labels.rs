@@ -28,7 +28,8 @@ fn integer(value: &Value) -> Option<u16> {
 impl Labels {
     /// Reads `labels` and `regions_class_order`.
     pub(super) fn read(dataset: &Value) -> Result<Self, Mismatch> {
-        let wrong = |found: String, expected: &str| Mismatch::new(found, expected).within("dataset.json");
+        let wrong =
+            |found: String, expected: &str| Mismatch::new(found, expected).within("dataset.json");
         let Some(Value::Object(written)) = dataset.get("labels") else {
             return Err(wrong("no labels".into(), "names and their integers"));
         };

@@ -4,8 +4,8 @@
 //! [`ModelConfig::from_json`](crate::model::ModelConfig::from_json) checks and `convert`
 //! writes, together with what is needed to build the network.
 
-use crate::Mismatch;
 use super::labels::Labels;
+use crate::Mismatch;
 use serde_json::{Map, Value, json};
 
 /// What the two files say about one configuration.
@@ -60,7 +60,11 @@ pub(super) fn read(
     let image_channels = dataset.get("modality").or_else(|| dataset.get("channel_names"));
     let image_channels = match image_channels {
         Some(Value::Object(channels)) if !channels.is_empty() => channels.len(),
-        _ => return Err(Mismatch::new("no channel_names", "one per image channel").within("dataset.json")),
+        _ => {
+            return Err(
+                Mismatch::new("no channel_names", "one per image channel").within("dataset.json")
+            );
+        }
     };
     let mut config = Map::new();
     config.insert("configuration".into(), configuration.into());
@@ -256,7 +260,8 @@ fn resampling(resolved: &Map<String, Value>, cascade: bool) -> Result<Value, Mis
             (order, separate) = (1, Value::Null);
         }
         for (argument, value) in arguments {
-            let refused = || Mismatch::new(format!("{argument} {value} in {key}"), "the usual value");
+            let refused =
+                || Mismatch::new(format!("{argument} {value} in {key}"), "the usual value");
             match argument.as_str() {
                 "order" => order = value.as_u64().ok_or_else(refused)?,
                 "order_z" => order_z = value.as_u64().ok_or_else(refused)?,

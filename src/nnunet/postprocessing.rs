@@ -1,7 +1,7 @@
 //! The postprocessing rule nnU-Net found best, beside the trained folds.
 
-use crate::{Error, Mismatch, Result, files};
 use super::pickle::Pickle;
+use crate::{Error, Mismatch, Result, files};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -59,7 +59,8 @@ fn channel_box<T: Stored>(
             let mut rows = None::<(Range<usize>, Range<usize>)>;
             for (y, row) in plane.outer_iter().enumerate() {
                 let Some(first) = row.iter().position(|&v| is_nonzero(v)) else { continue };
-                let last = row.iter().rev().position(|&v| is_nonzero(v)).map_or(0, |p| row.len() - p);
+                let last =
+                    row.iter().rev().position(|&v| is_nonzero(v)).map_or(0, |p| row.len() - p);
                 rows = Some(match rows {
                     None => (y..y + 1, first..last),
                     Some((ys, xs)) => (ys.start..y + 1, xs.start.min(first)..xs.end.max(last)),

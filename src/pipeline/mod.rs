@@ -25,13 +25,14 @@ pub use probabilities::Probabilities;
 pub use progress::{Progress, Stage, Timings};
 
 use crate::infer::Engine;
+use crate::io::Scan;
 use crate::model::ModelConfig;
-use crate::volume::{Grid, LabelMap, Volume, Voxels};
+use crate::volume::{Grid, LabelMap, Voxels};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
 use label::{Label, Labeler, Resize};
-use normalize::Scheme;
 use ndarray::{Array3, Array4, Axis, s};
+use normalize::Scheme;
 use progress::Clock;
 use resample::resample_image;
 use std::borrow::Cow;
@@ -69,9 +70,10 @@ impl Input<'_> {
     }
 }
 
-impl From<Volume<f32>> for Input<'_> {
-    fn from(volume: Volume<f32>) -> Self {
-        Self { channels: vec![Cow::Owned(volume.data.into())], grid: volume.grid, previous: None }
+impl<'a> From<&'a Scan> for Input<'a> {
+    fn from(scan: &'a Scan) -> Self {
+        let (channels, grid) = (vec![Cow::Borrowed(scan.voxels())], scan.grid().clone());
+        Self { channels, grid, previous: None }
     }
 }
 
@@ -141,7 +143,8 @@ pub fn segment(
     let image = network_input(case, &plan, config, engine.input_channels(), &mut clock)?;
 
     let [z, y, x] = plan.network_shape;
-    let mut kept = plan.keeps_probabilities.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
+    let mut kept =
+        plan.keeps_probabilities.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
     let small = plan.has_small_labels(engine.classes());
     let mut run = Run { plan: &plan, config, engine, kept: kept.as_mut() };
     let (labels, tiles) = if small {
@@ -153,7 +156,8 @@ pub fn segment(
     };
     let head = engine.head().cloned();
     let timings = clock.finish();
-    let probabilities = kept.map(|planes| Probabilities::new(planes, head, &plan, config, grid.shape));
+    let probabilities =
+        kept.map(|planes| Probabilities::new(planes, head, &plan, config, grid.shape));
     Ok(Segmentation {
         labels,
         probabilities,

@@ -214,8 +214,7 @@ impl Plan {
         // The first channel's image moves; further ones are copied into place.
         let extra = if engine.input_channels() > 1 { network } else { 0 };
         let mask = if config.channels.iter().any(|c| c.use_mask) { voxels(cropped) } else { 0 };
-        let preparing =
-            scans + previous + image + mask + copy + (middle + masked + extra) * float;
+        let preparing = scans + previous + image + mask + copy + (middle + masked + extra) * float;
 
         let walked = |shape: [usize; 3]| self.walk.map(|axis| shape[axis]);
         let outputs = engine.output_channels();
@@ -236,7 +235,8 @@ impl Plan {
         let lent: u64 = case.channels.iter().filter(lent).map(|c| c.bytes()).sum();
         let inferring = (lent + image + weights + stored * label + kept).saturating_add(running);
         // While probabilities are written: largest logit, sum, and two of one class.
-        let writing = if self.keeps_probabilities { lent + kept + stored * (label + 4 * float) } else { 0 };
+        let writing =
+            if self.keeps_probabilities { lent + kept + stored * (label + 4 * float) } else { 0 };
 
         let moments =
             [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];

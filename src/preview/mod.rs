@@ -69,35 +69,37 @@ fn blend(color: [f32; 3]) -> Rgb {
     color.map(|part| part.round().clamp(0.0, 255.0) as u8)
 }
 
-/// Draws a CT and its result.
-///
-/// Besides the picture it takes memory for two projections and one slice.
-///
-/// # Panics
-///
-/// If the image is not the one that was segmented, or has another shape.
-#[must_use]
-pub fn draw(ct: &Scan, result: &Segmentation, title: &str) -> Picture {
-    let labels = (&result.labels).into();
-    draw_labels_of(ct.voxels().view(), labels, &result.grid, &result.structures, title)
+impl Segmentation {
+    /// Draws the result on the CT it was made from.
+    ///
+    /// # Panics
+    ///
+    /// If `ct` has another shape.
+    #[must_use]
+    pub fn preview(&self, ct: &Scan, title: &str) -> Picture {
+        let labels = (&self.labels).into();
+        draw(ct.voxels().view(), labels, &self.grid, &self.structures, title)
+    }
 }
 
 /// Draws a case and its labels.
 ///
 /// `ct` and `labels` are `[z, y, x]` as stored, on `grid`; `ct` is in Hounsfield units.
 /// `names` gives names and colors; labels it does not list are called by their number.
+/// Besides the picture it takes memory for two projections and one slice.
 ///
 /// # Panics
 ///
 /// If `ct`, `labels` and `grid` differ in shape or are empty.
 #[must_use]
-pub fn draw_labels_of(
-    ct: VoxelView<'_>,
+pub fn draw<'a>(
+    ct: impl Into<VoxelView<'a>>,
     labels: LabelArray<'_>,
     grid: &Grid,
     names: &[Label],
     title: &str,
 ) -> Picture {
+    let ct = ct.into();
     match labels {
         LabelArray::U8(labels) => draw_labels(ct, labels, grid, names, title),
         LabelArray::U16(labels) => draw_labels(ct, labels, grid, names, title),
@@ -379,12 +381,7 @@ impl Picture {
     ///
     /// [`Error::Usage`] if the name does not end in `.png`, and [`Error::Write`] if a file exists
     /// that is to be kept or if writing fails.
-    pub fn save(
-        &self,
-        path: impl AsRef<Path>,
-        existing: Existing,
-        access: Access,
-    ) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>, existing: Existing, access: Access) -> Result<()> {
         let path = path.as_ref();
         check_name(path)?;
         Target { path, existing, access }.write(|file| {

@@ -1,7 +1,7 @@
 //! A user's folder of models, read at run time.
 
-use super::{RECIPES, Registry};
 use super::installed::{Model, read_json, unusable};
+use super::{RECIPES, Registry};
 use crate::Result;
 use crate::model::{CONFIGURATIONS, labels, modes};
 use std::fs;

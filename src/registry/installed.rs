@@ -84,7 +84,8 @@ impl Model {
         configuration: Option<&'static str>,
     ) -> Result<Self> {
         let config_json = read_json(json)?;
-        let config = ModelConfig::from_json(&config_json).map_err(|e| Error::model_file(json, e))?;
+        let config =
+            ModelConfig::from_json(&config_json).map_err(|e| Error::model_file(json, e))?;
         // Of a file beside its weights, what it says itself.
         let said = |name: &&&str| config.configuration.as_deref() == Some(**name);
         let configuration = configuration.or_else(|| CONFIGURATIONS.iter().find(said).copied());
@@ -260,9 +261,9 @@ fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, 
                 format!("{wanted}, for the labels of the configuration"),
             ));
         }
-        (found, wanted) => found.or(wanted).ok_or_else(|| {
-            Mismatch::new("no number of output channels", "one, or labels")
-        })?,
+        (found, wanted) => found
+            .or(wanted)
+            .ok_or_else(|| Mismatch::new("no number of output channels", "one, or labels"))?,
     };
     let bytes = bytes.len() as u64;
     Ok(Facts { bytes, sha256: sha256.into(), opset, input_channels, output_channels })

@@ -111,9 +111,9 @@ impl Registry {
     pub fn recipe(&self, name: &str) -> Result<&'static str> {
         let found = RECIPES.iter().find(|(known, _)| *known == name);
         let names = || join(RECIPES.iter().map(|(name, _)| *name));
-        found.map(|(_, json)| *json).ok_or_else(|| {
-            Error::usage("recipe", name, format!("one of {}", names()))
-        })
+        found
+            .map(|(_, json)| *json)
+            .ok_or_else(|| Error::usage("recipe", name, format!("one of {}", names())))
     }
 
     /// The model of that name.

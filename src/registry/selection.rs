@@ -145,7 +145,8 @@ impl Registry {
                     passed_over.push((candidate.name(), Reason::NotInstalled));
                     continue;
                 };
-                let mut fit = |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
+                let mut fit =
+                    |all, (_, model): &(_, Arc<Model>)| Ok::<_, Error>(all && fits(model)?);
                 if alone || parts.iter().try_fold(true, &mut fit)? {
                     let finer = &by_quality[..coarseness];
                     passed_over.extend(finer.iter().filter_map(|finer| beaten(self, finer, tried)));

@@ -273,7 +273,7 @@ mod tests {
         ];
         for (names, parts, not) in cases {
             let error = named(&table, names).expect_err("an unknown name");
-            assert_eq!(error.exit_code(), 2);
+            assert_eq!(error.kind(), crate::ErrorKind::Usage);
             let message = error.to_string();
             assert!(parts.iter().all(|part| message.contains(part)), "{names:?}: {message}");
             assert!(!message.contains(not), "{names:?}: {message}");

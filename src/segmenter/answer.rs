@@ -119,7 +119,8 @@ impl Opening<'_> {
             if too_large.iter().any(|name| *name == model.name) {
                 return Ok(false);
             }
-            let network = match Network::from_model(model, None, Some(self.registry), &self.engine) {
+            let network = match Network::from_model(model, None, Some(self.registry), &self.engine)
+            {
                 Ok(network) => network,
                 Err(Error::Memory { .. }) => return Ok(false),
                 // A user's own model that another device would run is not passed over in silence.
@@ -203,7 +204,7 @@ impl Opening<'_> {
         })?;
         let network = Network::from_model(model, Some(config), registry, &self.engine)?;
         let is_demonstration = network.info().grade == Grade::Demo;
-        self.alone(network, recipe, model.name.to_string(), is_demonstration)
+        alone(network, recipe, model.name.to_string(), is_demonstration)
     }
 
     /// A trained folder; in a cascade with the folder it refines.
@@ -213,11 +214,10 @@ impl Opening<'_> {
         };
         let folder = open(path)?;
         let first = match (folder.previous_stage(), &self.options.first_stage) {
-            (None, FirstStage::Own) => None,
+            (None, FirstStage::Own) | (Some(_), FirstStage::Given) => None,
             (None, _) => {
                 return Err(Error::usage("first stage", folder.configuration(), "a cascade"));
             }
-            (Some(_), FirstStage::Given) => None,
             (Some(_), FirstStage::Folder(given)) => Some(open(given)?),
             (Some(beside), FirstStage::Own) if beside.is_dir() => Some(open(&beside)?),
             (Some(beside), FirstStage::Own) => {
@@ -234,22 +234,7 @@ impl Opening<'_> {
         })?;
         let digests = self.options.digests;
         let network = Network::from_folder(&folder, first.as_ref(), &self.engine, digests)?;
-        self.alone(network, recipe, folder.configuration().to_owned(), false)
-    }
-
-    fn alone(
-        &self,
-        network: Network,
-        recipe: Recipe,
-        name: String,
-        is_demonstration: bool,
-    ) -> Result<Answer> {
-        let labels = network.config().labels.clone();
-        let grade = network.info().grade;
-        let parts = vec![Part { network, subset: None }];
-        let about = about(&parts, String::new(), grade, is_demonstration, Vec::new());
-        recipe.check(&labels)?;
-        Ok(Answer { parts, labels, context: Vec::new(), recipe, divided: None, name, about })
+        alone(network, recipe, folder.configuration().to_owned(), false)
     }
 
     /// The recipe of that name, which a mode or a model's configuration gives.
@@ -265,6 +250,16 @@ impl Opening<'_> {
             Postprocessing::Recipe(recipe) => Ok(recipe.clone()),
         }
     }
+}
+
+/// A network by itself.
+fn alone(network: Network, recipe: Recipe, name: String, is_demonstration: bool) -> Result<Answer> {
+    let labels = network.config().labels.clone();
+    let grade = network.info().grade;
+    let parts = vec![Part { network, subset: None }];
+    let about = about(&parts, String::new(), grade, is_demonstration, Vec::new());
+    recipe.check(&labels)?;
+    Ok(Answer { parts, labels, context: Vec::new(), recipe, divided: None, name, about })
 }
 
 fn about(

@@ -107,9 +107,10 @@ impl Segmenter {
     /// Bytes that the program and the networks, all of which stay open, hold between two cases.
     #[must_use]
     pub fn idle_bytes(&self) -> u64 {
-        let threads = self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| {
-            pool.current_num_threads()
-        });
+        let threads = self
+            .pool
+            .as_ref()
+            .map_or_else(rayon::current_num_threads, rayon::ThreadPool::current_num_threads);
         BASE_BYTES + self.answer.memory_bytes(threads)
     }
 
@@ -158,7 +159,7 @@ impl Segmenter {
         }
         let (header, access) = {
             let first = case.first()?;
-            let access = case.scans().map(Scan::access).reduce(|a, b| a.and(b));
+            let access = case.scans().map(Scan::access).reduce(super::files::Access::and);
             (first.header().clone(), access.unwrap_or_default())
         };
         let input = case.into_input(self.read_options().reader)?;

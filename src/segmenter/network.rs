@@ -123,7 +123,8 @@ impl Network {
         let threads = rayon::current_num_threads();
         let own = self.engine.memory_bytes(threads);
         let refined = self.memory_bytes(threads) - own;
-        let settings = |held| Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
+        let settings =
+            |held| Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
         if let Some(case) = input
             && self.config.previous_stage.is_some()
             && case.previous.is_none()

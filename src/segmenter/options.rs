@@ -1,7 +1,7 @@
 //! What a user may choose: what is segmented, by which models, and how they run.
 
-use crate::infer::{Device, Precision};
 use crate::infer::cpu::Isa;
+use crate::infer::{Device, Precision};
 use crate::nnunet::Folds;
 use crate::pipeline::postprocess::Recipe;
 use crate::registry::Registry;

@@ -1,13 +1,13 @@
 //! A finished case.
 
 use super::network::NetworkInfo;
+use crate::Result;
 use crate::files::{Access, Existing};
 use crate::io::{self, SourceHeader};
 use crate::model::{Grade, Label};
 use crate::pipeline::postprocess::Report;
 use crate::pipeline::{Memory, Probabilities, Timings};
 use crate::volume::{Grid, LabelMap};
-use crate::Result;
 use std::path::Path;
 
 /// The labels of a case, what they mean, and how they came about.

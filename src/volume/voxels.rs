@@ -120,7 +120,7 @@ macro_rules! with_stored {
 }
 pub(crate) use with_stored;
 
-impl<'a> VoxelView<'a> {
+impl VoxelView<'_> {
     /// Voxels per axis, `[z, y, x]`.
     #[must_use]
     pub fn shape(&self) -> [usize; 3] {

@@ -2,10 +2,10 @@
 
 use crate::golden;
 use fastnnunet::model::ModelConfig;
+use fastnnunet::pipeline::{self, Input, Settings};
 use fastnnunet::registry;
-use fastnnunet::pipeline::{self, Options};
 use fastnnunet::volume::LabelMap;
-use fastnnunet::{infer, io};
+use fastnnunet::{Scan, infer};
 use ndarray::{Array3, Ix3};
 use std::ops::ControlFlow;
 
@@ -23,13 +23,12 @@ fn every_case_matches_nnunet() {
         let exact =
             infer::EngineOptions { precision: Some(infer::Precision::F32), ..Default::default() };
         let mut engine = infer::open(model, config.patch_size, &exact).expect("engine");
-        let scan = io::load(&golden::path("case", &case["input"]), io::Limits::default())
-            .expect("the input loads");
-        let result = pipeline::segment_volume(
-            scan.volume,
+        let scan = Scan::open(golden::path("case", &case["input"])).expect("the input loads");
+        let result = pipeline::segment(
+            &mut Some(Input::from(&scan)),
             &config,
             engine.as_mut(),
-            &Options::default(),
+            &Settings::default(),
             &mut |_| ControlFlow::Continue(()),
         )
         .expect("segments");

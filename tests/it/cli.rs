@@ -51,9 +51,9 @@ fn writes_labels_and_a_json_summary() {
     assert!(labels.iter().all(|label| label["voxels"].as_u64().expect("count") > 0));
     assert!(summary["seconds"]["infer"].as_f64().expect("time") > 0.0);
     assert!(run.get_output().stderr.is_empty(), "no progress on a pipe");
-    let written = fastnnunet::io::load(&output, fastnnunet::io::Limits::default()).expect("loads");
-    let source = fastnnunet::io::load(&scan(), fastnnunet::io::Limits::default()).expect("loads");
-    assert_eq!(written.volume.grid, source.volume.grid, "same grid as the input");
+    let written = fastnnunet::Scan::open(&output).expect("loads");
+    let source = fastnnunet::Scan::open(scan()).expect("loads");
+    assert_eq!(written.grid(), source.grid(), "same grid as the input");
 }
 
 #[test]
@@ -133,8 +133,9 @@ fn labels_of_a_previous_stage_are_never_written() {
         std::fs::copy(scan(), at.join(name)).expect("copies");
     }
     let before = std::fs::read(labels.join("a.nii.gz")).expect("reads");
-    let mut command = selftest(&cts, &labels);
-    command.arg("--overwrite").arg("--previous-stage").arg(&labels);
+    let mut command = program();
+    command.args(["--overwrite", "--model", "bone_cascade", "-i"]).arg(&cts);
+    command.arg("-o").arg(&labels).arg("--previous-stage").arg(&labels);
     let message = fails(&mut command, 2, Path::new(""));
     assert!(message.contains("which is read"), "{message}");
     assert_eq!(std::fs::read(labels.join("a.nii.gz")).expect("still there"), before);

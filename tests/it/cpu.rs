@@ -78,7 +78,7 @@ fn bf16_stays_close_where_the_cpu_has_it() {
             Precision::Bf16,
             Isa::SCALAR,
         );
-        assert_eq!(error.expect_err("no bf16 here").exit_code(), 5);
+        assert_eq!(error.expect_err("no bf16 here").kind(), fastnnunet::ErrorKind::Device);
         return;
     };
     let onnx = model("models/selftest.onnx");
@@ -147,7 +147,11 @@ fn unusable_patches_are_refused() {
     let onnx = model("models/selftest.onnx");
     for patch in [[0, 16, 16], [15, 16, 16], [2, 2, 3]] {
         let error = CpuEngine::open(&onnx, patch, Precision::F32, Isa::best());
-        assert_eq!(error.expect_err("does not fit").exit_code(), 4, "{patch:?}");
+        assert_eq!(
+            error.expect_err("does not fit").kind(),
+            fastnnunet::ErrorKind::Model,
+            "{patch:?}"
+        );
     }
     let mut engine =
         CpuEngine::open(&onnx, [8, 8, 8], Precision::F32, Isa::best()).expect("it opens");

@@ -66,7 +66,7 @@ fn engine(model: &str, patch: [usize; 3], device: Device) -> Option<Box<dyn Engi
         Ok(engine) => Some(engine),
         Err(error) => {
             // A device asked for by name and missing is an error of its own kind.
-            assert_eq!(error.exit_code(), 5, "{error}");
+            assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
             assert!(device != Device::Reference || cfg!(not(feature = "reference")), "{error}");
             assert!(device != Device::Cpu, "{error}");
             #[cfg(feature = "reference")]
@@ -128,11 +128,12 @@ fn half_precision_stays_near() {
     for &(device, precision, tolerance) in HALVES {
         for case in cases() {
             let model = registry::find(&case.model).expect("an installed model");
-            let options = EngineOptions { device, precision: Some(precision), ..EngineOptions::default() };
+            let options =
+                EngineOptions { device, precision: Some(precision), ..EngineOptions::default() };
             let mut engine = match open(model, case.patch(), &options) {
                 Ok(engine) => engine,
                 Err(error) => {
-                    assert_eq!(error.exit_code(), 5, "{error}");
+                    assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
                     let lacking = error.to_string().contains("does not compute in bf16");
                     if precision == Precision::F16 || !lacking {
                         crate::gpu::may_be_missing(device, &error);
@@ -168,7 +169,7 @@ fn the_cpu_says_that_it_lacks_fp16() {
         ..EngineOptions::default()
     };
     let error = open(model, [16, 24, 24], &options).err().expect("no fp16 there");
-    assert_eq!(error.exit_code(), 5);
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Device);
     assert!(error.to_string().contains("f16"), "{error}");
 }
 
@@ -262,7 +263,7 @@ fn a_panic_inside_burn_is_an_error() {
     let input = Array4::zeros((1, 3, 5, 7));
     let mut output = Array4::zeros((engine.output_channels(), 3, 5, 7));
     let error = engine.run(input.view(), &mut output).expect_err("3, 5 and 7 are not divisible");
-    assert_eq!(error.exit_code(), 5, "{error}");
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
 }
 
 #[cfg(not(all(feature = "cuda", feature = "vulkan")))]
@@ -277,7 +278,7 @@ fn devices_of_other_builds_say_so() {
     ];
     for (device, feature) in devices {
         let error = open(model, [16, 24, 24], &exactly(device)).err().expect("not in this build");
-        assert_eq!(error.exit_code(), 5);
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Device);
         let text = error.to_string();
         assert!(text.contains(&device.to_string()) && text.contains(feature), "{text}");
     }

@@ -2,7 +2,8 @@
 //! 2.8.1 writes for them; `tests/nnunet/README.md` says how both were made.
 
 use assert_cmd::Command;
-use fastnnunet::io;
+use fastnnunet::Scan;
+use fastnnunet::io::ReadOptions;
 use fastnnunet::model::Reader;
 use flate2::read::GzDecoder;
 use ndarray::{Array3, Array4, Axis};
@@ -62,7 +63,7 @@ impl Run {
         let name = &self.name;
         let (got, expected) = (load(output), load(&self.file("expected")));
         let margin: Array4<f32> = npy_gz(&self.file("margin"));
-        let labels = |scan: &io::Scan| scan.volume.data.mapv(|v| v as u16);
+        let labels = |scan: &Scan| scan.voxels().to_f32().mapv(|v| v as u16);
         let (ours, theirs): (Array3<u16>, Array3<u16>) = (labels(&got), labels(&expected));
         assert_eq!(ours.dim(), theirs.dim(), "{name}");
 
@@ -94,8 +95,8 @@ impl Run {
         assert!(share >= EQUAL_SHARE, "{name}: only {share} of voxels equal");
 
         let near = |a: f64, b: f64| (a - b).abs() <= 1e-4 * b.abs().max(1.0);
-        let same_grid = |other: &io::Scan| {
-            let (a, b) = (&got.volume.grid, &other.volume.grid);
+        let same_grid = |other: &Scan| {
+            let (a, b) = (&got.grid(), &other.grid());
             let rows = a.affine.0.as_flattened().iter().zip(b.affine.0.as_flattened());
             a.shape == b.shape
                 && a.spacing.iter().zip(&b.spacing).all(|(&a, &b)| near(a, b))
@@ -119,12 +120,13 @@ fn program(model: &Path, output: &Path) -> Command {
     command
 }
 
-fn load(path: &Path) -> io::Scan {
-    let limits = io::Limits::default();
+fn load(path: &Path) -> Scan {
     // nibabel reads, and writes, affines that are not orthogonal.
-    let scan = io::load(path, limits).or_else(|_| io::load_as(path, Some(Reader::Nibabel), limits));
+    let scan = Scan::open(path).or_else(|_| Scan::open_with(path, &NIBABEL));
     scan.unwrap_or_else(|e| panic!("{e}"))
 }
+
+const NIBABEL: ReadOptions = ReadOptions { reader: Some(Reader::Nibabel), max_bytes: 1 << 30 };
 
 fn unzipped(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -327,8 +329,8 @@ fn the_affine_told_is_that_of_the_file() {
     let run = Run::named("nibabel_reorient_oblique");
     let folder = tempfile::tempdir().expect("folder");
     let told = summary(&mut run.command(&folder.path().join("case.nii.gz")));
-    let scan = io::load_as(&run.images()[0], Some(Reader::Nibabel), io::Limits::default());
-    let affine = scan.expect("valid file").volume.grid.affine;
+    let scan = Scan::open_with(&run.images()[0], &NIBABEL);
+    let affine = scan.expect("valid file").grid().affine;
     for (r, row) in affine.0.iter().enumerate() {
         for (c, &expected) in row.iter().enumerate() {
             let got = told["geometry"]["affine"][r][c].as_f64().expect("a number");

@@ -5,9 +5,9 @@ mod pipeline;
 
 use fastnnunet::infer::gpu::{GpuEngine, footprint};
 use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, Tiles, open};
-use fastnnunet::registry;
 use fastnnunet::pipeline::mirror_passes;
 use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
+use fastnnunet::registry;
 use ndarray::{Array3, Array4, Axis, s};
 
 /// Devices that run whole images, and how far from the tile-by-tile reference they may be,
@@ -163,7 +163,7 @@ fn open_on(
     match GpuEngine::open(model, patch, &on(device, limit)) {
         Ok(engine) => Some(engine),
         Err(error) => {
-            assert_eq!(error.exit_code(), 5, "{error}");
+            assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
             assert_ne!(device, Device::Reference, "{error}");
             may_be_missing(device, &error);
             None
@@ -210,7 +210,7 @@ fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
         .expect("a footprint");
     let one = need.weights + need.patch;
     let error = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one - 1))).err();
-    assert_eq!(error.expect("one tile does not fit").exit_code(), 6);
+    assert_eq!(error.expect("one tile does not fit").kind(), fastnnunet::ErrorKind::Memory);
 
     let narrow = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one + (1 << 19))));
     let mut narrow = narrow.expect("one tile fits");
@@ -223,7 +223,7 @@ fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
         assert_eq!(narrow.image_bytes(shape, patch, 1), None, "{why}");
     }
     let error = narrow.batch([4096; 3], 1).expect_err("an image of 256 GiB");
-    assert_eq!(error.exit_code(), 6);
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Memory);
     let mut wide = engine(case, Device::Reference, None).expect("the reference is in this build");
     assert!(wide.batch(case.image, 1).expect("fits") > 1);
 
@@ -256,7 +256,7 @@ fn a_caller_can_stop_a_sweep() {
         passes: &mirror_passes(&[]),
     };
     let error = engine.run_image(tiles, &mut || Err(fastnnunet::Error::Interrupted));
-    assert_eq!(error.expect_err("stopped").exit_code(), 130);
+    assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn the_cpu_has_an_engine_of_its_own() {
     for device in [Device::Auto, Device::Cpu] {
         let error =
             GpuEngine::open(model, [16, 24, 24], &on(device, None)).err().expect("not a device");
-        assert_eq!(error.exit_code(), 5);
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Device);
     }
 }
 

@@ -1,11 +1,9 @@
 //! Files in, files out.
 
 use crate::nifti_files::{HU, Nifti, SROW, ct, ct2, gzip, unusable};
-use fastnnunet::io::{
-    Limits, NiftiVersion, Scan, SourceHeader, check_writable, load, load_as, save_labels,
-};
+use fastnnunet::io::{NiftiVersion, ReadOptions, SourceHeader, check_writable, save_labels};
 use fastnnunet::model::Reader;
-use fastnnunet::{Error, Result};
+use fastnnunet::{Error, ErrorKind, Existing, Result, Scan};
 use ndarray::{Array3, s};
 use proptest::prelude::*;
 use std::fs;
@@ -17,11 +15,11 @@ fn load_bytes(bytes: &[u8]) -> Result<Scan> {
     let folder = TempDir::new().expect("temporary folder");
     let path = folder.path().join("case.nii.gz");
     fs::write(&path, bytes).expect("temporary file");
-    load(&path, Limits::default())
+    Scan::open(&path)
 }
 
 fn values(scan: &Scan) -> Vec<f32> {
-    scan.volume.data.iter().copied().collect()
+    scan.voxels().to_f32().iter().copied().collect()
 }
 
 #[test]
@@ -65,11 +63,11 @@ fn every_type_version_and_byte_order_is_read() {
                 for bytes in [file.bytes(), gzip(&file.bytes())] {
                     let scan = load_bytes(&bytes).expect("valid file");
                     assert_eq!(values(&scan), expected, "{file:?}");
-                    assert_eq!(scan.volume.data.dim(), (2, 3, 4));
-                    assert_eq!(scan.volume.grid.shape, [2, 3, 4]);
-                    assert_eq!(scan.volume.grid.spacing.to_vec(), [2.5, 1.5, 0.75]);
-                    assert_eq!(scan.volume.grid.affine.0, SROW);
-                    assert_eq!(scan.warnings, [""; 0]);
+                    assert_eq!(scan.voxels().to_f32().dim(), (2, 3, 4));
+                    assert_eq!(scan.grid().shape, [2, 3, 4]);
+                    assert_eq!(scan.grid().spacing.to_vec(), [2.5, 1.5, 0.75]);
+                    assert_eq!(scan.grid().affine.0, SROW);
+                    assert_eq!(scan.warnings(), [""; 0]);
                 }
             }
         }
@@ -105,12 +103,12 @@ fn grids_are_those_that_itk_reads() {
         serde_json::from_str(&json).expect("fixture");
     assert!(all.len() > 50);
     for (name, expected) in all {
-        let found = load(&folder.join(format!("{name}.nii")), Limits::default());
+        let found = Scan::open(folder.join(format!("{name}.nii")));
         if expected.is_null() {
             assert!(matches!(found, Err(Error::Input { .. })), "{name}: {found:?}");
             continue;
         }
-        let grid = found.unwrap_or_else(|e| panic!("{name}: {e}")).volume.grid;
+        let grid = found.unwrap_or_else(|e| panic!("{name}: {e}")).grid().clone();
         for axis in 0..3 {
             let spacing = expected["spacing_xyz"][axis].as_f64().expect("number");
             // ITK multiplies unit and spacing in f32.
@@ -152,7 +150,7 @@ fn the_transform_is_the_one_that_itk_chooses() {
             srow: rows,
             ..ct()
         };
-        let got = load_bytes(&file.bytes()).expect("valid file").volume.grid.affine.0;
+        let got = load_bytes(&file.bytes()).expect("valid file").grid().affine.0;
         let gap = (0..3).fold(0.0_f64, |gap, c| {
             let length = rows.iter().map(|row| row[c] * row[c]).sum::<f64>().sqrt();
             let gaps = (0..3).map(|r| (got[r][c] / spacing[c] - rows[r][c] / length).abs());
@@ -167,7 +165,7 @@ fn unusable_files_are_input_errors() {
     for (case, content, message) in unusable() {
         let e = load_bytes(&content).expect_err(case);
         assert!(matches!(e, Error::Input { .. }), "{case}: {e:?}");
-        assert_eq!(e.exit_code(), 3, "{case}");
+        assert_eq!(e.kind(), ErrorKind::Input, "{case}");
         assert!(e.to_string().contains(message), "{case}: {e}");
         assert!(!e.to_string().contains("DOE"), "{case}: {e}");
     }
@@ -179,11 +177,14 @@ fn nibabel_drops_the_sign_of_a_spacing_and_knows_no_empty_axes() {
     let path = folder.path().join("case.nii");
     let read = |file: Nifti| {
         fs::write(&path, file.bytes()).expect("temporary file");
-        load_as(&path, Some(Reader::NibabelReorient), Limits::default())
+        Scan::open_with(
+            &path,
+            &ReadOptions { reader: Some(Reader::NibabelReorient), ..Default::default() },
+        )
     };
     let scan = read(Nifti { pixdim: [1.0, -0.75, 1.5, 2.5], ..ct() }).expect("valid file");
-    assert_eq!(scan.volume.grid.spacing, [2.5, 1.5, 0.75]);
-    assert!(scan.warnings.iter().any(|w| w.contains("sign is dropped")), "{:?}", scan.warnings);
+    assert_eq!(scan.grid().spacing, [2.5, 1.5, 0.75]);
+    assert!(scan.warnings().iter().any(|w| w.contains("sign is dropped")), "{:?}", scan.warnings());
     let e = read(Nifti { dim: vec![4, 4, 3, 2, 0], ..ct() }).expect_err("nothing in it");
     assert!(e.to_string().contains("a size of 0 along axis 4"), "{e}");
 }
@@ -191,12 +192,12 @@ fn nibabel_drops_the_sign_of_a_spacing_and_knows_no_empty_axes() {
 #[test]
 fn what_is_not_a_file_is_refused() {
     let folder = TempDir::new().expect("temporary folder");
-    let missing = load(&folder.path().join("no.nii"), Limits::default()).expect_err("missing");
+    let missing = Scan::open(folder.path().join("no.nii")).expect_err("missing");
     assert!(matches!(missing, Error::Read { .. }), "{missing:?}");
-    assert_eq!(missing.exit_code(), 3);
-    let e = load(folder.path(), Limits::default()).expect_err("folder");
+    assert_eq!(missing.kind(), ErrorKind::Input);
+    let e = Scan::open(folder.path()).expect_err("folder");
     assert!(e.to_string().contains("found a folder"), "{e}");
-    assert_eq!(e.exit_code(), 3);
+    assert_eq!(e.kind(), ErrorKind::Input);
 }
 
 #[test]
@@ -204,10 +205,11 @@ fn limit_is_checked_before_reading() {
     let folder = TempDir::new().expect("temporary folder");
     let path = folder.path().join("a.nii");
     fs::write(&path, ct().bytes()).expect("temporary file");
-    assert!(load(&path, Limits { max_bytes: 96 }).is_ok());
-    let e = load(&path, Limits { max_bytes: 95 }).expect_err("limit");
-    assert_eq!(e.to_string(), "the image needs 96 bytes, the limit is 95 bytes");
-    assert_eq!(e.exit_code(), 6);
+    let within = |max_bytes| ReadOptions { max_bytes, ..Default::default() };
+    assert!(Scan::open_with(&path, &within(48)).is_ok());
+    let e = Scan::open_with(&path, &within(47)).expect_err("limit");
+    assert_eq!(e.to_string(), "the image needs 48 bytes, the limit is 47 bytes");
+    assert_eq!(e.kind(), ErrorKind::Memory);
 }
 
 #[test]
@@ -244,8 +246,8 @@ fn odd_but_usable_files_are_read() {
     ];
     for (case, content, word) in cases {
         let scan = load_bytes(&content).unwrap_or_else(|e| panic!("{case}: {e}"));
-        assert_eq!(scan.warnings.len(), usize::from(!word.is_empty()), "{case} {scan:?}");
-        assert!(scan.warnings.iter().all(|w| w.contains(word)), "{case}: {:?}", scan.warnings);
+        assert_eq!(scan.warnings().len(), usize::from(!word.is_empty()), "{case} {scan:?}");
+        assert!(scan.warnings().iter().all(|w| w.contains(word)), "{case}: {:?}", scan.warnings());
     }
 }
 
@@ -261,17 +263,19 @@ fn label_maps_come_back_with_the_geometry_of_the_image() {
         for (name, zipped) in [("new/folder/a.nii", false), ("b.nii.gz", true), ("C.NII.GZ", true)]
         {
             let path = folder.path().join(name);
-            save_labels(&path, labels.view().into(), &scan.header, true).expect("writable");
-            let back = load(&path, Limits::default()).expect("own file");
-            assert_eq!(back.volume.grid, scan.volume.grid, "{name}");
-            assert_eq!(back.header, scan.header, "{name}");
-            assert_eq!(back.volume.data.mapv(|v| v as u16), labels, "{name}");
+            save_labels(&path, labels.view().into(), scan.header(), Existing::Replace)
+                .expect("writable");
+            let back = Scan::open(&path).expect("own file");
+            assert_eq!(back.grid(), scan.grid(), "{name}");
+            assert_eq!(back.header(), scan.header(), "{name}");
+            assert_eq!(back.voxels().to_f32().mapv(|v| v as u16), labels, "{name}");
             let is_gzip = fs::read(&path).expect("file").starts_with(&[0x1f, 0x8b]);
             assert_eq!(is_gzip, zipped, "{name}");
 
-            save_labels(&path, small.view().into(), &scan.header, true).expect("writable");
-            let back = load(&path, Limits::default()).expect("own file");
-            assert_eq!(back.volume.data.mapv(|v| v as u8), small, "{name}");
+            save_labels(&path, small.view().into(), scan.header(), Existing::Replace)
+                .expect("writable");
+            let back = Scan::open(&path).expect("own file");
+            assert_eq!(back.voxels().to_f32().mapv(|v| v as u8), small, "{name}");
         }
     }
 }
@@ -285,8 +289,9 @@ fn label_map_header_holds_what_readers_need_and_no_text_of_the_source() {
         [(ct(), 348, 68, 70, 148, 352_usize), (ct2(), 540, 504, 12, 240, 544)]
     {
         let scan = load_bytes(&file.bytes()).expect("valid file");
-        assert_eq!(scan.header.version == NiftiVersion::One, size == 348);
-        save_labels(&path, labels.view().into(), &scan.header, true).expect("writable");
+        assert_eq!(scan.header().version == NiftiVersion::One, size == 348);
+        save_labels(&path, labels.view().into(), scan.header(), Existing::Replace)
+            .expect("writable");
         let bytes = fs::read(&path).expect("file");
         assert_eq!(bytes.len(), offset + 24);
         assert_eq!(bytes[..4], i32::to_le_bytes(size));
@@ -306,8 +311,8 @@ fn views_in_any_memory_order_are_written_alike() {
     let view = wide.slice(s![.., .., ..;-2]);
     let dense = view.as_standard_layout().into_owned();
     let (a, b) = (folder.path().join("a.nii.gz"), folder.path().join("b.nii.gz"));
-    save_labels(&a, view.into(), &scan.header, false).expect("writable");
-    save_labels(&b, dense.view().into(), &scan.header, false).expect("writable");
+    save_labels(&a, view.into(), scan.header(), Existing::Keep).expect("writable");
+    save_labels(&b, dense.view().into(), scan.header(), Existing::Keep).expect("writable");
     assert_eq!(fs::read(a).expect("file"), fs::read(b).expect("file"));
 }
 
@@ -319,32 +324,50 @@ fn nothing_is_replaced_or_left_behind() {
     let scan = load_bytes(&ct().bytes()).expect("valid file");
     let labels = Array3::<u8>::zeros((2, 3, 4));
     let save = |name: &str, overwrite| {
-        save_labels(&at(name), labels.view().into(), &scan.header, overwrite)
+        save_labels(&at(name), labels.view().into(), scan.header(), overwrite)
     };
 
-    check_writable(&at("deep/er/a.nii.gz"), false).expect("can be created");
-    check_writable(&at("a.nii.gz"), false).expect("free name");
+    check_writable(&at("deep/er/a.nii.gz"), Existing::Keep).expect("can be created");
+    check_writable(&at("a.nii.gz"), Existing::Keep).expect("free name");
     assert_eq!(count(), 0, "a check leaves nothing");
 
     fs::write(at("a.nii.gz"), b"mine").expect("file");
-    for result in [check_writable(&at("a.nii.gz"), false), save("a.nii.gz", false)] {
+    for result in
+        [check_writable(&at("a.nii.gz"), Existing::Keep), save("a.nii.gz", Existing::Keep)]
+    {
         let e = result.expect_err("exists");
         assert!(matches!(&e, Error::Write { path, .. } if *path == at("a.nii.gz")), "{e:?}");
-        assert_eq!(e.exit_code(), 7);
+        assert_eq!(e.kind(), ErrorKind::Output);
     }
     assert_eq!(fs::read(at("a.nii.gz")).expect("file"), b"mine");
-    check_writable(&at("a.nii.gz"), true).expect("may be replaced");
-    save("a.nii.gz", true).expect("may be replaced");
+    check_writable(&at("a.nii.gz"), Existing::Replace).expect("may be replaced");
+    save("a.nii.gz", Existing::Replace).expect("may be replaced");
     assert_eq!(count(), 1, "no temporary file stays");
 
     fs::create_dir(at("dir.nii")).expect("folder");
     for name in ["dir.nii", "a.nii.gz/b.nii"] {
-        assert_eq!(check_writable(&at(name), true).expect_err(name).exit_code(), 7, "{name}");
-        assert_eq!(save(name, true).expect_err(name).exit_code(), 7, "{name}");
+        assert_eq!(
+            check_writable(&at(name), Existing::Replace).expect_err(name).kind(),
+            ErrorKind::Output,
+            "{name}"
+        );
+        assert_eq!(
+            save(name, Existing::Replace).expect_err(name).kind(),
+            ErrorKind::Output,
+            "{name}"
+        );
     }
     for name in ["a", "a.gz", "a.nrrd", ".nii.gz", ".nii"] {
-        assert_eq!(check_writable(&at(name), true).expect_err(name).exit_code(), 2, "{name}");
-        assert_eq!(save(name, true).expect_err(name).exit_code(), 2, "{name}");
+        assert_eq!(
+            check_writable(&at(name), Existing::Replace).expect_err(name).kind(),
+            ErrorKind::Usage,
+            "{name}"
+        );
+        assert_eq!(
+            save(name, Existing::Replace).expect_err(name).kind(),
+            ErrorKind::Usage,
+            "{name}"
+        );
     }
     assert_eq!(count(), 2, "no temporary file stays");
 }
@@ -357,7 +380,7 @@ fn results_have_ordinary_permissions() {
     let scan = load_bytes(&ct().bytes()).expect("valid file");
     let (ours, theirs) = (folder.path().join("a.nii"), folder.path().join("b.nii"));
     let labels = Array3::<u8>::zeros((2, 3, 4));
-    save_labels(&ours, labels.view().into(), &scan.header, false).expect("writable");
+    save_labels(&ours, labels.view().into(), scan.header(), Existing::Keep).expect("writable");
     fs::write(&theirs, b"").expect("writable");
     let mode = |path: &Path| fs::metadata(path).expect("file").permissions().mode();
     assert_eq!(mode(&ours), mode(&theirs));
@@ -383,7 +406,7 @@ proptest! {
         bytes.truncate(keep);
         let content = if zipped { gzip(&bytes) } else { bytes };
         if let Err(e) = load_bytes(&content) {
-            prop_assert!(matches!(e.exit_code(), 3 | 6), "{e:?}");
+            prop_assert!(matches!(e.kind(), ErrorKind::Input | ErrorKind::Memory), "{e:?}");
         }
     }
 
@@ -398,7 +421,7 @@ proptest! {
             }
         }
         if let Err(e) = load_bytes(&bytes) {
-            prop_assert!(matches!(e.exit_code(), 3 | 6), "{e:?}");
+            prop_assert!(matches!(e.kind(), ErrorKind::Input | ErrorKind::Memory), "{e:?}");
         }
     }
 }
@@ -407,9 +430,9 @@ proptest! {
 fn a_volume_without_a_file_gets_its_own_header() {
     let folder = TempDir::new().expect("temporary folder");
     let path = folder.path().join("a.nii.gz");
-    let grid = load_bytes(&ct().bytes()).expect("valid file").volume.grid;
+    let grid = load_bytes(&ct().bytes()).expect("valid file").grid().clone();
     let labels = Array3::<u8>::zeros((2, 3, 4));
-    save_labels(&path, labels.view().into(), &SourceHeader::for_grid(&grid), false)
+    save_labels(&path, labels.view().into(), &SourceHeader::for_grid(&grid), Existing::Keep)
         .expect("writable");
-    assert_eq!(load(&path, Limits::default()).expect("own file").volume.grid, grid);
+    assert_eq!(*Scan::open(&path).expect("own file").grid(), grid);
 }

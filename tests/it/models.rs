@@ -1,10 +1,9 @@
 //! Which models answer a mode, with models put into a folder at run time.
 
 use fastnnunet::model::graph;
-use fastnnunet::registry::{self, Registry};
-use fastnnunet::registry::{LabelSubset, Model, Request, Selection};
+use fastnnunet::registry::{self, LabelSubset, Model, Registry, Request, Selection};
 use fastnnunet::volume::LabelMap;
-use fastnnunet::{Error, infer};
+use fastnnunet::{Error, ErrorKind, FirstStage, Options, Segmenter, Source, infer};
 use ndarray::Array3;
 use std::borrow::Cow;
 use std::fs;
@@ -67,7 +66,7 @@ impl Folder {
 
     fn refused(&self) -> String {
         let error = Registry::with_folder(self.0.path()).expect_err("a bad folder");
-        assert_eq!(error.exit_code(), 4, "{error}");
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Model, "{error}");
         error.to_string()
     }
 }
@@ -75,7 +74,7 @@ impl Folder {
 fn select(
     registry: &Registry,
     mode: &str,
-    fits: &dyn Fn(&Model) -> fastnnunet::Result<bool>,
+    fits: &mut dyn FnMut(&Model) -> fastnnunet::Result<bool>,
 ) -> Result<Selection, Error> {
     registry.select(&Request { mode, quality: None, variant: None }, fits)
 }
@@ -102,7 +101,7 @@ fn a_folder_adds_models_and_they_run() {
         infer::open(model, [16, 24, 24], &infer::EngineOptions::default()).expect("it opens");
     assert_eq!(engine.output_channels(), 4);
 
-    let selection = select(&registry, "limb", &|_| Ok(true)).expect("installed");
+    let selection = select(&registry, "limb", &mut |_| Ok(true)).expect("installed");
     assert_eq!(names(&selection), ["limb"]);
     let ids: Vec<u16> = selection.labels.iter().map(|label| label.id).collect();
     let table = registry.table("limb").expect("the table");
@@ -129,15 +128,15 @@ fn modes_share_a_model_of_all_structures() {
         ("limb", "hip_left", 77),
     ];
     for (mode, name, id) in cases {
-        let selection = select(&registry, mode, &|_| Ok(true)).expect(mode);
+        let selection = select(&registry, mode, &mut |_| Ok(true)).expect(mode);
         assert_eq!(names(&selection), ["total"], "{mode}");
         let found: Vec<(&str, u16)> =
             selection.labels.iter().map(|label| (label.name.as_str(), label.id)).collect();
         assert_eq!(found, [(name, id)], "{mode}");
         assert!(selection.why.contains("is not installed"), "{}", selection.why);
     }
-    let error = select(&registry, "chest", &|_| Ok(true)).expect_err("no structure in common");
-    assert_eq!(error.exit_code(), 4);
+    let error = select(&registry, "chest", &mut |_| Ok(true)).expect_err("no structure in common");
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Model);
 }
 
 #[test]
@@ -147,27 +146,31 @@ fn the_best_that_is_installed_and_fits_is_chosen() {
         folder.model(name, labels(["bone", "x", "y"]));
     }
     let registry = folder.registry();
-    let all = select(&registry, "bone", &|_| Ok(true)).expect("installed");
+    let all = select(&registry, "bone", &mut |_| Ok(true)).expect("installed");
     assert_eq!(names(&all), ["bone_high"]);
     assert_eq!(all.quality.as_deref(), Some("high"));
     assert_eq!(all.why.lines().count(), 1);
-    let small = select(&registry, "bone", &|model| Ok(model.name != "bone_high")).expect("two fit");
+    let small =
+        select(&registry, "bone", &mut |model| Ok(model.name != "bone_high")).expect("two fit");
     assert_eq!(names(&small), ["bone_medium"]);
     assert!(small.why.contains("bone_high does not fit"), "{}", small.why);
-    let none = select(&registry, "bone", &|_| Ok(false)).expect("left to fail with numbers");
-    let broken = select(&registry, "bone", &|model| {
+    let none = select(&registry, "bone", &mut |_| Ok(false)).expect("left to fail with numbers");
+    let broken = select(&registry, "bone", &mut |model| {
         Err(Error::Model {
             model: model.name.to_string(),
             found: "half a file".into(),
             expected: "a whole one".into(),
         })
     });
-    assert_eq!(broken.expect_err("not passed over").exit_code(), 4);
+    assert_eq!(broken.expect_err("not passed over").kind(), fastnnunet::ErrorKind::Model);
     assert_eq!(names(&none), ["bone_low"]);
     let asked = Request { mode: "bone", quality: Some("medium"), variant: None };
-    assert_eq!(names(&registry.select(&asked, &|_| Ok(true)).expect("installed")), ["bone_medium"]);
+    assert_eq!(
+        names(&registry.select(&asked, &mut |_| Ok(true)).expect("installed")),
+        ["bone_medium"]
+    );
     // The program's own, where the finest is tried last for its grade.
-    let none = select(Registry::embedded(), "bone", &|_| Ok(false)).expect("the smallest");
+    let none = select(Registry::embedded(), "bone", &mut |_| Ok(false)).expect("the smallest");
     assert_eq!(names(&none), ["bone_low"], "{}", none.why);
 }
 
@@ -196,12 +199,14 @@ fn a_variant_may_have_qualities() {
     ];
     for (quality, variant, large, model, reason) in cases {
         let request = Request { mode: "knee", quality, variant };
-        let found = registry.select(&request, &|model| Ok(model.name != large)).expect("installed");
+        let found =
+            registry.select(&request, &mut |model| Ok(model.name != large)).expect("installed");
         assert_eq!(names(&found), [model], "{quality:?} {variant:?}");
         assert!(found.why.contains(reason), "{quality:?} {variant:?}: {}", found.why);
     }
     let request = Request { mode: "knee", quality: Some("low"), variant: Some("30") };
-    let error = registry.select(&request, &|_| Ok(true)).expect_err("variant 30 has no qualities");
+    let error =
+        registry.select(&request, &mut |_| Ok(true)).expect_err("variant 30 has no qualities");
     assert!(error.to_string().contains("no quality"), "{error}");
 }
 
@@ -221,18 +226,19 @@ fn a_better_grade_goes_before_a_finer_grid_and_is_the_reason() {
         ]}]}"#,
     );
     let registry = folder.registry();
-    let best = select(&registry, "knee", &|_| Ok(true)).expect("installed");
+    let best = select(&registry, "knee", &mut |_| Ok(true)).expect("installed");
     assert_eq!(names(&best), ["knee_low"]);
     for reason in ["knee_high is not installed", "knee_medium is of grade demo"] {
         assert_eq!(best.why.matches(reason).count(), 1, "{}", best.why);
     }
-    let small = select(&registry, "knee", &|model| Ok(model.name != "knee_low")).expect("one fits");
+    let small =
+        select(&registry, "knee", &mut |model| Ok(model.name != "knee_low")).expect("one fits");
     assert_eq!(names(&small), ["knee_medium"]);
     for reason in ["knee_high is not installed", "knee_low does not fit"] {
         assert_eq!(small.why.matches(reason).count(), 1, "{}", small.why);
     }
     let asked = Request { mode: "knee", quality: Some("medium"), variant: None };
-    let asked = registry.select(&asked, &|_| Ok(true)).expect("installed");
+    let asked = registry.select(&asked, &mut |_| Ok(true)).expect("installed");
     assert!(
         asked.why.ends_with("as asked; it labels 3 of the mode's 32 structures"),
         "{}",
@@ -244,7 +250,7 @@ fn a_better_grade_goes_before_a_finer_grid_and_is_the_reason() {
 fn a_star_stands_for_all_names_that_begin_so() {
     let folder = Folder::new();
     folder.model("total", labels(["rib_left_1", "rib_right_1", "liver"]));
-    let selection = select(&folder.registry(), "total", &|_| Ok(true)).expect("installed");
+    let selection = select(&folder.registry(), "total", &mut |_| Ok(true)).expect("installed");
     let keep = |names: &[&str]| {
         let mut selection = selection.clone();
         selection
@@ -254,15 +260,15 @@ fn a_star_stands_for_all_names_that_begin_so() {
     assert_eq!(keep(&["rib_*"]).expect("two"), ["rib_left_1", "rib_right_1"]);
     assert_eq!(keep(&["rib_left_*", "liver"]).expect("two"), ["liver", "rib_left_1"]);
     let absent = keep(&["vertebrae_*"]).expect_err("the model labels none of them");
-    assert_eq!(absent.exit_code(), 4, "{absent}");
+    assert_eq!(absent.kind(), fastnnunet::ErrorKind::Model, "{absent}");
     assert!(absent.to_string().contains("vertebrae_*"), "{absent}");
     let unknown = keep(&["ribs_*"]).expect_err("no such names");
-    assert_eq!(unknown.exit_code(), 2, "{unknown}");
+    assert_eq!(unknown.kind(), fastnnunet::ErrorKind::Usage, "{unknown}");
 }
 
 /// Mode, quality, variant, exit code and parts of the message.
 type Refusal =
-    (&'static str, Option<&'static str>, Option<&'static str>, u8, &'static [&'static str]);
+    (&'static str, Option<&'static str>, Option<&'static str>, ErrorKind, &'static [&'static str]);
 
 #[test]
 fn requests_that_cannot_be_answered_say_what_would() {
@@ -284,25 +290,37 @@ fn requests_that_cannot_be_answered_say_what_would() {
     folder.model("hip_30", json(r#", "regions_class_order": [1, 2, 3, 4]"#));
     let registry = folder.registry();
     let cases: [Refusal; 8] = [
-        ("elbow", None, None, 2, &["elbow", "bone, chest, abdomen, headneck", "knee"]),
-        ("knee", Some("best"), None, 2, &["low, high"]),
-        ("toe", Some("low"), None, 2, &["no quality for this mode"]),
-        ("hip", None, Some("10"), 2, &["one of 9, 30"]),
-        ("knee", None, None, 4, &["model knee_low", "nor a + b, knee_high", "--models-dir"]),
-        ("knee", Some("high"), None, 4, &["models/knee_high.onnx", "convert"]),
+        (
+            "elbow",
+            None,
+            None,
+            ErrorKind::Usage,
+            &["elbow", "bone, chest, abdomen, headneck", "knee"],
+        ),
+        ("knee", Some("best"), None, ErrorKind::Usage, &["low, high"]),
+        ("toe", Some("low"), None, ErrorKind::Usage, &["no quality for this mode"]),
+        ("hip", None, Some("10"), ErrorKind::Usage, &["one of 9, 30"]),
+        (
+            "knee",
+            None,
+            None,
+            ErrorKind::Model,
+            &["model knee_low", "nor a + b, knee_high", "--models-dir"],
+        ),
+        ("knee", Some("high"), None, ErrorKind::Model, &["models/knee_high.onnx", "convert"]),
         // The other variant is installed, but a default is not replaced.
-        ("hip", None, None, 4, &["hip_9.onnx"]),
-        ("hip", None, Some("9"), 4, &["hip_9.json"]),
+        ("hip", None, None, ErrorKind::Model, &["hip_9.onnx"]),
+        ("hip", None, Some("9"), ErrorKind::Model, &["hip_9.json"]),
     ];
-    for (mode, quality, variant, code, parts) in cases {
+    for (mode, quality, variant, kind, parts) in cases {
         let request = Request { mode, quality, variant };
-        let error = registry.select(&request, &|_| Ok(true)).expect_err("nothing answers");
+        let error = registry.select(&request, &mut |_| Ok(true)).expect_err("nothing answers");
         let message = error.to_string();
-        assert_eq!(error.exit_code(), code, "{message}");
+        assert_eq!(error.kind(), kind, "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
     let other = Request { mode: "hip", quality: None, variant: Some("30") };
-    assert_eq!(names(&registry.select(&other, &|_| Ok(true)).expect("installed")), ["hip_30"]);
+    assert_eq!(names(&registry.select(&other, &mut |_| Ok(true)).expect("installed")), ["hip_30"]);
 }
 
 #[test]
@@ -326,18 +344,21 @@ fn parts_are_merged_by_their_ids() {
         ]}]}"#,
     );
     let registry = folder.registry();
-    let mut selection = select(&registry, "joint", &|_| Ok(true)).expect("installed");
+    let mut selection = select(&registry, "joint", &mut |_| Ok(true)).expect("installed");
     assert_eq!(names(&selection), ["part_a", "part_b"]);
     assert!(selection.missing.is_empty());
     assert_eq!(selection.parts[0].subset.ids(), [200]);
     assert_eq!(selection.parts[1].subset.ids(), [77, 201]);
     // Labels without names are the table's structures in turn, as many as there are outputs.
     let request = Request { mode: "joint", quality: None, variant: Some("whole") };
-    let whole = registry.select(&request, &|_| Ok(true)).expect("installed");
+    let whole = registry.select(&request, &mut |_| Ok(true)).expect("installed");
     assert_eq!(whole.parts[0].subset, LabelSubset::by_ids([77, 200, 201]));
 
     let error = selection.keep_only(&["knees"]).expect_err("an unknown name");
-    assert!(error.exit_code() == 2 && error.to_string().contains("knee"), "{error}");
+    assert!(
+        error.kind() == fastnnunet::ErrorKind::Usage && error.to_string().contains("knee"),
+        "{error}"
+    );
     selection.keep_only(&["ankle"]).expect("a known name");
     assert_eq!(names(&selection), ["part_b"], "the other part has nothing to do");
     assert_eq!(selection.parts[0].subset.ids(), [201]);
@@ -349,7 +370,7 @@ fn what_a_shared_model_labels_besides_is_context() {
     let folder = Folder::new();
     folder.model("total", labels(["kidney_left", "vertebrae_L1", "liver"]));
     let registry = folder.registry();
-    let mut selection = select(&registry, "abdomen", &|_| Ok(true)).expect("installed");
+    let mut selection = select(&registry, "abdomen", &mut |_| Ok(true)).expect("installed");
     let table = registry.table("abdomen_standard").expect("the table");
     let [context] = &selection.context[..] else { panic!("{:?}", selection.context) };
     assert_eq!(context.name, "vertebrae_L1");
@@ -370,9 +391,10 @@ fn what_a_shared_model_labels_besides_is_context() {
 fn structures_the_weights_lack_are_not_unknown() {
     let folder = Folder::new();
     folder.model("total", labels(["liver", "spleen", "colon"]));
-    let mut selection = select(&folder.registry(), "abdomen", &|_| Ok(true)).expect("installed");
+    let mut selection =
+        select(&folder.registry(), "abdomen", &mut |_| Ok(true)).expect("installed");
     let error = selection.keep_only(&["pancreas"]).expect_err("not labeled");
-    assert_eq!(error.exit_code(), 4);
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Model);
     assert!(error.to_string().contains("pancreas"), "{error}");
     selection.keep_only(&["liver"]).expect("labeled");
 }
@@ -397,14 +419,14 @@ fn a_cascade_finds_its_first_stage() {
     assert_eq!(stage("by_name").expect("found").as_deref(), Some("coarse"));
     assert_eq!(stage("by_configuration").expect("found").as_deref(), Some("coarse"));
     assert_eq!(stage("coarse").expect("no cascade"), None);
-    assert_eq!(stage("nowhere").expect_err("no such stage").exit_code(), 4);
+    assert_eq!(stage("nowhere").expect_err("no such stage").kind(), fastnnunet::ErrorKind::Model);
     let error = stage("itself").expect_err("a circle").to_string();
     assert!(error.contains("has one itself"), "{error}");
     // One whose labels come with the case needs no first stage.
     let nowhere = registry.find("nowhere").expect("there");
-    let options = infer::EngineOptions::default();
-    let alone = fastnnunet::segmenter::Segmenter::from_model(nowhere, None, None, &options);
-    assert!(alone.is_ok());
+    let options = Options::default().models(registry.clone()).first_stage(FirstStage::Given);
+    let source = Source::Model { name: nowhere.name.to_string(), config: None };
+    Segmenter::open_with(source, options).expect("one whose labels come with the case");
 }
 
 /// Claim, files with their content, and part of the message.
@@ -456,7 +478,10 @@ fn bad_folders_name_the_file() {
     folder.write("big.json", vec![b' '; (4 << 20) + 1]);
     assert!(folder.refused().contains("4 MiB"));
     let missing = folder.0.path().join("missing");
-    assert_eq!(Registry::with_folder(&missing).expect_err("no folder").exit_code(), 4);
+    assert_eq!(
+        Registry::with_folder(&missing).expect_err("no folder").kind(),
+        fastnnunet::ErrorKind::Model
+    );
 }
 
 #[test]
@@ -477,7 +502,7 @@ fn a_model_from_two_files_is_checked_whole() {
     ];
     for (claim, config, part) in cases {
         let error = Model::from_files(&onnx, &folder.write("b.json", config)).expect_err(claim);
-        assert_eq!(error.exit_code(), 4, "{claim}");
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Model, "{claim}");
         assert!(error.to_string().contains(part), "{claim}: {error}");
     }
     // Axes may be open, as they are here, or fixed; then they are the patch.
@@ -489,12 +514,12 @@ fn a_model_from_two_files_is_checked_whole() {
     let json = folder.write("c.json", json(""));
     for bytes in [&b""[..], b"<html>", &network()[..5000]] {
         let error = Model::from_files(&folder.write("cut.onnx", bytes), &json).expect_err("cut");
-        assert_eq!(error.exit_code(), 4);
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Model);
         assert!(error.to_string().contains("cut.onnx"), "{error}");
     }
     // A file that changes under a model that was checked is not run.
     folder.write("net.onnx", b"other");
-    assert_eq!(model.onnx().expect_err("changed").exit_code(), 4);
+    assert_eq!(model.onnx().expect_err("changed").kind(), fastnnunet::ErrorKind::Model);
 }
 
 #[test]
@@ -506,5 +531,5 @@ fn a_users_model_does_not_run_the_programs_code_of_the_same_name() {
     assert!(!model.is_embedded());
     let reference = infer::EngineOptions { device: infer::Device::Reference, ..Default::default() };
     let error = infer::open(model, [16, 24, 24], &reference).err().expect("no code");
-    assert_eq!(error.exit_code(), 5, "{error}");
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
 }

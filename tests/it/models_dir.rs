@@ -135,9 +135,9 @@ fn counts(folder: &Path, args: &[&str]) -> Vec<usize> {
     let output = folder.join("labels.nii.gz");
     let mut command = list(&["--quiet", "--overwrite", "--mode", "abdomen"], Some(folder));
     command.arg("-i").arg(scan).arg("-o").arg(&output).args(args).assert().success();
-    let result = fastnnunet::io::load(&output, fastnnunet::io::Limits::default()).expect("loads");
+    let result = fastnnunet::Scan::open(&output).expect("loads");
     let mut counts = vec![0; 8];
-    result.volume.data.iter().for_each(|&label| counts[label as usize] += 1);
+    result.voxels().to_f32().iter().for_each(|&label| counts[label as usize] += 1);
     counts
 }
 
@@ -237,7 +237,7 @@ fn halves_of_models_and_unknown_recipes_are_refused() {
     let modes = r#"{"modes": [{"name": "knee", "summary": "Knees",
         "choices": [{"labels": "limb", "models": ["knee"], "recipe": "knee"}]}]}"#;
     fs::write(at("modes.json"), modes).expect("writes");
-    list_fails(&["modes"], Some(folder.path()), 4, "recipe knee");
+    list_fails(&["modes"], Some(folder.path()), 4, "no recipe \"knee\"");
 }
 
 #[test]

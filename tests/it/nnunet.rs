@@ -224,7 +224,7 @@ fn what_cannot_be_done_is_refused_by_name() {
     ];
     for (named, file, change) in cases {
         let error = refusal("plain", file, &change);
-        assert_eq!(error.exit_code(), 4, "{named}: {error}");
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Model, "{named}: {error}");
         assert!(error.to_string().contains(named), "{named}: {error}");
     }
 }
@@ -259,7 +259,10 @@ fn weights_that_are_not_the_networks_are_refused_by_name() {
         assert!(error.to_string().contains("PlainConvUNet of nnUNetTrainer"), "{error}");
     }
     let error = refusal("plain", "dataset.json", &|d| d["labels"]["fat"] = 3.into());
-    assert!(error.to_string().contains("seg_layers") && error.exit_code() == 4, "{error}");
+    assert!(
+        error.to_string().contains("seg_layers") && error.kind() == fastnnunet::ErrorKind::Model,
+        "{error}"
+    );
 }
 
 /// Opens the plain folder with another checkpoint.
@@ -308,7 +311,7 @@ fn checkpoints_that_cannot_be_used_are_refused() {
     ];
     for (part, bytes) in cases {
         let error = with_checkpoint(&bytes).expect_err(part);
-        assert_eq!(error.exit_code(), 4, "{part}");
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Model, "{part}");
         assert!(error.to_string().contains(part), "{part}: {error}");
         assert!(error.to_string().contains("checkpoint_final.pth"), "{error}");
     }
@@ -338,7 +341,7 @@ proptest! {
 #[cfg(feature = "cli")]
 fn convert_writes_what_other_programs_read() {
     use fastnnunet::model::ModelConfig;
-use fastnnunet::registry::Registry;
+    use fastnnunet::registry::Registry;
     let program = || assert_cmd::Command::from(crate::program());
     let out = tempfile::tempdir().expect("folder");
     let target = out.path().join("new");

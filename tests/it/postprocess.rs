@@ -6,6 +6,7 @@ use fastnnunet::pipeline::postprocess::{
     Classes, Components, Connectivity, Map, PatientAxes, Recipe, Runs, distance, holes, keep,
     morphology, nearest, neighbor, order, sides,
 };
+use fastnnunet::registry::Registry;
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array3, Array4, Axis, s};
 use serde_json::Value;
@@ -476,7 +477,8 @@ fn whole_components_far_from_their_neighbor_go() {
 fn the_embedded_recipes_suit_any_table() {
     let grid = grid([10, 12, 14], [1.0; 3]);
     for mode in ["bone", "chest", "abdomen", "headneck", "pelvic", "spine", "limb", "total"] {
-        let recipe = Recipe::for_mode(mode).expect("every mode has a recipe");
+        let recipe = Registry::embedded().recipe(mode).and_then(Recipe::from_json);
+        let recipe = recipe.expect("every mode has a recipe");
         assert!(!recipe.is_empty(), "{mode}");
         for table in [names(&[]), names(&["bone"]), names(&["liver", "vertebrae_L1", "rib_left_3"])]
         {
@@ -493,7 +495,8 @@ fn the_embedded_recipes_suit_any_table() {
             }
         }
     }
-    assert_eq!(Recipe::for_mode("knee"), None);
+    let none = Registry::embedded().recipe("knee").expect_err("no such mode");
+    assert!(none.to_string().contains("headneck"), "{none}");
 }
 
 #[test]
@@ -528,7 +531,7 @@ fn recipes_say_which_step_is_wrong() {
     for (claim, text, message) in cases {
         let error = Recipe::from_json(text).expect_err(claim);
         assert!(error.to_string().contains(message), "{claim}: {error}");
-        assert_eq!(error.exit_code(), 2, "{claim}");
+        assert_eq!(error.kind(), fastnnunet::ErrorKind::Usage, "{claim}");
     }
     let absent = r#"{"steps": [{"step": "keep_largest", "labels": ["liver", "spleen"]}]}"#;
     let error = Recipe::from_json(absent).expect("a recipe").check(&names(&["liver"]));
@@ -552,7 +555,11 @@ fn nnunet_files_that_are_something_else_are_refused() {
             "postprocessing_kwargs": [{"labels_or_regions": 70000}]}"#,
     ];
     for text in cases {
-        assert_eq!(Recipe::from_nnunet_json(text).expect_err(text).exit_code(), 4, "{text}");
+        assert_eq!(
+            Recipe::from_nnunet_json(text).expect_err(text).kind(),
+            fastnnunet::ErrorKind::Model,
+            "{text}"
+        );
     }
     // A background label that 8-bit labels cannot hold is refused, not a panic.
     let wide = r#"{"postprocessing_fns": ["remove_all_but_largest_component_from_segmentation"],

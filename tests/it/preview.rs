@@ -3,6 +3,7 @@
 use fastnnunet::model::Label;
 use fastnnunet::preview::{self, Picture};
 use fastnnunet::volume::{Affine, Grid};
+use fastnnunet::{Access, Existing};
 use ndarray::{Array3, s};
 
 const RED: [u8; 3] = [255, 0, 0];
@@ -118,8 +119,8 @@ fn pictures_are_whole_png_files() {
     let grid = grid([24, 20, 16], [1.0; 3]);
     let picture = preview::draw(ct.view(), labels.view().into(), &grid, &names(), "file");
     let path = folder.path().join("new/folder/preview.png");
-    preview::check_writable(&path, false).expect("could be written");
-    preview::save(&path, &picture, false).expect("writes");
+    preview::check_writable(&path, Existing::Keep).expect("could be written");
+    picture.save(&path, Existing::Keep, Access::ANYONE).expect("writes");
     let file = std::io::BufReader::new(std::fs::File::open(&path).expect("opens"));
     let mut reader = png::Decoder::new(file).read_info().expect("a PNG");
     let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
@@ -129,11 +130,20 @@ fn pictures_are_whole_png_files() {
     // Windows replaces no file that somebody reads.
     drop(reader);
 
-    assert_eq!(preview::save(&path, &picture, false).expect_err("exists").exit_code(), 7);
-    assert_eq!(preview::check_writable(&path, false).expect_err("exists").exit_code(), 7);
-    preview::save(&path, &picture, true).expect("replaces");
+    assert_eq!(
+        picture.save(&path, Existing::Keep, Access::ANYONE).expect_err("exists").kind(),
+        fastnnunet::ErrorKind::Output
+    );
+    assert_eq!(
+        preview::check_writable(&path, Existing::Keep).expect_err("exists").kind(),
+        fastnnunet::ErrorKind::Output
+    );
+    picture.save(&path, Existing::Replace, Access::ANYONE).expect("replaces");
     let other = folder.path().join("preview.jpg");
-    assert_eq!(preview::save(&other, &picture, false).expect_err("no PNG").exit_code(), 2);
+    assert_eq!(
+        picture.save(&other, Existing::Keep, Access::ANYONE).expect_err("no PNG").kind(),
+        fastnnunet::ErrorKind::Usage
+    );
     let left = std::fs::read_dir(path.parent().expect("a folder")).expect("lists").count();
     assert_eq!(left, 1, "no temporary files");
 }

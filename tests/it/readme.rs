@@ -1,6 +1,5 @@
 //! Commands of README.md, run as they stand there in a folder that has the files they name.
 
-use fastnnunet::io;
 use fastnnunet::registry::{self, Registry};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -101,10 +100,10 @@ impl Desk {
 
     /// The labels of a result, which lies on the scan's grid.
     fn labels(&self, name: &str) -> BTreeSet<u16> {
-        let load = |name: &str| io::load(&self.path(name), io::Limits::default()).expect(name);
+        let load = |name: &str| fastnnunet::Scan::open(self.path(name)).expect(name);
         let result = load(name);
-        assert_eq!(result.volume.grid, load("CT.nii.gz").volume.grid, "{name}");
-        result.volume.data.iter().map(|&label| label as u16).collect()
+        assert_eq!(result.grid(), load("CT.nii.gz").grid(), "{name}");
+        result.voxels().to_f32().iter().map(|&label| label as u16).collect()
     }
 }
 

@@ -33,7 +33,7 @@ fn resample(
     options: Resampling,
 ) -> Array4<f32> {
     let channels: Vec<_> =
-        source.outer_iter().map(|c| resample_image(c, shape, separate, &options)).collect();
+        source.outer_iter().map(|c| resample_image(c, |v| v, shape, separate, &options)).collect();
     let views: Vec<_> = channels.iter().map(|a| a.view()).collect();
     stack(Axis(0), &views).expect("channels of one shape")
 }
@@ -218,7 +218,7 @@ mod properties {
             from in shape(), to in shape(), value in -1000.0_f32..1000.0,
             separate in prop::option::of(0_usize..3), options in options(),
         ) {
-            let got = resample_image(Array3::from_elem(from, value).view(), to, separate, &options);
+            let got = resample_image(Array3::from_elem(from, value).view(), |v| v, to, separate, &options);
             // Along a separate axis a cubic result is not clipped.
             let exact = options.order_z != 3 || separate.is_none();
             for &v in &got {
@@ -233,7 +233,7 @@ mod properties {
             let ramp = Array3::from_shape_fn(from, |(z, y, x)| {
                 value([z, y, x].map(|i| i as f64)) as f32
             });
-            for ((z, y, x), &got) in resample_image(ramp.view(), to, None, &linear).indexed_iter() {
+            for ((z, y, x), &got) in resample_image(ramp.view(), |v| v, to, None, &linear).indexed_iter() {
                 let at: [f64; 3] = std::array::from_fn(|k| {
                     ([z, y, x][k] as f64 + 0.5) * from[k] as f64 / to[k] as f64 - 0.5
                 });
@@ -251,15 +251,15 @@ mod properties {
             let array = noise(from, seed);
             let view = view(&array, turn, flip);
             let copy = view.as_standard_layout();
-            let got = resample_image(view, to, separate, &options);
-            prop_assert_eq!(&got, &resample_image(copy.view(), to, separate, &options));
+            let got = resample_image(view, |v| v, to, separate, &options);
+            prop_assert_eq!(&got, &resample_image(copy.view(), |v| v, to, separate, &options));
             prop_assert!(got.is_standard_layout());
         }
 
         #[test]
         fn the_same_shape_is_untouched(from in shape(), seed: u64, options in options()) {
             let array = noise(from, seed);
-            prop_assert_eq!(&resample_image(array.view(), from, None, &options), &array);
+            prop_assert_eq!(&resample_image(array.view(), |v| v, from, None, &options), &array);
         }
 
         #[test]
@@ -267,7 +267,7 @@ mod properties {
             from in shape(), to in shape(), seed: u64, separate in prop::option::of(0_usize..3),
         ) {
             let array = noise(from, seed);
-            let run = || resample_image(array.view(), to, separate, &cubic());
+            let run = || resample_image(array.view(), |v| v, to, separate, &cubic());
             let (one, two) = (with_threads(1, run), with_threads(2, run));
             prop_assert_eq!(&one, &two);
             let low = array.iter().copied().fold(f32::INFINITY, f32::min);

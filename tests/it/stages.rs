@@ -1,20 +1,19 @@
 //! Each stage against the arrays its counterpart in nnU-Net 2.8.1 gives.
 
 use crate::golden;
-use fastnnunet::io;
 use fastnnunet::model::{Channel, IntensityProperties, Normalization};
 use fastnnunet::pipeline::{crop, normalize, tile};
-use fastnnunet::volume::{AxisMap, Orientation, Volume};
+use fastnnunet::volume::{AxisMap, Orientation, VoxelView};
 use ndarray::{Array3, Array4, Axis, Ix3, Ix4};
 
 #[test]
 fn orientation_matches() {
     for case in golden::entries("orient", "cases") {
-        let scan = io::load(&golden::path("orient", &case["file"]), io::Limits::default())
-            .expect("the file loads");
+        let scan =
+            fastnnunet::Scan::open(golden::path("orient", &case["file"])).expect("the file loads");
         let target: Orientation =
             serde_json::from_value(case["target"].clone()).expect("a known orientation");
-        let Volume { data, grid } = scan.volume;
+        let (data, grid) = (scan.voxels().to_f32(), scan.grid());
         let map = AxisMap::to(target, &grid.affine);
         let expected: Array3<i16> = golden::array::<i16, Ix3>("orient", &case["expected"]);
         assert_eq!(map.view(data.view()), expected.mapv(f32::from), "{}", case["name"]);
@@ -29,7 +28,7 @@ fn orientation_matches() {
 fn crop_box_matches() {
     for case in golden::entries("crop", "cases") {
         let image: Array4<f32> = golden::array::<f32, Ix4>("crop", &case["input"]);
-        let channels: Vec<_> = image.axis_iter(Axis(0)).collect();
+        let channels: Vec<_> = image.axis_iter(Axis(0)).map(VoxelView::from).collect();
         assert_eq!(crop::nonzero_box(&channels), golden::ranges(&case["bbox"]), "{}", case["name"]);
     }
 }
@@ -71,7 +70,7 @@ fn rgb_normalization_refuses_values_outside_its_range() {
     let channel = Channel { normalization: Normalization::RgbTo01, intensity, use_mask: false };
     let error =
         normalize::normalize(image.view_mut(), &channel, None).expect_err("300 is no RGB value");
-    assert_eq!(error.exit_code(), 3);
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Input);
 }
 
 #[test]

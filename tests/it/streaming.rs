@@ -3,10 +3,11 @@
 use fastnnunet::Result;
 use fastnnunet::infer::{Engine, LinearHead, Precision};
 use fastnnunet::model::ModelConfig;
-use fastnnunet::pipeline::{self, Case, Options};
+use fastnnunet::pipeline::{self, Input, Settings};
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array2, Array3, Array4, ArrayView4, Axis};
 use proptest::prelude::*;
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 /// A network of one pointwise layer over three features of the patch.
@@ -97,9 +98,11 @@ fn segment(
     let [z, y, x] = spacing;
     let affine = Affine([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
     let grid = Grid { shape, spacing, affine };
-    let case = Case { channels: vec![data], grid, previous: None };
+    let channels = vec![Cow::Owned(data.into())];
+    let mut input = Some(Input { channels, grid, previous: None });
     let mut engine = Toy::new(classes, features);
-    let result = pipeline::segment(case, &config, &mut engine, &Options::default(), &mut |_| {
+    let settings = Settings::default();
+    let result = pipeline::segment(&mut input, &config, &mut engine, &settings, &mut |_| {
         ControlFlow::Continue(())
     })?;
     match result.labels {

@@ -353,6 +353,6 @@ mod tests {
         assert_eq!(footprint.batch(5, 314, 8).expect("two"), 2);
         assert_eq!(footprint.batch(5, u64::MAX, 8).expect("eight"), 8);
         let error = footprint.batch(5, 114, 8).expect_err("none");
-        assert_eq!(error.exit_code(), 6);
+        assert_eq!(error.kind(), crate::ErrorKind::Memory);
     }
 }

@@ -1,7 +1,7 @@
 //! The arguments of a network's class, as `plans.json` has them.
 
-use crate::Mismatch;
 use super::super::checkpoint::Stored;
+use crate::Mismatch;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
 //! The parts networks are made of, as `dynamic_network_architectures` 0.4 wires them.
 
-use crate::Mismatch;
 use super::arguments::{Architecture, Class};
 use super::graph::{Builder, Flow};
+use crate::Mismatch;
 
 /// The whole network, from `input` to `output`.
 pub(super) fn network(b: &mut Builder<'_>) -> Result<(), Mismatch> {

@@ -1,8 +1,8 @@
 //! Writes one ONNX graph, node by node.
 
-use crate::Mismatch;
 use super::Weights;
 use super::arguments::{Architecture, Norm};
+use crate::Mismatch;
 use crate::model::proto::{
     Attribute, Dim, Graph, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type, ValueInfo,
 };

@@ -10,8 +10,8 @@ mod graph;
 
 pub(super) use arguments::Architecture;
 
-use crate::Mismatch;
 use super::checkpoint::{Checkpoint, Stored};
+use crate::Mismatch;
 use crate::model::proto;
 use graph::Builder;
 use prost::bytes::Bytes;

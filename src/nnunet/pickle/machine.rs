@@ -1,7 +1,7 @@
 //! The stack machine a pickle is written for.
 
-use crate::Mismatch;
 use super::{Id, Span, Value};
+use crate::Mismatch;
 use std::collections::HashMap;
 
 /// Most values, stack entries or memo entries.

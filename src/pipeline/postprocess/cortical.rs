@@ -49,11 +49,12 @@ const PLANES: usize = 24;
 /// # Panics
 ///
 /// If the shapes differ, or a label does not fit the map's type.
-pub fn split<T: Voxel>(
-    ct: VoxelView<'_>,
+pub fn split<'a, T: Voxel>(
+    ct: impl Into<VoxelView<'a>>,
     labels: &mut Map<'_, T>,
     bones: &[Bone],
 ) -> (u64, u64) {
+    let ct = ct.into();
     let (shape, spacing) = (labels.shape(), labels.spacing());
     assert_eq!(ct.shape(), shape, "image and labels share a grid");
     let runs = labels.runs();
@@ -105,18 +106,11 @@ const CORTICAL: u8 = 1;
 const TRABECULAR: u8 = 2;
 
 /// One bone's parts over its bounding box; `ct` is cropped to it.
-fn part(
-    ct: VoxelView<'_>,
-    runs: &Runs,
-    label: u16,
-    bounds: &Box3,
-    spacing: Spacing,
-) -> Array3<u8> {
+fn part(ct: VoxelView<'_>, runs: &Runs, label: u16, bounds: &Box3, spacing: Spacing) -> Array3<u8> {
     let bone = Mask { runs, label, bounds: bounds.clone(), spacing };
     let starts: Vec<usize> = (0..bounds[0].len()).step_by(PLANES).collect();
 
-    let profiles: Vec<_> =
-        starts.par_iter().map(|&z| bone.slab(z).profiles(ct, spacing)).collect();
+    let profiles: Vec<_> = starts.par_iter().map(|&z| bone.slab(z).profiles(ct, spacing)).collect();
     let mut cells = Cells::new(box_shape(bounds), spacing);
     for profile in profiles.into_iter().flatten() {
         cells.add(&profile);

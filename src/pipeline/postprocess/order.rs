@@ -35,7 +35,7 @@ pub enum Position {
 
 /// How a chain of structures is put in order.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
+pub struct Options {
     /// What counts as one structure.
     pub instances: Instances,
     /// Where it is.
@@ -64,7 +64,7 @@ pub fn renumber<T: Voxel>(
     map: &mut Map<'_, T>,
     chain: &[u16],
     axes: &PatientAxes,
-    options: &Settings,
+    options: &Options,
 ) -> u64 {
     let voxel_mm3 = map.voxel_mm3();
     let runs = map.runs();

@@ -9,8 +9,8 @@ use super::order::{self, Instances, Position};
 use super::patient::PatientAxes;
 use super::runs::Voxel;
 use super::sides::{self, Pair, Unit};
-use crate::{Error, Mismatch};
 use crate::model::Label;
+use crate::{Error, Mismatch};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -370,7 +370,7 @@ impl Resolved<'_> {
             Self::Order(chain, s) => {
                 let labels = Instances::Labels { gap_mm: s.gap_mm };
                 let instances = if s.union { Instances::Union } else { labels };
-                let options = order::Settings {
+                let options = order::Options {
                     instances,
                     position: s.position,
                     min_mm3: s.min_mm3,

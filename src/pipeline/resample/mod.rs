@@ -85,7 +85,7 @@ pub fn resample_image<'a>(
     } else if source.shape().iter().all(|&n| n > 0) && !target.is_empty() {
         with_stored!(source, |stored, scale| {
             let value = move |stored: _| map(Stored::value(stored, scale));
-            resample_stored((stored, value), target.view_mut(), separate, resampling);
+            resample_stored((stored, value), target.view_mut(), separate, *resampling);
         });
     }
     target
@@ -98,7 +98,7 @@ fn resample_stored<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
     (source, value): Source<'_, T, V>,
     target: ArrayViewMut3<'_, f32>,
     separate: Option<usize>,
-    resampling: &Resampling,
+    resampling: Resampling,
 ) {
     let order = Order::new(resampling.order);
     let axes = slices_first(separate.unwrap_or(0));

@@ -6,8 +6,8 @@ use fastnnunet::Result;
 use fastnnunet::infer::gpu::{GpuEngine, footprint};
 use fastnnunet::infer::{Device, Engine, LinearHead, Precision, Tiles};
 use fastnnunet::model::ModelConfig;
-use fastnnunet::registry;
 use fastnnunet::pipeline::{self, Case, Options};
+use fastnnunet::registry;
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array3, Array4, ArrayView4};
 use std::ops::ControlFlow;
@@ -176,7 +176,7 @@ fn a_run_over_a_whole_image_can_be_stopped() {
     };
     let (config, options) = (scan.config(), scan.options());
     let error = pipeline::segment(scan.case(), &config, &mut engine, &options, &mut stop);
-    assert_eq!(error.expect_err("stopped").exit_code(), 130);
+    assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
     assert_eq!((done, engine.images), (3, 1));
 }
 

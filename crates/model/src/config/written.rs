@@ -1,8 +1,8 @@
 //! The JSON as written, and what a file must hold to become a [`ModelConfig`].
 
 use super::{
-    Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
-    Normalization, Reader, Resampling,
+    Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig, Normalization, Reader,
+    Resampling,
 };
 use crate::{Mismatch, Orientation};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};

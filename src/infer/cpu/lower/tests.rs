@@ -68,7 +68,7 @@ fn contradictions_are_errors() {
         let mut graph = selftest();
         damage(&mut graph.nodes[3]);
         let error = lowered(&graph).expect_err(case);
-        assert_eq!(error.exit_code(), 4, "{case}: {error}");
+        assert_eq!(error.kind(), crate::ErrorKind::Model, "{case}: {error}");
     }
 }
 
