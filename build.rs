@@ -5,8 +5,6 @@
 //! output. A file that cannot be used fails the build with one message naming the model.
 
 use fastnnunet_model::graph;
-#[cfg(feature = "reference")]
-use fastnnunet_model::head;
 use fastnnunet_model::manifest::{self, Checked};
 use std::fmt::Write as _;
 use std::path::Path;

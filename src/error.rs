@@ -59,6 +59,19 @@ pub enum Error {
         /// What would have been right.
         expected: String,
     },
+    /// No model of a mode is installed.
+    #[error(
+        "model {model}: found no weights for mode {mode}{others}, expected {model}.onnx and \
+         {model}.json in a folder of models"
+    )]
+    NotInstalled {
+        /// The mode and what was chosen of it.
+        mode: String,
+        /// The model that would answer best.
+        model: String,
+        /// In parentheses, the others that could; empty for none.
+        others: String,
+    },
     /// The device asked for is not there.
     #[error("device {device} is not available: {reason}")]
     Device {
@@ -134,7 +147,7 @@ impl Error {
         match self {
             Self::Usage { .. } => ErrorKind::Usage,
             Self::Read { .. } | Self::Input { .. } | Self::Volume { .. } => ErrorKind::Input,
-            Self::Model { .. } => ErrorKind::Model,
+            Self::Model { .. } | Self::NotInstalled { .. } => ErrorKind::Model,
             Self::Device { .. } => ErrorKind::Device,
             Self::Memory { .. } => ErrorKind::Memory,
             Self::Write { .. } => ErrorKind::Output,

@@ -4,11 +4,14 @@
 //! our kernels without any vector instructions, in `f32` ([`Plain`]); the generated code of
 //! [`Device::Reference`] shares nothing with them but the weights.
 
-use crate::infer::cpu::Isa;
-use crate::infer::{Device, Difference, EngineOptions, Precision, open, sample_patch};
-use crate::registry::Model;
+use crate::infer::cpu::{CpuEngine, Isa};
+use crate::infer::{Device, Difference, Engine, EngineOptions, Precision, open, sample_patch};
+use crate::model::onnx::Graph;
+use crate::nnunet::Folder;
+use crate::registry::{MAX_ONNX_BYTES, Model};
 use crate::{Error, Result};
 use ndarray::Array4;
+use std::path::Path;
 use std::time::Instant;
 
 /// Longest edge of the patch: small enough for plain Rust, and two voxels at the deepest of five stages.
@@ -174,6 +177,34 @@ pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> 
         }
     }
     Ok(best)
+}
+
+/// Runs the folder's network and the one in the file `onnx` on the same patch.
+///
+/// # Errors
+///
+/// [`Error::Model`](crate::Error::Model) if a network cannot be read or run.
+///
+/// # Panics
+///
+/// If there is no such fold.
+pub fn verify_converted(folder: &Folder, fold: usize, onnx: &Path) -> Result<Difference> {
+    let bytes = crate::files::read(onnx, MAX_ONNX_BYTES)
+        .map_err(|error| Error::model_file(onnx, error.instead_of("the file just written")))?;
+    let patch = folder.config().patch_size;
+    let expected = logits(folder.graph(fold)?, patch)?;
+    let found = logits(Graph::read(&bytes)?, patch)?;
+    Difference::between(&expected, &found).ok_or_else(|| {
+        let found = format!("{} output channels", found.dim().0);
+        Error::model_file(onnx, crate::Mismatch::new(found, expected.dim().0.to_string()))
+    })
+}
+
+/// What the network says about a sample patch.
+fn logits(graph: Graph, patch: [usize; 3]) -> Result<Array4<f32>> {
+    let mut engine = CpuEngine::from_graph(graph, patch, Precision::F32, Isa::best())?;
+    let input = sample_patch(engine.input_channels(), patch);
+    engine.logits(input.view())
 }
 
 /// Does `work` on one thread; on the threads there are if no other can be had.

@@ -3,7 +3,7 @@
 use super::args::{ConvertArgs, existing};
 use super::report;
 use fastnnunet::nnunet::{self, EngineIni, Folder, Folds};
-use fastnnunet::{Error, Result};
+use fastnnunet::{Error, Result, selftest};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -48,7 +48,7 @@ fn folder(args: &ConvertArgs) -> Result<()> {
 }
 
 fn verify(folder: &Folder, onnx: &Path) -> Result<()> {
-    let found = nnunet::verify(folder, 0, onnx)?;
+    let found = selftest::verify_converted(folder, 0, onnx)?;
     let [z, y, x] = folder.config().patch_size;
     report::say(&format!(
         "verify   patch {z}x{y}x{x}: largest difference {:.1e} of logits up to {:.3}, same label \

@@ -2,6 +2,7 @@
 
 use fastnnunet::{Error, ErrorKind as Kind, Result};
 use std::error::Error as _;
+use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 
 /// Writes to standard output. A reader that has gone away has read what it wanted.
@@ -33,6 +34,13 @@ pub(crate) fn chain(error: &Error) -> String {
         && source.kind() == ErrorKind::AlreadyExists
     {
         line += "; --overwrite replaces it";
+    }
+    if let Error::NotInstalled { model, .. } = error {
+        let _ = write!(
+            line,
+            " that --models-dir names; `fastnnunet convert TRAINED_FOLDER -o FOLDER --name {model}` \
+             makes the two files from a folder that nnU-Net trained"
+        );
     }
     line
 }

@@ -14,7 +14,7 @@ pub use device::{Device, EngineOptions, open, open_folds};
 pub use difference::{Difference, sample_patch};
 
 use crate::Result;
-use crate::pipeline::tile::Tiling;
+use crate::volume::Tiling;
 use ndarray::{Array2, Array4, ArrayView3, ArrayView4, Axis, Zip};
 
 /// The last layer of a network that ends in a pointwise convolution: `weights * features +

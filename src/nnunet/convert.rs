@@ -4,12 +4,8 @@
 //! `NAME.json` beside it leave, ready for `--models-dir`, or for `models/` and `config/`.
 
 use super::{EngineIni, Folder};
-use crate::files::{self, Existing, Target};
-use crate::infer::cpu::{CpuEngine, Isa};
-use crate::infer::{Difference, Engine, Precision, sample_patch};
-use crate::model::onnx::Graph;
-use crate::{Error, Mismatch, Result};
-use ndarray::Array4;
+use crate::Result;
+use crate::files::{Existing, Target};
 use prost::Message;
 use std::path::{Path, PathBuf};
 
@@ -79,32 +75,4 @@ impl EngineIni {
         Target::new(&path, existing).write_bytes(config.as_bytes())?;
         Ok(path)
     }
-}
-
-/// Runs the folder's network and the one in the file `onnx` on the same patch.
-///
-/// # Errors
-///
-/// [`Error::Model`](crate::Error::Model) if a network cannot be read or run.
-///
-/// # Panics
-///
-/// If there is no such fold.
-pub fn verify(folder: &Folder, fold: usize, onnx: &Path) -> Result<Difference> {
-    let bytes = files::read(onnx, crate::registry::MAX_ONNX_BYTES)
-        .map_err(|error| Error::model_file(onnx, error.instead_of("the file just written")))?;
-    let patch = folder.config().patch_size;
-    let expected = logits(folder.graph(fold)?, patch)?;
-    let found = logits(Graph::read(&bytes)?, patch)?;
-    Difference::between(&expected, &found).ok_or_else(|| {
-        let found = format!("{} output channels", found.dim().0);
-        Error::model_file(onnx, Mismatch::new(found, expected.dim().0.to_string()))
-    })
-}
-
-/// What the network says about a sample patch.
-fn logits(graph: Graph, patch: [usize; 3]) -> Result<Array4<f32>> {
-    let mut engine = CpuEngine::from_graph(graph, patch, Precision::F32, Isa::best())?;
-    let input = sample_patch(engine.input_channels(), patch);
-    engine.logits(input.view())
 }

@@ -32,7 +32,7 @@ pub(crate) mod pickle;
 mod plans;
 mod postprocessing;
 
-pub use convert::{Converted, convert, model_name, verify};
+pub use convert::{Converted, convert, model_name};
 pub use engine_ini::EngineIni;
 pub use folder::Folder;
 pub use folds::{Fold, Folds};

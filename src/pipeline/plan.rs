@@ -3,11 +3,10 @@
 use super::infer_tiles::{Walk, cheapest_walk, mirror_passes};
 use super::label::Decision;
 use super::stitch::Stitcher;
-use super::tile::tile_count;
 use super::{Input, Settings, crop, normalize, resample};
 use crate::infer::Engine;
 use crate::model::{MIN_STEP_SIZE, ModelConfig};
-use crate::volume::{AxisMap, VoxelView, Voxels};
+use crate::volume::{AxisMap, VoxelView, Voxels, tile_count};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
 use std::borrow::Cow;
@@ -60,6 +59,9 @@ const MOST_VOXELS: usize = u16::MAX as usize;
 
 /// Most voxels of the network's grid: few enough that no number of bytes below overflows.
 const MOST_IN_ALL: u64 = 1 << 40;
+
+/// Most tiles of one pass: nobody waits for more, and their places take a few hundred megabytes.
+const MOST_TILES: u64 = 1 << 24;
 
 fn voxels(shape: [usize; 3]) -> u64 {
     shape.iter().map(|&n| n as u64).product()
@@ -126,6 +128,15 @@ pub fn plan(
             ),
         });
     }
+    let step = options.step_size.unwrap_or(config.step_size);
+    let tiles = tile_count(network_shape, config.patch_size, step);
+    if tiles > MOST_TILES {
+        return Err(Error::usage(
+            "step size",
+            format!("{step}, which makes {tiles} tiles"),
+            format!("one that makes at most {MOST_TILES}"),
+        ));
+    }
     let force = config.resampling.force_separate_z;
     let mirrors = mirror_passes(&mirror_axes(options.mirror, config));
     let mut plan = Plan {
@@ -136,7 +147,7 @@ pub fn plan(
         separate_in: resample::separate_axis(force, spacing, target),
         separate_back: resample::separate_axis(force, target, spacing),
         walk: cheapest_walk(network_shape, config.patch_size),
-        step: options.step_size.unwrap_or(config.step_size),
+        step,
         gaussian: options.use_gaussian.unwrap_or(config.use_gaussian),
         isa: options.isa.unwrap_or_else(Isa::best),
         keeps_probabilities: options.keep_probabilities,

@@ -407,14 +407,5 @@ fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
     let only = (choices.len() == 1).then(|| choices[0].options()).into_iter().flatten();
     let asked = only
         .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
-    Error::Model {
-        model: first.clone(),
-        found: format!("no weights for mode {asked} in this build{nor}"),
-        expected: format!(
-            "{first}.onnx and {first}.json in a folder given by --models-dir, or \
-             models/{first}.onnx, config/3d_fullres/{first}.json and a line for {first} in \
-             models/MANIFEST.toml, then a rebuild; `fastnnunet convert TRAINED_FOLDER -o FOLDER \
-             --name {first}` makes the two files from a folder that nnU-Net trained"
-        ),
-    }
+    Error::NotInstalled { mode: asked, model: first, others: nor }
 }

@@ -6,12 +6,15 @@
 mod affine;
 mod axis_map;
 mod labels;
+mod tiling;
 mod voxels;
 
 pub use affine::Affine;
 pub use axis_map::AxisMap;
 pub use fastnnunet_model::Orientation;
 pub use labels::LabelMap;
+pub(crate) use tiling::tile_count;
+pub use tiling::{Tiling, tile_starts};
 pub use voxels::{Scale, VoxelView, Voxels};
 pub(crate) use voxels::{Stored, with_stored};
 

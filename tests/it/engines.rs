@@ -1,8 +1,6 @@
 //! One list of network cases, run on every engine of this build.
 
 use crate::golden;
-#[cfg(feature = "reference")]
-use fastnnunet::infer::Precision;
 use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, open};
 use fastnnunet::registry;
 use ndarray::{Array4, Array5, ArrayD, ArrayView4, Axis};

@@ -305,9 +305,9 @@ fn requests_that_cannot_be_answered_say_what_would() {
             None,
             None,
             ErrorKind::Model,
-            &["model knee_low", "nor a + b, knee_high", "--models-dir"],
+            &["model knee_low", "nor a + b, knee_high", "a folder of models"],
         ),
-        ("knee", Some("high"), None, ErrorKind::Model, &["models/knee_high.onnx", "convert"]),
+        ("knee", Some("high"), None, ErrorKind::Model, &["knee_high.onnx and knee_high.json"]),
         // The other variant is installed, but a default is not replaced.
         ("hip", None, None, ErrorKind::Model, &["hip_9.onnx"]),
         ("hip", None, Some("9"), ErrorKind::Model, &["hip_9.json"]),

@@ -7,7 +7,7 @@
 use crate::Result;
 use crate::infer::burn::{Generated, failed, guard};
 use crate::infer::{Engine, Tiles};
-use crate::pipeline::tile::Tiling;
+use crate::volume::Tiling;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array3, Array4, s};
 use std::ops::Range;

@@ -6,10 +6,11 @@ use fastnnunet::Result;
 use fastnnunet::infer::gpu::{GpuEngine, footprint};
 use fastnnunet::infer::{Device, Engine, LinearHead, Precision, Tiles};
 use fastnnunet::model::ModelConfig;
-use fastnnunet::pipeline::{self, Case, Options};
+use fastnnunet::pipeline::{self, Input, Settings};
 use fastnnunet::registry;
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::{Array3, Array4, ArrayView4};
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 /// An engine that counts what is asked of it, and may hide that it runs whole images.
@@ -106,7 +107,7 @@ impl Scan {
         ModelConfig::from_json(&json).expect("a valid configuration")
     }
 
-    fn case(&self) -> Case {
+    fn input(&self) -> Input<'static> {
         let data = Array3::from_shape_fn(self.shape, |(z, y, x)| {
             let wave = (z as f32 * 0.21).sin() + (y as f32 * 0.13 + 1.0).cos();
             wave * (x as f32 * 0.17).sin()
@@ -114,11 +115,12 @@ impl Scan {
         });
         let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
         let grid = Grid { shape: self.shape, spacing: [1.0; 3], affine };
-        Case { channels: vec![data], grid, previous: None }
+        Input { channels: vec![Cow::Owned(data.into())], grid, previous: None }
     }
 
-    fn options(&self) -> Options {
-        Options { mirror_axes: Some(self.mirror_axes.to_vec()), ..Options::default() }
+    fn settings(&self) -> Settings {
+        let mirror = std::array::from_fn(|axis| self.mirror_axes.contains(&axis));
+        Settings { mirror: Some(mirror), ..Settings::default() }
     }
 
     /// The labels, and how often progress was told while tiles ran.
@@ -132,8 +134,9 @@ impl Scan {
             }
             ControlFlow::Continue(())
         };
-        let (config, options) = (self.config(), self.options());
-        let result = pipeline::segment(self.case(), &config, engine, &options, &mut progress);
+        let (config, settings) = (self.config(), self.settings());
+        let result =
+            pipeline::segment(&mut Some(self.input()), &config, engine, &settings, &mut progress);
         let result = result.expect("segments");
         assert_eq!(told, result.tiles.0 * result.tiles.1);
         match result.labels {
@@ -174,8 +177,9 @@ fn a_run_over_a_whole_image_can_be_stopped() {
         let enough = progress.stage == pipeline::Stage::Infer && progress.done == 3;
         if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let (config, options) = (scan.config(), scan.options());
-    let error = pipeline::segment(scan.case(), &config, &mut engine, &options, &mut stop);
+    let (config, settings) = (scan.config(), scan.settings());
+    let error =
+        pipeline::segment(&mut Some(scan.input()), &config, &mut engine, &settings, &mut stop);
     assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
     assert_eq!((done, engine.images), (3, 1));
 }
@@ -184,16 +188,16 @@ fn a_run_over_a_whole_image_can_be_stopped() {
 #[test]
 fn what_does_not_fit_streams() {
     let scan = Scan { shape: [400, 30, 30], ..SCANS[0] };
-    let (case, config) = (scan.case(), scan.config());
+    let (input, config) = (scan.input(), scan.config());
     let engine = |limit| {
         let engine = open_on(Device::Reference, scan.model, scan.patch, limit);
         Counted::new(engine.expect("in this build"), true)
     };
-    let plan = |engine: &Counted, options: &Options| {
-        pipeline::plan(&case, &config, engine, options).expect("it fits")
+    let plan = |engine: &Counted, settings: &Settings| {
+        pipeline::plan(&input, &config, engine, settings).expect("it fits")
     };
     let (all, tiles) = (engine(None), Counted { takes_images: false, ..engine(None) });
-    let (whole, streamed) = (plan(&all, &scan.options()), plan(&tiles, &scan.options()));
+    let (whole, streamed) = (plan(&all, &scan.settings()), plan(&tiles, &scan.settings()));
     assert!(whole.whole_image && !streamed.whole_image);
     assert!(streamed.peak.bytes < whole.peak.bytes, "{streamed:?} {whole:?}");
     let image = whole.network_shape.iter().product::<usize>() as u64 * 4;
@@ -202,19 +206,19 @@ fn what_does_not_fit_streams() {
 
     // The host.
     let limit = whole.peak.bytes - 1;
-    let options = Options { memory_limit_bytes: Some(limit), ..scan.options() };
-    let narrow = plan(&all, &options);
+    let settings = Settings { memory_limit_bytes: Some(limit), ..scan.settings() };
+    let narrow = plan(&all, &settings);
     assert!(!narrow.whole_image);
     assert_eq!(narrow.peak, streamed.peak);
-    let options = Options { memory_limit_bytes: Some(limit + 1), ..scan.options() };
-    assert!(plan(&all, &options).whole_image);
+    let settings = Settings { memory_limit_bytes: Some(limit + 1), ..scan.settings() };
+    assert!(plan(&all, &settings).whole_image);
 
     // The device: one tile fits, the image with its sums does not.
     let model = registry::find(scan.model).expect("self-test model");
     let onnx = model.onnx().expect("ONNX");
     let tile = footprint(&onnx, 1, scan.patch, Precision::F32).expect("a footprint");
     let mut small = engine(Some(tile.weights + tile.patch + (1 << 20)));
-    assert!(!plan(&small, &scan.options()).whole_image);
+    assert!(!plan(&small, &scan.settings()).whole_image);
     let (labels, _) = scan.run(&mut small);
     assert_eq!(small.images, 0);
     assert_eq!(labels, scan.run(&mut engine(None)).0);
