@@ -289,7 +289,7 @@ fn mode_without_weights_says_which_file_goes_where() {
         "30",
     ]);
     let message = fails(&mut command, 4, &output);
-    assert!(message.contains("models/headneck_30.onnx"), "{message}");
+    assert!(message.contains("headneck_30.onnx") && message.contains("--models-dir"), "{message}");
 }
 
 #[test]
