@@ -155,6 +155,11 @@ fn unusable_patches_are_refused() {
     }
     let mut engine =
         CpuEngine::open(&onnx, [8, 8, 8], Precision::F32, Isa::best()).expect("it opens");
-    let mut output = Array4::zeros((4, 8, 8, 16));
-    assert!(engine.run(Array4::zeros((1, 8, 8, 16)).view(), &mut output).is_err());
+    let mut output = Array4::from_elem((4, 8, 8, 16), 7.0);
+    for input in [8, 16] {
+        let input = Array4::zeros((1, 8, 8, input));
+        let error = engine.run(input.view(), &mut output).expect_err("another shape");
+        assert_eq!(error.exit_code(), 4, "{error}");
+        assert!(output.iter().all(|&v| v == 7.0), "nothing is written");
+    }
 }

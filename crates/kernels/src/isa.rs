@@ -1,107 +1,124 @@
-//! Instruction sets, as values that prove the CPU has them.
+//! What this CPU can do, as a value that proves it.
 
-/// An instruction set this CPU has. The field is private: holding one is the proof.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Isa(pub(super) Level);
+use crate::conv::{Arithmetic, Multiplier};
+use crate::row::Rows;
+use crate::sets::{SETS, Set, scalar};
+use std::sync::OnceLock;
 
-/// Ordered: a later level includes the earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-    #[cfg(target_arch = "x86_64")]
-    Amx,
-    #[cfg(target_arch = "aarch64")]
-    Neon,
-    #[cfg(target_arch = "aarch64")]
-    NeonBf16,
+/// Instruction sets this CPU has. The fields are private: holding a value is the proof.
+///
+/// Sets are no chain: one CPU has bf16 without int8, another the reverse. A value stands for any
+/// of the sets found, usually for all that a named one includes.
+#[derive(Clone, Copy)]
+pub struct Isa {
+    /// Bit `k` stands for entry `k` of the table of sets.
+    proven: u32,
+    rows: &'static Rows,
 }
 
 impl Isa {
     /// Plain Rust, which every machine has.
-    pub const SCALAR: Self = Self(Level::Scalar);
+    pub const SCALAR: Self = Self { proven: 1, rows: &scalar::ROWS };
 
-    /// Every instruction set of this machine, weakest first.
+    /// Each instruction set of this machine with what it includes, weakest first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        #[allow(unused_mut, reason = "some architectures have the scalar level only")]
-        let mut levels = vec![Level::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let avx512 = avx2
-                && is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl");
-            let bf16 = avx512 && is_x86_feature_detected!("avx512bf16");
-            let amx = bf16 && amx_is_allowed();
-            let found = [
-                (avx2, Level::Avx2),
-                (avx512, Level::Avx512),
-                (bf16, Level::Avx512Bf16),
-                (amx, Level::Amx),
-            ];
-            levels.extend(found.iter().filter(|(has, _)| *has).map(|(_, level)| *level));
-        }
-        #[cfg(target_arch = "aarch64")]
-        {
-            let neon = std::arch::is_aarch64_feature_detected!("neon");
-            let bf16 = neon && std::arch::is_aarch64_feature_detected!("bf16");
-            let found = [(neon, Level::Neon), (bf16, Level::NeonBf16)];
-            levels.extend(found.iter().filter(|(has, _)| *has).map(|(_, level)| *level));
-        }
-        levels.into_iter().map(Self).collect()
+        let detected = detected();
+        let has = |k: usize| detected >> k & 1 == 1;
+        SETS.iter()
+            .enumerate()
+            .filter(|&(k, _)| has(k))
+            .map(|(_, set)| Self::of(closure(set)))
+            .collect()
     }
 
-    /// The strongest instruction set of this machine.
+    /// All that this machine has.
     #[must_use]
     pub fn best() -> Self {
-        Self::available().pop().unwrap_or(Self::SCALAR)
+        Self::of(detected())
     }
 
-    /// The instruction set called `name`, if this machine has it.
+    /// The instruction set called `name` with what it includes and nothing else, if this machine
+    /// has it.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::available().into_iter().find(|isa| isa.name() == name)
     }
 
-    /// Name as used by options and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            Level::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => "avx512",
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => "avx512-bf16",
-            #[cfg(target_arch = "x86_64")]
-            Level::Amx => "amx-bf16",
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon => "neon",
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonBf16 => "neon-bf16",
-        }
+    /// As [`named`](Self::named), for a set that a test emulates where the CPU lacks it.
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+    pub(crate) fn emulated(set: &Set) -> Self {
+        Self::of(closure(set))
     }
 
-    /// Whether this level multiplies pairs of bf16 numbers.
+    fn of(proven: u32) -> Self {
+        let isa = Self { proven, ..Self::SCALAR };
+        Self { rows: isa.last(|set| set.rows).unwrap_or(&scalar::ROWS), ..isa }
+    }
+
+    /// What the last of the sets that have it brings.
+    fn last<T>(self, part: impl Fn(&Set) -> Option<T>) -> Option<T> {
+        let proven = SETS.iter().enumerate().rev().filter(|(k, _)| self.proven >> k & 1 == 1);
+        proven.map(|(_, set)| *set).find_map(part)
+    }
+
+    /// Name of the last of the sets, as used by options and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.last(|set| Some(set.name)).unwrap_or(scalar::SET.name)
+    }
+
+    /// Whether convolutions can multiply in `arithmetic`.
+    #[must_use]
+    pub fn has(self, arithmetic: Arithmetic) -> bool {
+        self.multiplier(arithmetic).is_some()
+    }
+
+    /// Whether convolutions can multiply pairs of bf16 numbers.
     #[must_use]
     pub fn has_bf16(self) -> bool {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 | Level::Amx => true,
-            #[cfg(target_arch = "aarch64")]
-            Level::NeonBf16 => true,
-            _ => false,
-        }
+        self.has(Arithmetic::Bf16)
+    }
+
+    /// The functions for rows.
+    pub(crate) fn rows(self) -> &'static Rows {
+        self.rows
+    }
+
+    /// How to multiply in `arithmetic`.
+    pub(crate) fn multiplier(self, arithmetic: Arithmetic) -> Option<&'static dyn Multiplier> {
+        self.last(|set| match arithmetic {
+            Arithmetic::F32 => set.f32,
+            Arithmetic::Bf16 => set.bf16,
+        })
     }
 }
+
+/// Bits of a set and of all that it includes.
+fn closure(set: &Set) -> u32 {
+    let place = SETS.iter().position(|other| std::ptr::eq(*other, set));
+    let own = place.map_or(0, |k| 1 << k);
+    set.includes.iter().fold(own, |bits, included| bits | closure(included))
+}
+
+/// Bits of the sets this machine has: a set counts only with all that it includes.
+fn detected() -> u32 {
+    static DETECTED: OnceLock<u32> = OnceLock::new();
+    *DETECTED.get_or_init(|| {
+        SETS.iter().enumerate().fold(0, |found, (k, set)| {
+            let within = closure(set) & !(1 << k);
+            if found & within == within && (set.detect)() { found | 1 << k } else { found }
+        })
+    })
+}
+
+impl PartialEq for Isa {
+    fn eq(&self, other: &Self) -> bool {
+        self.proven == other.proven
+    }
+}
+
+impl Eq for Isa {}
 
 impl std::fmt::Debug for Isa {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -115,31 +132,9 @@ impl std::fmt::Display for Isa {
     }
 }
 
-/// Whether the CPU has AMX with bf16 and the kernel lets this process use it.
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-fn amx_is_allowed() -> bool {
-    /// `ARCH_REQ_XCOMP_PERM` for `XFEATURE_XTILEDATA`: tile registers are 8 KiB of state per
-    /// thread, which Linux (5.16 and later) saves only for processes that asked.
-    const REQUEST: (libc::c_long, libc::c_long) = (0x1023, 18);
-    const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
-    if std::arch::x86_64::__cpuid(0).eax < 7 {
-        return false;
-    }
-    let found = std::arch::x86_64::__cpuid_count(7, 0).edx;
-    // SAFETY: the call takes two numbers and touches no memory.
-    found & TILE_AND_BF16 == TILE_AND_BF16
-        && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST.0, REQUEST.1) } == 0
-}
-
-/// Nobody tried how other systems want to be asked.
-#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
-fn amx_is_allowed() -> bool {
-    false
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Isa;
+    use super::{Isa, SETS, closure};
 
     #[test]
     fn names_are_unique_and_lead_back() {
@@ -147,6 +142,13 @@ mod tests {
             assert_eq!(Isa::named(isa.name()), Some(isa));
         }
         assert_eq!(Isa::named("no such thing"), None);
-        assert!(Isa::best() >= Isa::SCALAR);
+        assert_eq!(Isa::available()[0], Isa::SCALAR);
+    }
+
+    #[test]
+    fn a_set_stands_behind_all_that_it_includes() {
+        for (k, set) in SETS.iter().enumerate() {
+            assert!(closure(set) < 1 << (k + 1), "{} includes a later set", set.name);
+        }
     }
 }

@@ -204,7 +204,7 @@ impl CpuEngine {
         output: &mut Array4<f32>,
     ) -> Result<Vec<StepTime>> {
         let mut times = Vec::new();
-        self.run_folds(&input, output, &mut |time| times.push(time))?;
+        self.run_folds(&input, output, &mut |step, start| times.push(step.time(start)))?;
         Ok(times)
     }
 }
@@ -239,6 +239,6 @@ impl Engine for CpuEngine {
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
-        self.run_folds(&input, output, &mut |_| ())
+        self.run_folds(&input, output, &mut |_, _| ())
     }
 }

@@ -104,11 +104,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Floats the packed weights take.
+    /// Floats the weights take.
     pub(super) fn weights(&self) -> usize {
         let of = |step: &Step| match &step.operation {
             Operation::Conv(conv) => conv.packed_len(),
             Operation::Upsample(up) => up.packed_len(),
+            Operation::TransposedConv(conv) => conv.weights.len() + conv.bias.len(),
             _ => 0,
         };
         self.steps.iter().map(of).sum()

@@ -17,19 +17,21 @@ impl CpuEngine {
         &mut self,
         input: &ArrayView4<'_, f32>,
         output: &mut Array4<f32>,
-        observe: &mut dyn FnMut(StepTime),
+        observe: &mut dyn FnMut(&Step, Instant),
     ) -> Result<()> {
         let shape = |channels: usize| [channels, self.patch[0], self.patch[1], self.patch[2]];
-        if *input.shape() != shape(self.channels.0) {
-            let expected = format!("{:?} as planned", shape(self.channels.0));
-            return Err(invalid(format!("an input of {:?} voxels", input.shape()), expected));
+        let wrong = |array: &str, found: &[usize], expected: [usize; 4]| {
+            Err(invalid(format!("{array} of shape {found:?}"), format!("{expected:?} as planned")))
+        };
+        let (expected, answer) = (shape(self.channels.0), shape(self.channels.1));
+        if *input.shape() != expected {
+            return wrong("an input", input.shape(), expected);
         }
-        let answer = shape(self.channels.1);
-        if *output.shape() != answer || !output.is_standard_layout() {
-            *output = Array4::zeros(answer);
+        if *output.shape() != answer {
+            return wrong("an output", output.shape(), answer);
         }
         let Some(output) = output.as_slice_mut() else {
-            return Err(invalid("an output with gaps", "one without"));
+            return Err(invalid("an output in another order", "channels, slices, rows, voxels"));
         };
         if self.buffers.is_empty() {
             self.buffers = self.planned.iter().copied().map(Buffer::zeros).collect();
@@ -62,7 +64,7 @@ impl CpuEngine {
         fold: usize,
         input: &ArrayView4<'_, f32>,
         output: &mut [f32],
-        observe: &mut dyn FnMut(StepTime),
+        observe: &mut dyn FnMut(&Step, Instant),
     ) {
         let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plans[fold];
         let first = &tensors[*first];
@@ -109,7 +111,7 @@ impl CpuEngine {
             if let Place::Buffer(buffer) = out.place {
                 self.buffers[buffer] = taken;
             }
-            observe(step.time(start));
+            observe(step, start);
         }
     }
 }
@@ -173,16 +175,22 @@ impl Step {
         ops::moments(isa, out, layout, moments)
     }
 
-    fn time(&self, start: Instant) -> StepTime {
+    /// What it took since `start`.
+    pub(super) fn time(&self, start: Instant) -> StepTime {
+        let seconds = start.elapsed().as_secs_f64();
         let (kernel, flops) = match &self.operation {
             Operation::Conv(conv) => (conv.name(), conv.shape().flops()),
             Operation::Upsample(up) => (up.name(), up.flops()),
-            other => {
-                let text = format!("{other:?}");
-                (text.split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase(), 0)
-            }
+            Operation::TransposedConv(_) => ("transposed-conv".into(), 0),
+            Operation::Pool(_) => ("pool".into(), 0),
+            Operation::Resize(_) => ("resize".into(), 0),
+            Operation::GlobalAverage => ("global-average".into(), 0),
+            Operation::Copy => ("copy".into(), 0),
+            Operation::Add => ("add".into(), 0),
+            Operation::Multiply => ("multiply".into(), 0),
+            Operation::Sigmoid => ("sigmoid".into(), 0),
+            Operation::Softmax => ("softmax".into(), 0),
         };
-        let seconds = start.elapsed().as_secs_f64();
         StepTime { name: format!("{} [{kernel}]", self.name), flops, seconds }
     }
 }

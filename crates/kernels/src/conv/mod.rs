@@ -7,22 +7,10 @@
 //! channels after the other. Pieces do not depend on the number of threads, so neither does
 //! any result.
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod avx512_bf16;
-mod micro;
-#[cfg(target_arch = "aarch64")]
-mod neon;
-#[cfg(target_arch = "aarch64")]
-mod neon_bf16;
+pub(crate) mod multiplier;
 mod ring;
-mod scalar;
 mod shape;
+mod tile;
 mod upsample;
 mod worker;
 
@@ -33,9 +21,12 @@ use super::Layout;
 use super::buffer::{Buffer, ScratchPool, Shared};
 use super::isa::Isa;
 use super::row::{Affine, Moments, round_bf16, transform_weights};
-use micro::Micro;
 use ring::Filler;
 use shape::Geometry;
+
+use multiplier::{Block, Unpacked};
+pub(crate) use multiplier::{Multiplier, Vectors};
+pub(crate) use tile::{Micro, Tile, instances, micro};
 
 /// Fewest channels on either side for which minimal filtering pays for its transforms.
 const MIN_CHANNELS: usize = 4;
@@ -56,6 +47,15 @@ pub enum Arithmetic {
     Bf16,
 }
 
+impl std::fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
 /// Input channels as stored, and how to read them.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
@@ -67,42 +67,18 @@ pub struct Source<'a> {
     pub affines: &'a [Affine],
 }
 
-/// Output channels that one micro-kernel computes together.
-#[derive(Clone, Debug)]
-struct Block {
-    /// First output channel and how many.
-    output: usize,
-    stored: usize,
-    /// First of the ring's channels that it reads, and how many; of all slices at once if
-    /// those are [`folded`](Conv::folded).
-    first_channel: usize,
-    channels: usize,
-    /// Where its weights and biases start.
-    weights: usize,
-    bias: usize,
-    width: usize,
-    /// Floats of weights per tap, and how many times those of all taps follow each other: once
-    /// per channel, or per part of them.
-    tap_weights: usize,
-    parts: usize,
-    biases: usize,
-    /// For one, two, ... vectors of positions.
-    kernels: &'static [Micro],
-}
-
 /// A convolution ready to run.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Conv {
     isa: Isa,
+    multiplier: &'static dyn Multiplier,
     arithmetic: Arithmetic,
     shape: Shape,
     /// Output voxels.
     output: [usize; 3],
     geometry: Geometry,
     blocks: Vec<Block>,
-    /// The kernel's slices count as channels: AMX multiplies up to 16 pairs at the price of
-    /// one, and few channels leave room. In the ring they follow each other like channels, in
-    /// an order that depends on the slice; weights are packed for each order.
+    /// Whether the kernel's slices count as channels, see [`Multiplier::folds`].
     folded: bool,
     weights: Buffer,
     bias: Buffer,
@@ -169,28 +145,26 @@ impl Conv {
         assert_eq!(weights.len(), shape.weights());
         assert_eq!(bias.len(), shape.outputs);
         let paired = arithmetic == Arithmetic::Bf16;
-        assert!(!paired || (isa.has_bf16() && shape.groups == 1));
+        assert!(!paired || shape.groups == 1);
+        let multiplier = isa.multiplier(arithmetic);
+        let Some(multiplier) = multiplier else { panic!("{isa} has no {arithmetic}") };
         let channels = if paired { shape.inputs.div_ceil(2) } else { shape.inputs };
         if tile > 1 {
-            more_floats += (tile + 2) * micro::widths(isa)[0];
+            more_floats += (tile + 2) * multiplier.widest();
         }
         let geometry = Geometry::new(&shape, output, channels, tile, more_floats);
         let mut conv = Self {
             isa,
+            multiplier,
             arithmetic,
+            folded: multiplier.folds(&shape, channels),
             shape,
             output,
             geometry,
             blocks: Vec::new(),
-            folded: false,
             weights: Buffer::default(),
             bias: Buffer::default(),
         };
-        #[cfg(target_arch = "x86_64")]
-        if micro::uses_tiles(isa, arithmetic) {
-            let Shape { kernel, dilation, .. } = conv.shape;
-            conv.folded = channels < amx::ROWS && kernel[0] > 1 && dilation[0] == 1;
-        }
         conv.pack(weights, bias);
         conv
     }
@@ -215,17 +189,19 @@ impl Conv {
                     | round_bf16(weight(output, 2 * channel + 1, tap)),
             ),
         };
+        let slots = if self.folded { self.geometry.slots } else { 1 };
+        let slot_channels = self.geometry.channels / groups;
+        let unpacked = Unpacked { taps, slots, slot_channels, element: &element };
         for group in 0..groups {
             let (mut output, end) = (group * group_outputs, (group + 1) * group_outputs);
             while output < end {
-                let channels = self.geometry.channels / groups;
-                let mut block = self.block(output, end - output, channels);
-                block.first_channel = group * channels;
+                let mut block = self.multiplier.block(end - output, slot_channels * slots);
+                (block.output, block.first_channel) = (output, group * slot_channels);
                 (block.weights, block.bias) = (packed.len(), packed_bias.len());
                 if self.geometry.tile > 1 {
                     self.pack_transformed(&mut packed, &block, weights);
                 } else {
-                    self.pack_taps(&mut packed, &block, taps, element);
+                    self.multiplier.pack(&block, &unpacked, &mut packed);
                 }
                 let each = block.biases / block.width;
                 for k in 0..block.width {
@@ -238,86 +214,6 @@ impl Conv {
         }
         self.weights = Buffer::from_slice(&packed);
         self.bias = Buffer::from_slice(&packed_bias);
-    }
-
-    /// The next block of at most `left` output channels, without the places of what it reads.
-    fn block(&self, output: usize, left: usize, channels: usize) -> Block {
-        let widths = micro::widths(self.isa);
-        // The narrowest kernel that takes all that is left, or the widest there is.
-        let width = widths.iter().copied().filter(|&w| w >= left).min().unwrap_or(widths[0]);
-        let mut block = Block {
-            output,
-            stored: width.min(left),
-            first_channel: 0,
-            channels,
-            weights: 0,
-            bias: 0,
-            width,
-            tap_weights: width,
-            parts: channels,
-            biases: width,
-            kernels: &[],
-        };
-        #[cfg(target_arch = "x86_64")]
-        if micro::uses_tiles(self.isa, self.arithmetic) {
-            block.stored = left.min(amx::MOST_OUTPUTS);
-            block.width = block.stored;
-            block.channels *= if self.folded { self.geometry.slots } else { 1 };
-            let parts = amx::Parts::of(block.channels);
-            (block.parts, block.tap_weights) = (parts.count, block.stored * parts.height);
-            block.biases = block.stored * micro::lanes(self.isa);
-        }
-        block.kernels = micro::kernels(self.isa, self.arithmetic, block.width);
-        block
-    }
-
-    /// Weights of one block, tap by tap.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        allow(clippy::unused_self, reason = "only tiles are packed by the shape")
-    )]
-    fn pack_taps(
-        &self,
-        packed: &mut Vec<f32>,
-        block: &Block,
-        taps: usize,
-        element: impl Fn(usize, usize, usize) -> f32,
-    ) {
-        #[cfg(target_arch = "x86_64")]
-        if micro::uses_tiles(self.isa, self.arithmetic) {
-            let parts = amx::Parts::of(block.channels);
-            let (slots, slice_taps) = match (self.folded, self.shape.kernel) {
-                (true, [depth, rows, columns]) => (depth, rows * columns),
-                (false, _) => (1, taps),
-            };
-            for order in 0..slots {
-                for part in 0..parts.count {
-                    let rows = parts.first(part)..parts.first(part) + parts.height;
-                    for tap in 0..slice_taps {
-                        for k in 0..block.stored {
-                            packed.extend(rows.clone().map(|row| {
-                                // What the part before had already counts once.
-                                if row < part * parts.height {
-                                    return 0.0;
-                                }
-                                let (slot, channel) =
-                                    (row / self.geometry.channels, row % self.geometry.channels);
-                                let slice = (slot + slots - order) % slots;
-                                element(block.output + k, channel, slice * slice_taps + tap)
-                            }));
-                        }
-                    }
-                }
-            }
-            return;
-        }
-        for channel in 0..block.channels {
-            for tap in 0..taps {
-                packed.extend((0..block.width).map(|k| {
-                    if k < block.stored { element(block.output + k, channel, tap) } else { 0.0 }
-                }));
-            }
-        }
     }
 
     /// Weights of one block for minimal filtering: for each transformed row those of all inputs.
@@ -363,16 +259,13 @@ impl Conv {
     #[must_use]
     pub fn name(&self) -> String {
         let list = |axes: [usize; 3]| axes.map(|n| n.to_string()).join("x");
-        let arithmetic = match self.arithmetic {
-            Arithmetic::F32 => "f32",
-            Arithmetic::Bf16 => "bf16",
-        };
         let Shape { kernel, stride, .. } = self.shape;
         let method = match self.geometry.tile {
             1 => String::new(),
             tile => format!("-winograd{tile}"),
         };
-        format!("{}-{arithmetic}-conv{}-s{}{method}", self.isa, list(kernel), list(stride))
+        let Self { isa, arithmetic, .. } = self;
+        format!("{isa}-{arithmetic}-conv{}-s{}{method}", list(kernel), list(stride))
     }
 
     /// Distance from row to row that the output must have; at least its width.
@@ -386,7 +279,7 @@ impl Conv {
     pub fn scratch_len(&self) -> usize {
         let geometry = &self.geometry;
         let sums = if geometry.tile > 1 {
-            geometry.phases[0] * micro::widths(self.isa)[0] * geometry.phase_len()
+            geometry.phases[0] * self.multiplier.widest() * geometry.phase_len()
         } else {
             0
         };
@@ -469,6 +362,12 @@ impl Conv {
             assert_eq!(source.affines.len(), source.layout.channels);
             assert!(source.layout.len() <= source.data.len());
         }
+    }
+}
+
+impl std::fmt::Debug for Conv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conv({}, {:?})", self.name(), self.shape)
     }
 }
 

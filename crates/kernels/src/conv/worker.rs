@@ -2,10 +2,9 @@
 
 use std::cell::Cell;
 
-use super::micro::{self, Tile};
 use super::ring::Filler;
 use super::shape::SLACK;
-use super::{Block, Conv, Source};
+use super::{Block, Conv, Source, Tile};
 use crate::buffer::ScratchPool;
 use crate::row;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
@@ -143,6 +142,10 @@ impl<'a> Worker<'a> {
     /// Computes `block`'s channels at the strip's `len` positions; with minimal filtering, the
     /// sums of transformed row `phase`.
     ///
+    /// # Panics
+    ///
+    /// If the strip has fewer positions.
+    ///
     /// # Safety
     ///
     /// `target + channel * stride .. + len` is inside one allocation for each stored channel
@@ -156,7 +159,8 @@ impl<'a> Worker<'a> {
         len: usize,
     ) {
         let conv = self.conv;
-        debug_assert!(len <= conv.geometry.positions(self.strip.1));
+        // `advance` checked the ring for these.
+        assert!(len <= conv.geometry.positions(self.strip.1), "{len} positions");
         let weight_stride = conv_taps(conv).iter().product::<usize>() * block.tap_weights;
         let weights_len = block.parts * weight_stride;
         // Only one of the two is not 0.
@@ -179,11 +183,9 @@ impl<'a> Worker<'a> {
             out_stride: stride,
             stored: block.stored,
         };
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a convolution uses tiles only on a level that has them.
-        let _configured = micro::uses_tiles(conv.isa, conv.arithmetic)
-            .then(|| unsafe { super::amx::Configured::new(block.channels, block.stored) });
-        let (lanes, most) = (micro::lanes(conv.isa), block.kernels.len());
+        // SAFETY: the multiplier came from an `Isa`, and made the block.
+        let _configured = unsafe { conv.multiplier.configure(block) };
+        let (lanes, most) = (conv.multiplier.lanes(), block.kernels.len());
         let mut at = 0;
         while at < len {
             let left = (len - at).div_ceil(lanes);
@@ -195,8 +197,7 @@ impl<'a> Worker<'a> {
             (tile.ring, tile.out) = unsafe { (ring.as_ptr().add(at), target.add(at)) };
             if at + positions <= len {
                 tile.out_stride = stride;
-                // SAFETY: the kernels fit the level (`micro::kernels`, from an `Isa`);
-                // `advance` checked that every tap plus `len` and slack for the last vector is
+                // SAFETY: the kernels are the multiplier's, which came from an `Isa`; `advance` checked that every tap plus `len` and slack for the last vector is
                 // inside the ring; weights and biases were sliced above; the caller vouches
                 // for the target.
                 unsafe { micro(&tile) };
@@ -262,7 +263,7 @@ impl Ahead {
         let Conv { shape, geometry, .. } = conv;
         let tile = geometry.tile;
         let phases = if tile > 1 { tile + 2 } else { 1 };
-        let vectors = geometry.positions(rows.len()).div_ceil(micro::lanes(conv.isa));
+        let vectors = geometry.positions(rows.len()).div_ceil(conv.multiplier.lanes());
         let calls: usize =
             conv.blocks.iter().map(|block| phases * vectors.div_ceil(block.kernels.len())).sum();
         let (first, last) = (rows.start * tile, rows.end * tile - 1);

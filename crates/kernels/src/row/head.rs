@@ -68,7 +68,7 @@ fn each_class(
 
 /// The class of the largest logit, the first of equals.
 #[inline(always)]
-pub(super) fn best_class_body(choice: &mut [u32], features: &[f32], head: (&[f32], &[f32])) {
+pub(crate) fn best_class(choice: &mut [u32], features: &[f32], head: (&[f32], &[f32])) {
     let width = choice.len();
     for (block, chosen) in choice.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut best = [f32::NEG_INFINITY; LANES];
@@ -85,7 +85,7 @@ pub(super) fn best_class_body(choice: &mut [u32], features: &[f32], head: (&[f32
 
 /// One more than the last class whose logit exceeds `threshold`, or 0.
 #[inline(always)]
-pub(super) fn last_above_body(
+pub(crate) fn last_above(
     choice: &mut [u32],
     features: &[f32],
     head: (&[f32], &[f32]),

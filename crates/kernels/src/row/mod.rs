@@ -4,19 +4,14 @@
 //! them once more with its features on. No multiplication is fused with an addition, so all
 //! instruction sets give the same bytes here.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-#[cfg(target_arch = "x86_64")]
-mod avx512_bf16;
-mod head;
-mod scalar;
-mod winograd;
+pub(crate) mod body;
+pub(crate) mod head;
+pub(crate) mod winograd;
 
-use super::isa::{Isa, Level};
+use super::isa::Isa;
 
-pub(super) use scalar::round_bf16;
+pub(crate) use body::compile_rows;
+pub(super) use body::round_bf16;
 pub(super) use winograd::transform_weights;
 
 /// What happens to a channel's raw values `v` when they are read:
@@ -49,22 +44,33 @@ impl Affine {
     }
 }
 
-/// Calls `$name` of the module for `$isa`.
+/// Work on rows as one instruction set does it. The arguments are those of this module's functions
+/// of the same names, which check them.
+///
+/// Whoever calls one holds an [`Isa`] that the table came from: then the CPU has the features that
+/// the function was compiled with, and nothing else makes it unsafe.
+#[derive(Clone, Copy)]
+#[allow(
+    clippy::type_complexity,
+    reason = "the functions of this module say what the arguments are"
+)]
+pub(crate) struct Rows {
+    pub activate: unsafe fn(&mut [f32], &[f32], Affine),
+    pub activate_pairs: unsafe fn(&mut [f32], (&[f32], Affine), (&[f32], Affine)),
+    pub split: unsafe fn(&mut [f32], &mut [f32], &[f32]),
+    pub interleave: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub deviations: unsafe fn(&[f32], (usize, usize, usize), f32) -> [f64; 2],
+    pub tile_in: unsafe fn(usize, (&mut [f32], usize), (&[f32], usize), usize),
+    pub tile_out: unsafe fn(usize, (&mut [f32], usize, usize), (&[f32], usize), usize, f32),
+    pub best_class: unsafe fn(&mut [u32], &[f32], (&[f32], &[f32])),
+    pub last_above: unsafe fn(&mut [u32], &[f32], (&[f32], &[f32]), f32),
+}
+
+/// Calls `$name` of the table that `$isa` proves.
 macro_rules! dispatch {
     ($isa:expr, $name:ident($($arg:expr),*)) => {
-        match $isa.0 {
-            Level::Scalar => scalar::$name($($arg),*),
-            // Plain Rust for this architecture is compiled for NEON.
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon | Level::NeonBf16 => scalar::$name($($arg),*),
-            // SAFETY: `Isa` is built only by `Isa::available`, which lists a level after
-            // detecting the features that the functions of its module enable.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => unsafe { avx2::$name($($arg),*) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Bf16 | Level::Amx => unsafe { avx512::$name($($arg),*) },
-        }
+        // SAFETY: an `Isa` gives only tables of sets it has proven, see `Rows`.
+        unsafe { ($isa.rows().$name)($($arg),*) }
     };
 }
 
@@ -92,15 +98,7 @@ pub fn activate_pairs(
     (second, second_affine): (&[f32], Affine),
 ) {
     assert!(target.len() == first.len() && target.len() == second.len());
-    let channels = ((first, first_affine), (second, second_affine));
-    match isa.0 {
-        // SAFETY: as in `dispatch`.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512Bf16 | Level::Amx => unsafe {
-            avx512_bf16::activate_pairs(target, channels.0, channels.1);
-        },
-        _ => dispatch!(isa, activate_pairs(target, channels.0, channels.1)),
-    }
+    dispatch!(isa, activate_pairs(target, (first, first_affine), (second, second_affine)));
 }
 
 /// Splits elements at even and odd places; `even` and `odd` may be shorter than half.

@@ -89,7 +89,7 @@ fn columns<const IN: usize, const OUT: usize>(
 }
 
 #[inline(always)]
-pub(super) fn input_body(
+pub(crate) fn input(
     tile: usize,
     (target, target_stride): (&mut [f32], usize),
     source: (&[f32], usize),
@@ -103,7 +103,7 @@ pub(super) fn input_body(
 }
 
 #[inline(always)]
-pub(super) fn output_body(
+pub(crate) fn output(
     tile: usize,
     target: (&mut [f32], usize, usize),
     source: (&[f32], usize),

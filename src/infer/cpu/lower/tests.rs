@@ -99,7 +99,7 @@ fn memory_is_known_before_it_is_taken() {
     let before = crate::infer::Engine::memory_bytes(&engine, 1);
     assert!(engine.buffers.is_empty() && before > 0);
     let input = ndarray::Array4::zeros([1, PATCH[0], PATCH[1], PATCH[2]]);
-    let mut output = ndarray::Array4::zeros([0; 4]);
+    let mut output = ndarray::Array4::zeros([4, PATCH[0], PATCH[1], PATCH[2]]);
     crate::infer::Engine::run(&mut engine, input.view(), &mut output).expect("runs");
     let floats: usize = engine.buffers.iter().map(|buffer| buffer.len()).sum();
     assert_eq!(floats, engine.planned.iter().sum::<usize>());

@@ -5,6 +5,20 @@
 //! compiler would broadcast first.
 #![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
+use super::{Set, scalar};
+use crate::conv::{Vectors, instances};
+
+/// What every 64-bit ARM has. Plain Rust is compiled for it there, so rows have no code of their
+/// own.
+pub(crate) static SET: Set = Set {
+    name: "neon",
+    includes: &[&scalar::SET],
+    detect: || std::arch::is_aarch64_feature_detected!("neon"),
+    rows: None,
+    f32: Some(&Vectors { lanes: 4, kernels: instances!(micro, [8, 6, 4, 2, 1]) }),
+    bf16: None,
+};
+
 /// Defines `micro` from the instruction that adds `weight` times `input` to `sum`; `$attribute`
 /// enables CPU features.
 macro_rules! neon {
@@ -31,7 +45,7 @@ macro_rules! neon {
             sum
         }
 
-        crate::conv::micro::micro!(
+        $crate::conv::micro!(
             [$(#[$attribute])*]
             4,
             vdupq_n_f32(0.0),

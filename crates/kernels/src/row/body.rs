@@ -1,4 +1,4 @@
-//! The loops themselves, for any instruction set.
+//! The loops themselves, for any instruction set, and the macro that compiles them for one.
 #![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
 use super::Affine;
@@ -6,86 +6,95 @@ use super::Affine;
 /// Independent sums that hide the latency of additions.
 const LANES: usize = 64;
 
-/// Compiles the loops as functions; `$attribute` enables CPU features.
-macro_rules! compile {
+/// Compiles the loops as functions of one instruction set and lists them in `ROWS`; `$attribute`
+/// enables its CPU features.
+macro_rules! compile_rows {
     ($(#[$attribute:meta])*) => {
+        use $crate::row::{Affine, body, head, winograd};
+
+        /// The loops, compiled for this instruction set.
+        pub(crate) const ROWS: $crate::row::Rows = $crate::row::Rows {
+            activate,
+            activate_pairs,
+            split,
+            interleave,
+            deviations,
+            tile_in,
+            tile_out,
+            best_class,
+            last_above,
+        };
+
         $(#[$attribute])*
-        pub(super) fn activate(target: &mut [f32], source: &[f32], affine: Affine) {
-            super::scalar::activate_body(target, source, affine);
+        fn activate(target: &mut [f32], source: &[f32], affine: Affine) {
+            body::activate(target, source, affine);
         }
 
         $(#[$attribute])*
-        pub(super) fn activate_pairs(
+        fn activate_pairs(
             target: &mut [f32],
             first: (&[f32], Affine),
             second: (&[f32], Affine),
         ) {
-            super::scalar::activate_pairs_body(target, first, second);
+            body::activate_pairs(target, first, second);
         }
 
         $(#[$attribute])*
-        pub(super) fn split(even: &mut [f32], odd: &mut [f32], source: &[f32]) {
-            super::scalar::split_body(even, odd, source);
+        fn split(even: &mut [f32], odd: &mut [f32], source: &[f32]) {
+            body::split(even, odd, source);
         }
 
         $(#[$attribute])*
-        pub(super) fn interleave(target: &mut [f32], even: &[f32], odd: &[f32]) {
-            super::scalar::interleave_body(target, even, odd);
+        fn interleave(target: &mut [f32], even: &[f32], odd: &[f32]) {
+            body::interleave(target, even, odd);
         }
 
         $(#[$attribute])*
-        pub(super) fn deviations(
-            values: &[f32],
-            rows: (usize, usize, usize),
-            shift: f32,
-        ) -> [f64; 2] {
-            super::scalar::deviations_body(values, rows, shift)
+        fn deviations(values: &[f32], rows: (usize, usize, usize), shift: f32) -> [f64; 2] {
+            body::deviations(values, rows, shift)
         }
 
         $(#[$attribute])*
-        pub(super) fn tile_in(
+        fn tile_in(
             tile: usize,
             target: (&mut [f32], usize),
             source: (&[f32], usize),
             width: usize,
         ) {
-            super::winograd::input_body(tile, target, source, width);
+            winograd::input(tile, target, source, width);
         }
 
         $(#[$attribute])*
-        pub(super) fn tile_out(
+        fn tile_out(
             tile: usize,
             target: (&mut [f32], usize, usize),
             source: (&[f32], usize),
             width: usize,
             bias: f32,
         ) {
-            super::winograd::output_body(tile, target, source, width, bias);
+            winograd::output(tile, target, source, width, bias);
         }
 
         $(#[$attribute])*
-        pub(super) fn best_class(choice: &mut [u32], features: &[f32], head: (&[f32], &[f32])) {
-            super::head::best_class_body(choice, features, head);
+        fn best_class(choice: &mut [u32], features: &[f32], head: (&[f32], &[f32])) {
+            head::best_class(choice, features, head);
         }
 
         $(#[$attribute])*
-        pub(super) fn last_above(
+        fn last_above(
             choice: &mut [u32],
             features: &[f32],
             head: (&[f32], &[f32]),
             threshold: f32,
         ) {
-            super::head::last_above_body(choice, features, head, threshold);
+            head::last_above(choice, features, head, threshold);
         }
     };
 }
-
-compile!();
-#[cfg(target_arch = "x86_64")]
-pub(super) use compile;
+pub(crate) use compile_rows;
 
 #[inline(always)]
-pub(super) fn activate_body(target: &mut [f32], source: &[f32], affine: Affine) {
+pub(crate) fn activate(target: &mut [f32], source: &[f32], affine: Affine) {
     for (t, &s) in target.iter_mut().zip(source) {
         *t = affine.apply(s);
     }
@@ -100,7 +109,7 @@ pub(crate) fn round_bf16(v: f32) -> u32 {
 }
 
 #[inline(always)]
-pub(super) fn activate_pairs_body(
+pub(crate) fn activate_pairs(
     target: &mut [f32],
     (first, first_affine): (&[f32], Affine),
     (second, second_affine): (&[f32], Affine),
@@ -112,21 +121,21 @@ pub(super) fn activate_pairs_body(
 }
 
 #[inline(always)]
-pub(super) fn split_body(even: &mut [f32], odd: &mut [f32], source: &[f32]) {
+pub(crate) fn split(even: &mut [f32], odd: &mut [f32], source: &[f32]) {
     for ((e, o), pair) in even.iter_mut().zip(odd).zip(source.as_chunks::<2>().0) {
         [*e, *o] = *pair;
     }
 }
 
 #[inline(always)]
-pub(super) fn interleave_body(target: &mut [f32], even: &[f32], odd: &[f32]) {
+pub(crate) fn interleave(target: &mut [f32], even: &[f32], odd: &[f32]) {
     for ((pair, &e), &o) in target.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
         *pair = [e, o];
     }
 }
 
 #[inline(always)]
-pub(super) fn deviations_body(
+pub(crate) fn deviations(
     values: &[f32],
     (rows, width, pitch): (usize, usize, usize),
     shift: f32,

@@ -1,8 +1,21 @@
 //! Plain Rust: the reference, and what runs where nothing better does.
 #![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
+use super::Set;
+use crate::conv::{Vectors, instances, micro};
+
+/// Every machine has it.
+pub(crate) static SET: Set = Set {
+    name: "scalar",
+    includes: &[],
+    detect: || true,
+    rows: Some(&ROWS),
+    f32: Some(&Vectors { lanes: LANES, kernels: instances!(micro, [4, 2, 1]) }),
+    bf16: None,
+};
+
 /// Positions per "vector"; four suit the registers every 64-bit machine has.
-pub(super) const LANES: usize = 4;
+const LANES: usize = 4;
 
 type Vector = [f32; LANES];
 
@@ -29,4 +42,5 @@ unsafe fn store(to: *mut f32, v: Vector) {
     unsafe { to.cast::<Vector>().write_unaligned(v) }
 }
 
-super::micro::micro!([] LANES, [0.0_f32; LANES], [0.0_f32; LANES], broadcast, broadcast, load, multiply, store);
+micro!([] LANES, [0.0_f32; LANES], [0.0_f32; LANES], broadcast, broadcast, load, multiply, store);
+crate::row::compile_rows!();

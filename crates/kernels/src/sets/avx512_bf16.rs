@@ -1,12 +1,48 @@
-//! Conversion to bf16 pairs by the instruction made for it.
+//! As `avx512`, but each element is a pair of bf16 numbers and each multiplication adds two
+//! products to an f32 sum. The instruction treats subnormal numbers as zero.
+#![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
-use super::Affine;
-use super::scalar::activate_pairs_body;
+use super::{Set, avx512};
+use crate::conv::{Vectors, instances, micro};
+use crate::row::{Affine, Rows, body};
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_si512,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
 };
+
+/// AVX-512 with bf16: Cooper Lake, Sapphire Rapids, Zen 4, and later.
+pub(crate) static SET: Set = Set {
+    name: "avx512-bf16",
+    includes: &[&avx512::SET],
+    detect: || is_x86_feature_detected!("avx512bf16"),
+    rows: Some(&ROWS),
+    f32: None,
+    bf16: Some(&Vectors { lanes: 16, kernels: instances!(micro, [8, 6, 4, 2, 1]) }),
+};
+
+/// As `avx512`, but for the conversion to bf16.
+static ROWS: Rows = Rows { activate_pairs, ..avx512::ROWS };
+
+/// The same bits as 32 bf16 numbers.
+#[inline(always)]
+fn pairs(v: __m512i) -> __m512bh {
+    // SAFETY: both types are 64 bytes without invalid patterns.
+    unsafe { std::mem::transmute(v) }
+}
+
+micro!(
+    [#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]]
+    16,
+    _mm512_setzero_ps(),
+    _mm512_setzero_si512(),
+    |p: *const f32| _mm512_set1_ps(*p),
+    |p: *const f32| _mm512_set1_epi32(p.cast::<i32>().read()),
+    |p: *const f32| _mm512_loadu_si512(p.cast()),
+    |a, b, c| _mm512_dpbf16_ps(c, pairs(a), pairs(b)),
+    |p: *mut f32, v| _mm512_storeu_ps(p, v)
+);
 
 /// Where the 16-bit halves of the interleaved vector come from.
 static INTERLEAVE: [u16; 32] = {
@@ -29,7 +65,7 @@ fn apply(affine: Affine, v: __m512) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-pub(super) fn activate_pairs(
+fn activate_pairs(
     target: &mut [f32],
     (first, first_affine): (&[f32], Affine),
     (second, second_affine): (&[f32], Affine),
@@ -49,5 +85,5 @@ pub(super) fn activate_pairs(
         // SAFETY: `t` is 16 floats, one 64-byte vector; the store is unaligned.
         unsafe { _mm512_storeu_si512(t.as_mut_ptr().cast(), pairs) };
     }
-    activate_pairs_body(rest, (first_rest, first_affine), (second_rest, second_affine));
+    body::activate_pairs(rest, (first_rest, first_affine), (second_rest, second_affine));
 }

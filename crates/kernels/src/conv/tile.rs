@@ -1,15 +1,12 @@
-//! The inner step of every convolution, as a table of functions.
+//! The inner step of every convolution.
 //!
 //! A micro-kernel computes some output channels of a few vectors of consecutive positions:
 //! for each input channel and tap it loads the vectors at the tap's offset, broadcasts one
 //! weight per output channel, and multiplies all pairs in registers.
 
-use super::Arithmetic;
-use crate::isa::{Isa, Level};
-
 /// What one call computes.
 #[derive(Clone, Copy)]
-pub(super) struct Tile {
+pub(crate) struct Tile {
     /// First position of the first input channel, before any tap's offset.
     pub ring: *const f32,
     /// From input channel to input channel.
@@ -38,86 +35,21 @@ pub(super) struct Tile {
 ///
 /// # Safety
 ///
-/// The CPU has the features of the level the function was asked for; with `C` output
+/// The CPU has the features of the set that lists the function; with `C` output
 /// channels and `P` positions, reads at `ring + channel * channel_stride + tap .. + P`, reads
 /// of weights and `C` biases, and writes at `out + channel * out_stride .. + P` for the
 /// stored channels are all inside their allocations, and nothing else uses the output.
-pub(super) type Micro = unsafe fn(&Tile);
+pub(crate) type Micro = unsafe fn(&Tile);
 
-/// Output channels a vector kernel can have on `isa`, widest first.
-pub(super) fn widths(isa: Isa) -> &'static [usize] {
-    match isa.0 {
-        Level::Scalar => &[4, 2, 1],
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => &[4, 2, 1],
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => &[8, 6, 4, 2, 1],
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon | Level::NeonBf16 => &[8, 6, 4, 2, 1],
-    }
-}
-
-/// Whether tiles of AMX compute a convolution, instead of vectors.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn uses_tiles(isa: Isa, arithmetic: Arithmetic) -> bool {
-    isa.0 == Level::Amx && arithmetic == Arithmetic::Bf16
-}
-
-/// Positions per vector on `isa`.
-pub(super) fn lanes(isa: Isa) -> usize {
-    match isa.0 {
-        Level::Scalar => super::scalar::LANES,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => 8,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx512Bf16 | Level::Amx => 16,
-        #[cfg(target_arch = "aarch64")]
-        Level::Neon | Level::NeonBf16 => 4,
-    }
-}
-
-/// Instances for 1, 2 and 3 vectors, of the known width that is `$width`.
+/// Kernels for 1, 2 and 3 vectors, of each number of output channels.
 macro_rules! instances {
-    ($module:ident, $width:expr, [$($known:literal),*]) => {
-        match $width {
-            $($known => {
-                use super::$module::micro;
-                const { &[micro::<$known, 1> as Micro, micro::<$known, 2>, micro::<$known, 3>] }
-            })*
-            width => panic!("no {} kernel for {width} channels", stringify!($module)),
-        }
+    ($micro:ident, [$($width:literal),*]) => {
+        &[$(($width, [$micro::<$width, 1> as $crate::conv::Micro, $micro::<$width, 2>, $micro::<$width, 3>])),*]
     };
 }
+pub(crate) use instances;
 
-/// Kernels of `width` output channels for 1, 2 and 3 vectors.
-///
-/// # Panics
-///
-/// If `width` is not one of [`widths`] (on AMX any number up to 32 is one), or `isa` has no such arithmetic.
-pub(super) fn kernels(isa: Isa, arithmetic: Arithmetic, width: usize) -> &'static [Micro] {
-    match (isa.0, arithmetic) {
-        (Level::Scalar, Arithmetic::F32) => instances!(scalar, width, [1, 2, 4]),
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, Arithmetic::F32) => instances!(avx2, width, [1, 2, 4]),
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512 | Level::Avx512Bf16 | Level::Amx, Arithmetic::F32) => {
-            instances!(avx512, width, [1, 2, 4, 6, 8])
-        }
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512Bf16, Arithmetic::Bf16) => instances!(avx512_bf16, width, [1, 2, 4, 6, 8]),
-        #[cfg(target_arch = "x86_64")]
-        (Level::Amx, Arithmetic::Bf16) => super::amx::kernels(width),
-        #[cfg(target_arch = "aarch64")]
-        (Level::Neon | Level::NeonBf16, Arithmetic::F32) => {
-            instances!(neon, width, [1, 2, 4, 6, 8])
-        }
-        #[cfg(target_arch = "aarch64")]
-        (Level::NeonBf16, Arithmetic::Bf16) => instances!(neon_bf16, width, [1, 2, 4, 6, 8]),
-        (_, Arithmetic::Bf16) => panic!("{isa} has no bf16"),
-    }
-}
-
-/// Defines `micro` from a level's vector operations.
+/// Defines `micro` from an instruction set's vector operations.
 macro_rules! micro {
     (
         [$(#[$attribute:meta])*]
@@ -127,9 +59,9 @@ macro_rules! micro {
         ///
         /// # Safety
         ///
-        /// As [`Micro`](super::micro::Micro).
+        /// As [`Micro`]($crate::conv::Micro).
         $(#[$attribute])*
-        pub(super) unsafe fn micro<const CO: usize, const NV: usize>(tile: &super::micro::Tile) {
+        unsafe fn micro<const CO: usize, const NV: usize>(tile: &$crate::conv::Tile) {
             let mut sums = [[$zero; NV]; CO];
             for (co, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller vouches for `CO` biases.
@@ -173,4 +105,4 @@ macro_rules! micro {
         }
     };
 }
-pub(super) use micro;
+pub(crate) use micro;

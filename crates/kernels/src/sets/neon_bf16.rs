@@ -1,0 +1,21 @@
+//! As `neon`, but each element is a pair of bf16 numbers and each multiplication adds two
+//! products to an f32 sum. The instruction treats subnormal numbers as zero.
+#![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
+
+use super::{Set, neon};
+use crate::conv::{Vectors, instances};
+
+/// Armv8.6 and Armv9: Neoverse V1 and N2, Apple M2, and later.
+pub(crate) static SET: Set = Set {
+    name: "neon-bf16",
+    includes: &[&neon::SET],
+    detect: || std::arch::is_aarch64_feature_detected!("bf16"),
+    rows: None,
+    f32: None,
+    bf16: Some(&Vectors { lanes: 4, kernels: instances!(micro, [8, 6, 4, 2, 1]) }),
+};
+
+neon::neon!(
+    [#[target_feature(enable = "neon,bf16")]]
+    "bfdot {sum:v}.4s, {input:v}.8h, {weight:v}.2h[0]"
+);
