@@ -14,6 +14,7 @@ pub use device::{Device, EngineOptions, open, open_folds};
 pub use difference::{Difference, sample_patch};
 
 use crate::Result;
+use crate::model::network;
 use crate::volume::Tiling;
 use ndarray::{Array2, Array4, ArrayView3, ArrayView4, Axis, Zip};
 
@@ -29,6 +30,16 @@ pub struct LinearHead {
     pub weights: Array2<f32>,
     /// One per class.
     pub bias: Vec<f32>,
+}
+
+impl From<&network::Conv> for LinearHead {
+    /// The layer that [`Network::take_head`](network::Network::take_head) took.
+    fn from(conv: &network::Conv) -> Self {
+        let shape = (conv.weights.dims()[0], conv.weights.dims()[1]);
+        let weights = Array2::from_shape_vec(shape, conv.weights.to_vec());
+        let weights = weights.expect("a checked constant has as many numbers as it says");
+        Self { weights, bias: conv.bias.to_vec(shape.0) }
+    }
 }
 
 impl LinearHead {

@@ -13,6 +13,7 @@ pub mod labels;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 pub mod modes;
+pub mod network;
 pub mod onnx;
 pub mod proto;
 

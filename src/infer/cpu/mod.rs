@@ -15,6 +15,7 @@ pub use fastnnunet_kernels::Isa;
 
 use super::{Engine, LinearHead, Precision};
 use crate::infer::invalid;
+use crate::model::network::Network;
 use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
@@ -77,7 +78,7 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        let plan = lower::lower(graph, patch, precision, isa, false)?.0;
+        let plan = lower::lower(Network::new(graph, patch)?, precision, isa, false).0;
         Self::new(vec![plan], None, patch, precision)
     }
 
@@ -94,8 +95,8 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Option<Self>> {
-        let graph = Graph::read(onnx)?;
-        match lower::lower(graph, patch, precision, isa, true)? {
+        let network = Network::new(Graph::read(onnx)?, patch)?;
+        match lower::lower(network, precision, isa, true) {
             (plan, Some(head)) => Self::new(vec![plan], Some(head), patch, precision).map(Some),
             (_, None) => Ok(None),
         }
@@ -120,9 +121,9 @@ impl CpuEngine {
     ) -> Result<Self> {
         let (mut plans, mut heads) = (Vec::new(), Vec::new());
         for fold in 0..folds {
-            let graph = graph(fold)?;
-            let features = lower::head_shape(&graph).is_some_and(|(c, f)| f * folds < c);
-            let (plan, head) = lower::lower(graph, patch, precision, isa, features)?;
+            let network = Network::new(graph(fold)?, patch)?;
+            let features = network.head().is_some_and(|(c, f)| f * folds < c);
+            let (plan, head) = lower::lower(network, precision, isa, features);
             plans.push(plan);
             heads.extend(head);
         }

@@ -4,8 +4,8 @@ mod pool;
 mod resize;
 mod transposed;
 
-pub(super) use pool::{Pool, PoolKind};
-pub(super) use resize::{Coordinates, Resize, Rounding};
+pub(super) use pool::Pool;
+pub(super) use resize::Resize;
 pub(super) use transposed::TransposedConv;
 
 use fastnnunet_kernels::conv::Source;

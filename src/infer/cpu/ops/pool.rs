@@ -1,24 +1,14 @@
 //! Pooling.
 
 use super::{Channel, for_each_row};
+use crate::model::network;
 use fastnnunet_kernels::Layout;
 use fastnnunet_kernels::conv::{Shape, Source};
-
-/// What becomes of the voxels under the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::infer::cpu) enum PoolKind {
-    /// The largest.
-    Max,
-    /// Their mean, without padding.
-    Average,
-    /// Their mean, padding counted as zeros.
-    AveragePadded,
-}
 
 /// A pooling layer; the shape's channels are not used.
 #[derive(Clone, Debug)]
 pub(in crate::infer::cpu) struct Pool {
-    pub kind: PoolKind,
+    pub kind: network::Pool,
     pub shape: Shape,
 }
 
@@ -56,9 +46,9 @@ impl Pool {
                     }
                 }
                 *t = match self.kind {
-                    PoolKind::Max => largest,
-                    PoolKind::Average => sum / count as f32,
-                    PoolKind::AveragePadded => sum / padded as f32,
+                    network::Pool::Max => largest,
+                    network::Pool::Average => sum / count as f32,
+                    network::Pool::AveragePadded => sum / padded as f32,
                 };
             }
         });

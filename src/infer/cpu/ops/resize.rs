@@ -1,26 +1,9 @@
 //! ONNX `Resize`, nearest and linear.
 
 use super::{Channel, for_each_row};
+use crate::model::network::{self, Coordinates, Rounding};
 use fastnnunet_kernels::Layout;
 use fastnnunet_kernels::conv::Source;
-
-/// `coordinate_transformation_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::infer::cpu) enum Coordinates {
-    HalfPixel,
-    PytorchHalfPixel,
-    AlignCorners,
-    Asymmetric,
-}
-
-/// `nearest_mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::infer::cpu) enum Rounding {
-    PreferFloor,
-    PreferCeil,
-    Floor,
-    Ceil,
-}
 
 /// A resizing layer.
 #[derive(Clone, Debug)]
@@ -30,15 +13,13 @@ pub(in crate::infer::cpu) struct Resize {
 }
 
 impl Resize {
-    /// From `input` to `output` voxels; `scales` are those of the file, which need not be the
-    /// quotient. Nearest with `nearest`, else linear.
+    /// From `input` to `output` voxels.
     pub(in crate::infer::cpu) fn new(
         input: [usize; 3],
         output: [usize; 3],
-        scales: [f32; 3],
-        coordinates: Coordinates,
-        nearest: Option<Rounding>,
+        resize: network::Resize,
     ) -> Self {
+        let network::Resize { scales, coordinates, nearest } = resize;
         let axes = std::array::from_fn(|k| {
             let (old, new, scale) = (input[k] as f32, output[k] as f32, scales[k]);
             let last = input[k] - 1;

@@ -1,33 +1,32 @@
 //! Folds the arithmetic on shapes that exporters leave behind.
 
-use super::{Lowering, Value, bad};
-use crate::Result;
-use crate::model::onnx::{Attribute, Data, Node, Tensor};
+use super::read::{Named, Reader, Result, bad};
+use crate::onnx::{Attribute, Data, Node, Tensor};
 use std::sync::Arc;
 
 /// Longest list folded; shapes are a handful of numbers.
 const MAX_LEN: usize = 4096;
 
 /// The node's value if it is constant, `None` if it depends on the input's voxels.
-pub(super) fn fold(lowering: &Lowering<'_>, node: &Node) -> Result<Option<Arc<Tensor>>> {
+pub(super) fn fold(reader: &Reader<'_>, node: &Node) -> Result<Option<Arc<Tensor>>> {
     if node.op == "Constant" {
         return constant(node).map(Arc::new).map(Some);
     }
     if node.op == "Shape" {
-        let dims = match lowering.value(node, node.input(0).unwrap_or_default())? {
-            Value::Constant(tensor) => tensor.dims.clone(),
-            Value::View(view) => {
-                let spatial = &view.dims[3 - lowering.rank..];
-                [&[1, lowering.view_channels(&view)], spatial].concat()
+        let dims = match reader.named(node, node.input(0).unwrap_or_default())? {
+            Named::Constant(tensor) => tensor.dims.clone(),
+            Named::Value(value) => {
+                let extent = reader.extent(value);
+                [&[1, extent.channels], &extent.dims[3 - reader.rank..]].concat()
             }
         };
         return Ok(Some(Arc::new(integers(dims.into_iter().map(|n| n as i64).collect()))));
     }
     let mut inputs = Vec::new();
     for name in node.inputs.iter().filter(|name| !name.is_empty()) {
-        match lowering.value(node, name)? {
-            Value::Constant(tensor) => inputs.push(tensor),
-            Value::View(_) => return Ok(None),
+        match reader.named(node, name)? {
+            Named::Constant(tensor) => inputs.push(tensor),
+            Named::Value(_) => return Ok(None),
         }
     }
     let Some(first) = inputs.first() else { return Ok(None) };
