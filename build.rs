@@ -103,7 +103,8 @@ fn in_package(file: &str) -> String {
 mod reference {
     use super::{Checked, Path, write};
     use burn_import::{LoadStrategy, ModelGen};
-    use fastnnunet_model::{graph, head};
+    use fastnnunet_model::network::Network;
+    use fastnnunet_model::{graph, head, onnx};
     use prost::Message as _;
     use std::fmt::Write as _;
     use std::panic;
@@ -155,7 +156,9 @@ mod model_{name} {{
     fn import(folder: &Path, model: &Checked) -> Result<Vec<u8>, String> {
         let name = &model.entry.name;
         let mut network = graph::parse(model.onnx.clone()).map_err(|e| e.to_string())?;
-        let onnx = if head::cut(&mut network).is_some() {
+        let graph = onnx::Graph::from_proto(network.clone()).map_err(|e| e.to_string())?;
+        let checked = Network::new(graph, model.patch_size).map_err(|e| e.to_string())?;
+        let onnx = if head::cut(&mut network, &checked) {
             let path = folder.join(format!("{name}.onnx"));
             std::fs::create_dir_all(folder)
                 .map_err(|e| format!("cannot make {}: {e}", folder.display()))?;

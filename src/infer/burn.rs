@@ -8,14 +8,15 @@ mod layers;
 mod norm;
 
 use super::{Engine, LinearHead, Precision};
-use crate::model::{graph, head};
+use crate::model::network;
+use crate::model::onnx::Graph;
 use crate::registry::Model;
 use crate::{Error, Result};
 use burn::module::Module;
 use burn::tensor::{Bytes, Device, FloatDType, Tensor, TensorData};
 #[allow(unused_imports, reason = "called where a model is installed")]
 use layers::Layer;
-use ndarray::{Array2, Array4, ArrayView4};
+use ndarray::{Array4, ArrayView4};
 #[allow(unused_imports, reason = "called where a model is installed")]
 use norm::Normalize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -114,7 +115,7 @@ impl Generated {
             return Err(Error::Device { device: name, reason });
         };
         let (onnx, facts) = (model.onnx()?, model.facts()?);
-        let head = linear_head(&onnx);
+        let head = linear_head(&onnx, model.config().patch_size)?;
         let forward = guard(&name, || (network.load)(network.weights(&onnx), &device, precision))?;
         Ok(Self {
             model: network.name,
@@ -155,11 +156,10 @@ impl Generated {
 }
 
 /// The layer that `build.rs` cut off before it had the code generated.
-fn linear_head(onnx: &[u8]) -> Option<LinearHead> {
-    let mut model = graph::parse(onnx.to_vec().into()).ok()?;
-    let head = head::cut(&mut model)?;
-    let weights = Array2::from_shape_vec((head.bias.len(), head.features), head.weights).ok()?;
-    Some(LinearHead { weights, bias: head.bias })
+fn linear_head(onnx: &[u8], patch: [usize; 3]) -> Result<Option<LinearHead>> {
+    let mut network = network::Network::new(Graph::read(onnx)?, patch)?;
+    let narrow = network.head().is_some_and(|(classes, features)| features < classes);
+    Ok(narrow.then(|| network.take_head()).flatten().as_ref().map(LinearHead::from))
 }
 
 impl Network {

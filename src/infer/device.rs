@@ -103,7 +103,7 @@ pub struct EngineOptions {
 /// [`Error::Memory`] if one patch exceeds the limit of a GPU's memory.
 pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
     let ours = || {
-        let graph = &mut |_| Ok(Graph::read(&model.onnx()?)?);
+        let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
         open_folds(&model.name, 1, graph, patch, options)
     };
     let device = options.device;

@@ -1,6 +1,6 @@
 //! A model that can run: its configuration and weights, from the program or from files.
 
-use crate::model::{CONFIGURATIONS, Grade, ModelConfig, graph, onnx};
+use crate::model::{CONFIGURATIONS, Grade, ModelConfig, graph};
 use crate::{Error, Mismatch, Result, files};
 use prost::bytes::Bytes;
 use std::borrow::Cow;
@@ -143,16 +143,16 @@ impl Model {
         &self.config_json
     }
 
-    /// The ONNX file: borrowed from the program, or read and checked.
+    /// The ONNX file: the program's own bytes, or read and checked.
     ///
     /// # Errors
     ///
     /// [`Error::Model`] if the file cannot be read or does not fit the configuration.
-    pub fn onnx(&self) -> Result<Cow<'static, [u8]>> {
+    pub fn onnx(&self) -> Result<Bytes> {
         match &self.weights {
-            Weights::Embedded(bytes, _) => Ok(Cow::Borrowed(bytes)),
+            Weights::Embedded(bytes, _) => Ok(Bytes::from_static(bytes)),
             Weights::File(path, known) => {
-                let bytes = read_bounded(path, MAX_ONNX_BYTES)?;
+                let bytes = Bytes::from(read_bounded(path, MAX_ONNX_BYTES)?);
                 let digest = files::sha256(&bytes);
                 if let Some(facts) = known.get() {
                     if facts.sha256 != digest {
@@ -163,12 +163,12 @@ impl Model {
                         ));
                     }
                 } else {
-                    let found = inspect(&bytes, &self.config, digest)
+                    let found = inspect(bytes.clone(), &self.config, digest)
                         .map_err(|what| Error::model_file(path, what))?;
                     // Another thread may have been first, with the same result.
                     let _ = known.set(found);
                 }
-                Ok(Cow::Owned(bytes))
+                Ok(bytes)
             }
         }
     }
@@ -218,54 +218,19 @@ impl std::fmt::Debug for Model {
     }
 }
 
-/// Checks a network that the build has not seen: one input and one output with the axes and
-/// channels of the configuration. What its operators need, the engine says.
-fn inspect(bytes: &[u8], config: &ModelConfig, sha256: String) -> Result<Facts, Mismatch> {
-    let network = onnx::Graph::read(bytes)?;
-    let model = graph::parse(Bytes::copy_from_slice(bytes))?;
-    let default = |domain: &str| domain.is_empty() || domain == "ai.onnx";
-    let opset = model.opset_import.iter().find(|set| default(&set.domain)).map(|set| set.version);
-    let opset = opset.ok_or_else(|| Mismatch::new("no version of the operator set", "one"))?;
-    let [input] = &network.inputs[..] else {
-        return Err(Mismatch::new(format!("{} inputs", network.inputs.len()), "one"));
+/// What the file of a network that the build has not seen says: one input and one output with the
+/// axes and channels of the configuration. What its operators need, the engine says.
+fn inspect(file: Bytes, config: &ModelConfig, sha256: String) -> Result<Facts, Mismatch> {
+    let bytes = file.len() as u64;
+    let expected = graph::Expected {
+        opset: None,
+        two_d: config.two_d,
+        patch_size: config.patch_size,
+        input_channels: config.input_channels(),
+        output_channels: config.output_channels(),
     };
-    let [output] = &network.outputs[..] else {
-        return Err(Mismatch::new(format!("{} outputs", network.outputs.len()), "one"));
-    };
-    let patch = &config.patch_size[usize::from(config.two_d)..];
-    for (name, port) in [("input", input), ("output", output)] {
-        let fits = port.dims.len() == patch.len() + 2
-            && port.dims[0].is_none_or(|n| n == 1)
-            && port.dims[2..].iter().zip(patch).all(|(n, edge)| n.is_none_or(|n| n == *edge));
-        if !fits {
-            let dims: Vec<String> =
-                port.dims.iter().map(|n| n.map_or("any".to_owned(), |n| n.to_string())).collect();
-            return Err(Mismatch::new(
-                format!("{name} of shape [{}]", dims.join(", ")),
-                format!("a batch of 1, channels and the patch {patch:?}, or dynamic axes"),
-            ));
-        }
-    }
-    let wanted = config.input_channels();
-    let input_channels = input.dims[1].unwrap_or(wanted);
-    if input_channels != wanted {
-        return Err(Mismatch::new(
-            format!("{input_channels} input channels"),
-            format!("{wanted}, as the configuration says"),
-        ));
-    }
-    let output_channels = match (output.dims[1], config.output_channels()) {
-        (Some(found), Some(wanted)) if found != wanted => {
-            return Err(Mismatch::new(
-                format!("{found} output channels"),
-                format!("{wanted}, for the labels of the configuration"),
-            ));
-        }
-        (found, wanted) => found
-            .or(wanted)
-            .ok_or_else(|| Mismatch::new("no number of output channels", "one, or labels"))?,
-    };
-    let bytes = bytes.len() as u64;
+    let graph::Summary { opset, input_channels, output_channels } =
+        graph::summary(&graph::parse(file)?, &expected)?;
     Ok(Facts { bytes, sha256: sha256.into(), opset, input_channels, output_channels })
 }
 

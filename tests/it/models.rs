@@ -5,20 +5,19 @@ use fastnnunet::registry::{self, LabelSubset, Model, Registry, Request, Selectio
 use fastnnunet::volume::LabelMap;
 use fastnnunet::{Error, ErrorKind, FirstStage, Options, Segmenter, Source, infer};
 use ndarray::Array3;
-use std::borrow::Cow;
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// The self-test network: one input channel, four outputs.
-fn network() -> Cow<'static, [u8]> {
+fn network() -> prost::bytes::Bytes {
     registry::find("selftest").expect("self-test model").onnx().expect("embedded")
 }
 
 /// The network with the last axis of its input fixed.
 fn with_last_axis(edge: i64) -> Vec<u8> {
     use prost::Message as _;
-    let mut model = graph::parse(network().into_owned().into()).expect("an ONNX model");
+    let mut model = graph::parse(network()).expect("an ONNX model");
     let input = &mut model.graph.as_mut().expect("a graph").input[0];
     let tensor = input.r#type.as_mut().and_then(|t| t.tensor_type.as_mut()).expect("a tensor");
     let axis = tensor.shape.as_mut().and_then(|shape| shape.dim.last_mut()).expect("axes");

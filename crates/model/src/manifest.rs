@@ -50,6 +50,8 @@ pub struct Checked {
     pub configuration: &'static str,
     /// Whether it is two-dimensional.
     pub two_d: bool,
+    /// Voxels per tile, `[z, y, x]`.
+    pub patch_size: [usize; 3],
     /// What the graph says.
     pub summary: Summary,
     /// The ONNX file.
@@ -242,11 +244,17 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
         patch_size: config.patch_size,
         input_channels: config.input_channels(),
         output_channels: output_channels(&config).map_err(|e| format!("{shown}: {e}"))?,
-        operators: graph::OPERATORS,
     };
     let summary =
         graph::check(&model, &expected).map_err(|e| format!("models/{file}: {e} ({shown})"))?;
-    Ok(Checked { configuration, two_d: config.two_d, summary, onnx, entry })
+    Ok(Checked {
+        configuration,
+        two_d: config.two_d,
+        patch_size: config.patch_size,
+        summary,
+        onnx,
+        entry,
+    })
 }
 
 /// The one configuration of a model.

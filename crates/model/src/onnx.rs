@@ -4,8 +4,8 @@
 //! knows what an operator means. A file can only cause an error, and nothing is allocated
 //! beyond what the file's own bytes justify.
 
-use crate::{Mismatch, proto};
-use prost::Message;
+use crate::{Mismatch, graph, proto};
+use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
 
 /// A network as written: nodes in computing order.
@@ -177,9 +177,16 @@ impl Graph {
     /// [`Mismatch`] if the bytes are not an ONNX model, or one that keeps data in other
     /// files, uses other operator domains, is not in computing order, or contradicts itself.
     pub fn read(bytes: &[u8]) -> Result<Self> {
-        let model = proto::Model::decode(bytes)
-            .map_err(|error| invalid(format!("bytes that do not decode ({error})"), "ONNX"))?;
-        Self::from_proto(model)
+        Self::decode(Bytes::copy_from_slice(bytes))
+    }
+
+    /// As [`read`](Self::read), without a copy of the weights as stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn decode(file: Bytes) -> Result<Self> {
+        Self::from_proto(graph::parse(file)?)
     }
 
     /// Checks a decoded model. Its weights are freed one by one as they are converted.

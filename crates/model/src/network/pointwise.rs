@@ -130,7 +130,9 @@ impl Reader<'_> {
         let all = PerChannel::All;
         let map = |f: fn(f32) -> f32| match &values {
             PerChannel::All(value) => all(f(*value)),
-            PerChannel::Constant(values) => PerChannel::Each(values.iter().map(|&v| f(v)).collect()),
+            PerChannel::Constant(values) => {
+                PerChannel::Each(values.iter().map(|&v| f(v)).collect())
+            }
             PerChannel::Each(values) => PerChannel::Each(values.iter().map(|&v| f(v)).collect()),
         };
         let (scale, shift) = match (node.op.as_str(), k) {
@@ -138,7 +140,9 @@ impl Reader<'_> {
             ("Mul", _) => (values.clone(), all(0.0)),
             ("Sub", 0) => (all(1.0), map(|v| -v)),
             ("Sub", _) => (all(-1.0), values.clone()),
-            ("Div", 0) if (0..channels).all(|c| values.at(c) != 0.0) => (map(|v| 1.0 / v), all(0.0)),
+            ("Div", 0) if (0..channels).all(|c| values.at(c) != 0.0) => {
+                (map(|v| 1.0 / v), all(0.0))
+            }
             ("Div", 0) => return Err(bad(node, "a division by 0", "other constants")),
             _ => {
                 let found = "a constant divided by an activation";

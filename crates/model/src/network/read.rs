@@ -32,11 +32,7 @@ pub(super) struct Reader<'a> {
 }
 
 /// A sentence that names the node and its operator.
-pub(super) fn bad(
-    node: &onnx::Node,
-    found: impl Display,
-    expected: impl Into<String>,
-) -> Mismatch {
+pub(super) fn bad(node: &onnx::Node, found: impl Display, expected: impl Into<String>) -> Mismatch {
     Mismatch::new(format!("{found} (node {:?}, operator {:?})", node.name, node.op), expected)
 }
 
@@ -99,6 +95,10 @@ fn input_extent(input: &onnx::Port, patch: [usize; 3]) -> Result<Extent> {
     let fits = |rank: usize| {
         (0..rank).all(|k| input.dims[2 + k].is_none_or(|n| n == patch[3 - rank + k]))
             && !patch.contains(&0)
+            && patch
+                .iter()
+                .try_fold(1, |all: usize, &n| all.checked_mul(n))
+                .is_some_and(|n| n <= MAX_NUMBERS)
             && (rank == 3 || patch[0] == 1)
             && input.dims[0].unwrap_or(1) == 1
     };

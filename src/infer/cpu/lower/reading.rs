@@ -116,8 +116,7 @@ impl Lowering {
     ) -> View {
         // The network's input gets no moments; nothing computes it.
         let ready = |part: &Part| part.is_raw() && part.tensor != self.plan.input;
-        let mut view =
-            if view.parts.iter().all(ready) { view } else { self.stored(name, &view) };
+        let mut view = if view.parts.iter().all(ready) { view } else { self.stored(name, &view) };
         let mut c = 0;
         for part in &mut view.parts {
             let end = c + self.plan.tensors[part.tensor].layout.channels;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::infer::cpu::CpuEngine;
 use crate::Mismatch;
+use crate::infer::cpu::CpuEngine;
 use crate::model::onnx::{Attribute, Graph};
 use proptest::prelude::*;
 
