@@ -140,6 +140,8 @@ def main() -> None:
     annotated = {}
     for path in sorted([*(args.data / "trunk").glob("*_ct.nii.gz"), *(args.data / "unlabelled").glob("*.nii.gz")]):
         name = path.name.removesuffix(".nii.gz").removesuffix("_ct")
+        if "head" in name:
+            continue  # no abdomen in it
         native = sitk.DICOMOrient(sitk.ReadImage(str(path)), "LPS")
         size = [round(n * a / b) for n, a, b in zip(native.GetSize(), native.GetSpacing(), SPACING)]
         image = sitk.Resample(native, size, sitk.Transform(), sitk.sitkLinear, native.GetOrigin(), SPACING,
