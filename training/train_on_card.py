@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# After this part of the time a process that has not made its first 50 steps is started again.
+# After this part of the time a process that has not recorded a step is started again.
 PATIENCE = 0.4
 # Too short a rest is not worth a start.
 SHORTEST = 25
@@ -34,10 +34,10 @@ class Part:
 
 
 PARTS = (
-    Part("headneck_high", 1.0, ("--batch", "4", "--start-from", "headneck.pt", "--degraded", "0.25")),
-    Part("limb", 0.72, ("--batch", "2", "--folds", "--rate", "2e-3")),
-    Part("abdomen", 0.95, ("--batch", "2", "--folds", "--rate", "2e-3")),
-    Part("bone_names", 0.95, ("--batch", "2", "--folds", "--rate", "2e-3")),
+    Part("headneck_high", 1.0, ("--batch", "4", "--start-from", "headneck.pt", "--degraded", "0.25", "--rate", "1e-3")),
+    Part("limb", 0.72, ("--batch", "2", "--folds")),
+    Part("abdomen", 0.95, ("--batch", "2", "--folds")),
+    Part("bone_names", 0.95, ("--batch", "2", "--folds")),
 )
 
 
@@ -73,13 +73,17 @@ class Card:
     def path(self, part: Part) -> Path:
         return self.args.output / f"{part.task}.log"
 
+    def has_begun(self, part: Part) -> bool:
+        printed = self.path(part).read_text()
+        return "recorded after" in printed or "step " in printed
+
     def look_after(self, part: Part) -> bool:
         """Whether it still runs."""
         if part.process is None:
             return False
         code, now = part.process.poll(), time.time()
         if code is None:
-            late = now > self.begin + PATIENCE * self.args.seconds and "step " not in self.path(part).read_text()
+            late = now > self.begin + PATIENCE * self.args.seconds and not self.has_begun(part)
             overtime = now > self.until(part) + GRACE
             if not (late and not part.restarted or overtime):
                 return True
