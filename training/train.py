@@ -21,7 +21,7 @@ from network import build_student, read_weights
 from pool import Pool, Sampler
 from tasks import TASKS, Task
 
-WARM_UP = 100
+WARM_UP = 60
 # Muon's rate as a multiple of AdamW's.
 MUON = 3.0
 AVERAGED = 0.995
@@ -59,6 +59,10 @@ class Run:
         self.device = sampler.pool.device
         self.layout = torch.channels_last if task.flat else torch.channels_last_3d
         self.net = build_student(task, deep_supervision=True)
+        # Nearly all voxels are background, which the last layer's small steps would take long to learn.
+        for head in self.net.decoder.seg_layers:
+            torch.nn.init.zeros_(head.bias)
+            head.bias.data[0] = 3.0
         if args.start_from:
             self.net.load_state_dict(read_weights(args.start_from, self.net, args.start_network))
         self.net.to(self.device, memory_format=self.layout)
@@ -117,7 +121,7 @@ class Run:
         with torch.no_grad():
             torch._foreach_lerp_(self.average, self.parameters, 1 - AVERAGED)
             # A running mean that begins with the first value.
-            self.loss.copy_(torch.where(self.loss == 0, loss, self.loss.lerp(loss, 0.02)))
+            self.loss.copy_(torch.where(self.loss == 0, loss, self.loss.lerp(loss, 0.05)))
 
     def record(self) -> None:
         """Record the step once; some steps before it that change nothing choose kernels and allocate."""

@@ -35,9 +35,9 @@ class Part:
 
 PARTS = (
     Part("headneck_high", 1.0, ("--batch", "4", "--start-from", "headneck.pt", "--degraded", "0.25", "--rate", "1e-3")),
-    Part("limb", 0.72, ("--batch", "2", "--folds")),
-    Part("abdomen", 0.95, ("--batch", "2", "--folds")),
-    Part("bone_names", 0.95, ("--batch", "2", "--folds")),
+    Part("limb", 0.72, ("--batch", "2", "--folds", "--rate", "2.5e-3")),
+    Part("abdomen", 0.95, ("--batch", "2", "--folds", "--rate", "2.5e-3")),
+    Part("bone_names", 0.95, ("--batch", "2", "--folds", "--rate", "2.5e-3")),
 )
 
 
