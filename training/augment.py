@@ -1,311 +1,275 @@
-"""Random patches and augmentation, on torch tensors in HU.
+"""What happens to a batch of patches between the scan and the network.
 
-Order matters: what happens in the patient or the scanner (geometry, contrast
-agent, calibration, field of view) comes in HU before the clip; what imitates
-image quality comes after normalization.
+Order matters: what happens in the patient or the scanner (contrast agent, calibration, field of view) comes in HU
+before the clip; what imitates image quality comes after normalization. Every effect is computed for the whole
+batch and kept where chance says so, so that no step waits for the device.
 """
 
 import math
-import random
 
 import torch
 import torch.nn.functional as F
 
 from bone_labels import BONE
+from pool import Batch
 from tasks import BACKGROUND, IGNORE, Task
 
 
-def sample_patch(sample, task: Task, rng: random.Random, empty: float):
-    """A patch at a random place, often rotated and scaled, by chance flipped; and whether it is mirrored.
-
-    `empty` is the HU for what lies outside the scan. At inference nnU-Net pads a
-    small scan with the normalized value 0, so a second kind of patch leaves NaN
-    there for the caller to fill after normalization.
-    """
-    patch = task.patch
-    shape = torch.tensor(sample.image.shape, dtype=torch.float32)
-    size = torch.tensor(patch, dtype=torch.float32)
-
-    rotation, zoom = torch.eye(3), torch.ones(3)
-    spatial = rng.random() < task.spatial
-    if spatial:
-        rotation = rotation_matrix([rng.gauss(0, 0.2) for _ in range(3)])
-        # The patch turns in millimeters, not in voxels.
-        mm = torch.tensor(task.spacing)
-        rotation = rotation * mm[None, :] / mm[:, None]
-        zoom = torch.tensor([rng.uniform(0.75, 1.3) * f for f in (rng.uniform(0.93, 1.07) for _ in range(3))])
-    flips = torch.tensor([-1.0 if rng.random() < p else 1.0 for p in task.flips])
-
-    center = pick_center(sample, size, rng)
-    steps = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
-    offsets = torch.stack(torch.meshgrid(*steps, indexing="ij"), -1)
-    position = (offsets * (flips * zoom)) @ rotation.T + center
-    if not spatial:
-        # Whole-voxel positions keep the resampled values untouched.
-        position = position - position[0, 0, 0] + torch.round(position[0, 0, 0])
-
-    outside = ((position < -0.5) | (position > shape - 0.5)).any(-1)
-    # Reading a box around the patch instead of the whole volume saves most of the time.
-    low = position.reshape(-1, 3).amin(0).floor().clamp(min=0).minimum(shape - 1).long()
-    high = position.reshape(-1, 3).amax(0).ceil().minimum(shape - 1).clamp(min=0).long()
-    low, high = torch.minimum(low, (high - 1).clamp(min=0)), torch.maximum(high, low + 1)
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(low, high))
-    image, label = sample.image[box].float(), sample.label[box].float()
-    grid = ((position - low) / (torch.tensor(image.shape) - 1).clamp(min=1) * 2 - 1).flip(-1)[None]
-    ct = F.grid_sample(image[None, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
-    target = F.grid_sample(label[None, None], grid, mode="nearest", padding_mode="border", align_corners=True)
-    target = target[0, 0].round().long()
-    if rng.random() < 0.5:
-        ct[outside], target[outside] = empty, BACKGROUND
+def inputs(batch: Batch, task: Task, degraded: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Input channels [b, c, z, y, x] and target. `degraded` is the part of the patches that scanner
+    effects and bad image quality may befall."""
+    ct, target = batch.ct, batch.target
+    mean, std, low, high = task.intensity
+    if task.source in ("bone", "limb"):
+        ct = bone_effects(ct, target, marrow=0.6 if task.source == "bone" else 0.3)
+    elif task.source in ("abdomen", "total"):
+        ct = recolor(ct, target)
+    if task.source not in ("bone", "limb", "names"):
+        ct = surroundings(ct, target)
+    worse = chance(ct, degraded)
+    # The fewer bones a scan shows, the harder it is to tell which ones they are.
+    seen, seen_target = scanner_effects(ct, target, batch.padding, low, cut=0.6 if task.source == "names" else 0.25)
+    ct, target = torch.where(worse, seen, ct), torch.where(worse, seen_target, target)
+    x = (ct.clamp(low, high) - mean) / std
+    if task.source == "names":
+        # Half of the patches have no image at all: names must not depend on it.
+        x = torch.where(chance(x, 0.5), outline(x), 0.0)
     else:
-        ct[outside], target[outside] = float("nan"), IGNORE
-    return ct, target, bool(flips.prod() < 0)
+        x = torch.where(worse, image_quality(x), x)
+    # nnU-Net's padding is an exact 0 that no scanner has touched.
+    x = torch.where(batch.padding, 0.0, x)
+    channels = [x]
+    if task.previous_stage:
+        truth = (target > 0) & (target < IGNORE) if task.source == "names" else None
+        for label in range(1, task.input_channels):
+            channels.append(previous_stage(target == label if truth is None else truth))
+    return torch.stack(channels, 1), target
 
 
-def pick_center(sample, size: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Two patches of three are centered on a label; all stay inside the scan as far as they fit."""
-    shape = torch.tensor(sample.label.shape, dtype=torch.float32)
-    center = torch.tensor([rng.uniform(0, n - 1) for n in sample.label.shape])
-    if sample.centers and rng.random() < 0.67:
-        places = sample.centers[rng.choice(list(sample.centers))]
-        index = int(places[rng.randrange(len(places))])
-        center = torch.tensor(unravel(index, sample.label.shape), dtype=torch.float32)
-        center = center + torch.tensor([rng.uniform(-0.25, 0.25) * float(n) for n in size])
-    low = torch.minimum((size - 1) / 2, (shape - 1) / 2)
-    return torch.maximum(torch.minimum(center, shape - 1 - low), low)
+def uniform(like: torch.Tensor, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    """A number for each patch, [b, 1, 1, 1]."""
+    return torch.rand(len(like), 1, 1, 1, device=like.device) * (high - low) + low
 
 
-def swap_sides(target: torch.Tensor, annotated: torch.Tensor, swaps) -> tuple[torch.Tensor, torch.Tensor]:
-    """A mirrored patient's left is right."""
-    if not swaps:
-        return target, annotated
-    table = torch.arange(IGNORE + 1)
-    for a, b in swaps:
-        table[a], table[b] = b, a
-    return table[target], annotated[table[: len(annotated)]]
+def chance(like: torch.Tensor, p: float) -> torch.Tensor:
+    return uniform(like) < p
 
 
-def unravel(index: int, shape) -> tuple[int, int, int]:
-    rest, x = divmod(index, shape[2])
-    z, y = divmod(rest, shape[1])
-    return z, y, x
+def normal(like: torch.Tensor, sigma: float = 1.0) -> torch.Tensor:
+    return torch.randn(len(like), 1, 1, 1, device=like.device) * sigma
 
 
-def rotation_matrix(angles) -> torch.Tensor:
-    matrix = torch.eye(3)
-    for axis, angle in enumerate(angles):
-        c, s = math.cos(angle), math.sin(angle)
-        i, j = [k for k in range(3) if k != axis]
-        turn = torch.eye(3)
-        turn[i, i], turn[j, j], turn[i, j], turn[j, i] = c, c, -s, s
-        matrix = turn @ matrix
-    return matrix
+def along(x: torch.Tensor, matrix: torch.Tensor, axis: int) -> torch.Tensor:
+    """A matrix [b, out, in] applied along an axis of [b, z, y, x]."""
+    moved = x.movedim(axis, 1)
+    return (matrix @ moved.flatten(2)).unflatten(2, moved.shape[2:]).movedim(1, axis)
 
 
-def bone_effects(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+def hats(position: torch.Tensor, count: int) -> torch.Tensor:
+    """Weights [b, n, count] that interpolate linearly at positions [b, n] between `count` knots."""
+    return (1 - (position[..., None] - torch.arange(count, device=position.device)).abs()).clamp_min(0)
+
+
+def smooth_field(like: torch.Tensor, shortest: float, longest: float) -> torch.Tensor:
+    """Noise of unit size with a wavelength of its own for each patch, in voxels."""
+    wavelength = uniform(like, shortest, longest)[:, :, 0, 0]
+    shape = like.shape[1:]
+    counts = [math.ceil(n / shortest) + 2 for n in shape]
+    field = torch.randn(len(like), *counts, device=like.device)
+    for axis, (n, count) in enumerate(zip(shape, counts), 1):
+        start = torch.rand(len(like), 1, device=like.device)
+        field = along(field, hats(start + torch.arange(n, device=like.device) / wavelength, count), axis)
+    return field
+
+
+def mesh(like: torch.Tensor):
+    """Voxel indices along z, y and x, to be broadcast."""
+    _, nz, ny, nx = like.shape
+    return (torch.arange(nz, device=like.device).view(1, -1, 1, 1), torch.arange(ny, device=like.device).view(1, 1, -1, 1),
+            torch.arange(nx, device=like.device).view(1, 1, 1, -1))
+
+
+def bone_effects(ct: torch.Tensor, target: torch.Tensor, marrow: float) -> torch.Tensor:
     """Bone density, metal and contrast agent."""
-    if rng.random() < 0.6:
-        ct = thin_marrow(ct, target, rng)
-    if rng.random() < 0.1:
-        ct = implant(ct, target, rng)
-    if rng.random() < 0.35:
-        ct = add_contrast(ct, target, rng)
-    return ct
+    bone = (target >= BONE) & (target < IGNORE)
+    ct = torch.where(chance(ct, marrow), thin_marrow(ct, bone), ct)
+    ct = torch.where(chance(ct, 0.1), implant(ct, bone), ct)
+    return torch.where(chance(ct, 0.35), add_contrast(ct, target), ct)
 
 
-def surroundings(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Table, cushions and noisy air around a patient whose surroundings were masked out, or has another table."""
-    if rng.random() < 0.4:
-        return ct
-    air = (ct < -600) & (target == BACKGROUND)
-    if rng.random() < 0.7:
-        ct = torch.where(air, ct + torch.randn(ct.shape, generator=torch_rng(rng)).abs() * rng.uniform(5, 60), ct)
-    _, ny, nx = ct.shape
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        # A sheet: flat or a shallow bowl, anywhere but mostly behind the patient (y grows to posterior).
-        y, x = torch.arange(ny)[:, None].float(), torch.arange(nx)[None].float()
-        bowl = rng.choice((0.0, rng.uniform(0.0, 0.012))) * (x - rng.uniform(0.2, 0.8) * nx) ** 2
-        top = (rng.uniform(0.5, 1.0) if rng.random() < 0.85 else rng.uniform(0.0, 0.5)) * ny
-        depth = y - (top - bowl)
-        thickness = rng.uniform(0.7, 3.0)
-        sheet = (depth >= 0) & (depth < thickness)
-        if rng.random() < 0.5:
-            sheet = sheet | ((depth >= 0) & (depth < rng.uniform(4, 14)) & (depth % rng.uniform(3, 14) < thickness))
-        ct = torch.where(air & sheet[None], rng.uniform(-750, 300), ct)
-    if rng.random() < 0.3:
-        cushion = smooth_field(ct.shape, rng.uniform(12, 40), rng) > rng.uniform(0.2, 0.9)
-        ct = torch.where(air & cushion, rng.uniform(-980, -650), ct)
-    if rng.random() < 0.05:
-        ct = torch.where(air, 0.0, ct)  # a mask that wrote zeros
-    return ct
-
-
-def recolor(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Another contrast phase, or after SynthSeg (Billot et al. 2023) another image altogether:
-    every structure gets a gray value of its own around or far from the one it has."""
-    kind = rng.random()
-    if kind < 0.35:
-        return ct
-    ids = torch.where(target == IGNORE, 0, target)
-    count = int(ids.max()) + 1
-    sizes = torch.bincount(ids.flatten(), minlength=count).clamp_min(1)
-    clean = torch.nan_to_num(ct)
-    means = torch.zeros(count).scatter_add_(0, ids.flatten(), clean.flatten()) / sizes
-    generator = torch_rng(rng)
-    if kind < 0.8:
-        # Soft tissue takes up contrast, lung does not.
-        shift = torch.randn(count, generator=generator) * rng.uniform(5, 45) * (means > -200)
-        gain = 1 + torch.randn(count, generator=generator) * 0.1
-    else:
-        spread = torch.where(means > 150, 200.0, torch.where(means > -200, 90.0, 60.0))
-        shift = torch.randn(count, generator=generator) * spread
-        gain = torch.rand(count, generator=generator) * 0.9 + 0.1
-    shift[0], gain[0] = 0, 1
-    new = means[ids] + shift[ids] + (clean - means[ids]) * gain[ids]
-    return torch.where(torch.isnan(ct), ct, new)
-
-
-def previous_stage(target: torch.Tensor, labels: int, rng: random.Random) -> list[torch.Tensor]:
-    """The label map a coarse stage might have made: blurred, ragged, with holes and false islands."""
-    channels = []
-    for label in range(1, labels + 1):
-        x = (target == label).float()
-        factor = rng.uniform(1.2, 2.2)
-        small = [max(2, round(n / factor)) for n in x.shape]
-        coarse = F.interpolate(x[None, None], size=small, mode="trilinear")
-        x = F.interpolate(coarse, size=x.shape, mode="trilinear")[0, 0]
-        noise = smooth_field(x.shape, rng.uniform(4, 12), rng) * rng.uniform(0.05, 0.35)
-        x = x + noise + rng.uniform(-0.15, 0.15)
-        if rng.random() < 0.3:
-            x = x - 2.0 * (smooth_field(x.shape, rng.uniform(15, 40), rng) > rng.uniform(0.6, 1.4))
-        channels.append((x > 0.5).float())
-    if rng.random() < 0.03:
-        channels = [torch.zeros_like(c) for c in channels]
-    return channels
-
-
-def scanner_effects(ct: torch.Tensor, target: torch.Tensor, rng: random.Random, empty: float) -> torch.Tensor:
-    """Tube voltage, calibration, field of view: all still in HU."""
-    if rng.random() < 0.3:
-        stretch = rng.uniform(0.7, 1.25)
-        ct = torch.where(ct > 50, 50 + (ct - 50) * stretch, ct)
-    if rng.random() < 0.3:
-        ct = ct + rng.gauss(0, 15)
-    if rng.random() < 0.25:
-        crop_view(ct, target, rng, empty)
-    return ct
-
-
-def thin_marrow(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+def thin_marrow(ct: torch.Tensor, bone: torch.Tensor) -> torch.Tensor:
     """Old bones: inside a shell of cortex the trabeculae give way to fat, in part or in whole.
 
     Most training patients have dense vertebrae; the sacrum and the femur of others
     are as dark as muscle or fat inside, and are bone all the same.
     """
-    bone = (target == BONE).float()[None, None]
-    shell = rng.choice((1, 1, 2))
-    # Outside the patch nothing is known, so its border does not count as surface.
-    depth = 1 - F.max_pool3d(1 - bone, 2 * shell + 1, stride=1, padding=shell)[0, 0]
-    patchy = (smooth_field(ct.shape, rng.uniform(8, 40), rng) * 0.35 + rng.uniform(0.3, 1.1)).clamp(0, 1)
-    darker = ct + patchy * (rng.uniform(-70, 130) - ct).clamp(max=0)
-    return torch.where(depth > 0, darker, ct)
+    air = 1 - bone.float()
+    if air.shape[1] > 1:
+        # Outside the patch nothing is known, so its border does not count as surface.
+        thin, thick = (F.max_pool3d(air[:, None], 2 * shell + 1, stride=1, padding=shell)[:, 0] for shell in (1, 2))
+    else:
+        thin, thick = (F.max_pool2d(air, 2 * shell + 1, stride=1, padding=shell) for shell in (1, 2))
+    inside = torch.where(chance(ct, 2 / 3), thin, thick) < 0.5
+    patchy = (smooth_field(ct, 8, 40) * 0.35 + uniform(ct, 0.3, 1.1)).clamp(0, 1)
+    darker = ct + patchy * (uniform(ct, -70, 130) - ct).clamp(max=0)
+    return torch.where(inside, darker, ct)
 
 
-def implant(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+def random_voxel(mask: torch.Tensor) -> torch.Tensor:
+    """[b, 3], a voxel of each mask that holds any."""
+    flat = (torch.rand(mask.shape, device=mask.device) * mask).flatten(1).argmax(1)
+    _, ny, nx = mask.shape[1:]
+    return torch.stack([flat // (ny * nx), flat // nx % ny, flat % nx], 1).float()
+
+
+def implant(ct: torch.Tensor, bone: torch.Tensor) -> torch.Tensor:
     """A metal rod through bone: a nail or screw, which the reference counts as bone, with dark streaks in plane."""
-    bone = torch.nonzero(target == BONE).float()
-    if len(bone) < 2:
-        return ct
-    first, second = (bone[rng.randrange(len(bone))] for _ in range(2))
-    direction = (second - first) / (second - first).norm().clamp_min(1e-3)
-    axes = [torch.arange(n, dtype=torch.float32) for n in ct.shape]
-    offset = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) - first
-    along = (offset * direction).sum(-1)
-    distance = (offset - along[..., None] * direction).norm(dim=-1)
-    reach = along.abs() < rng.uniform(5, 30)
-    streak = reach & (distance < 8) & (smooth_field(ct.shape, rng.uniform(4, 8), rng) > 0.8)
-    ct = torch.where(streak, ct - rng.uniform(100, 500), ct)
-    return torch.where(reach & (distance < rng.uniform(1, 2.2)) & (target == BONE), 3000.0, ct)
+    first, second = random_voxel(bone), random_voxel(bone)
+    direction = (second - first) / (second - first).norm(dim=1, keepdim=True).clamp_min(1e-3)
+    offset = [axis - first[:, k].view(-1, 1, 1, 1) for k, axis in enumerate(mesh(ct))]
+    along_rod = sum(o * direction[:, k].view(-1, 1, 1, 1) for k, o in enumerate(offset))
+    distance = (sum(o**2 for o in offset) - along_rod**2).clamp_min(0).sqrt()
+    reach = along_rod.abs() < uniform(ct, 5, 30)
+    streak = reach & (distance < 8) & (smooth_field(ct, 4, 8) > 0.8)
+    ct = torch.where(streak, ct - uniform(ct, 100, 500), ct)
+    return torch.where(reach & (distance < uniform(ct, 1, 2.2)) & bone, 3000.0, ct)
 
 
-def add_contrast(ct: torch.Tensor, target: torch.Tensor, rng: random.Random) -> torch.Tensor:
+def add_contrast(ct: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Bright tubes (vessels) or blobs (kidney, bowel, heart) in soft tissue; their label stays background.
 
     Where two smooth random fields are both near zero runs a curve: a vessel.
     """
     soft = (target == BACKGROUND) & (ct > -30) & (ct < 130)
-    first, second = (smooth_field(ct.shape, rng.uniform(12, 24), rng) for _ in range(2))
-    if rng.random() < 0.6:
-        width = rng.uniform(0.1, 0.35)
-        shape = (1.3 - (first**2 + second**2) / width**2).clamp(0, 1)
-        dose = rng.uniform(100, 450) if rng.random() < 0.8 else rng.uniform(450, 1500)
-    else:
-        shape = ((first - rng.uniform(0.6, 1.2)) * 6).clamp(0, 1)
-        dose = rng.uniform(50, 350)
-    return torch.where(soft, ct + dose * shape, ct)
+    first, second = smooth_field(ct, 12, 24), smooth_field(ct, 12, 24)
+    tubes = (1.3 - (first**2 + second**2) / uniform(ct, 0.1, 0.35) ** 2).clamp(0, 1)
+    dose = torch.where(chance(ct, 0.8), uniform(ct, 100, 450), uniform(ct, 450, 1500))
+    blobs = ((first - uniform(ct, 0.6, 1.2)) * 6).clamp(0, 1) * uniform(ct, 50, 350)
+    return torch.where(soft, ct + torch.where(chance(ct, 0.6), tubes * dose, blobs), ct)
 
 
-def smooth_field(shape, wavelength: float, rng: random.Random) -> torch.Tensor:
-    coarse = [max(3, round(n / wavelength)) for n in shape]
-    noise = torch.tensor([rng.gauss(0, 1) for _ in range(math.prod(coarse))]).reshape(1, 1, *coarse)
-    return F.interpolate(noise, size=tuple(shape), mode="trilinear", align_corners=True)[0, 0]
+def surroundings(ct: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Table, cushions and noisy air around a patient whose surroundings were masked out, or has another table."""
+    before = ct
+    air = (ct < -600) & (target == BACKGROUND)
+    noisy = air & chance(ct, 0.7)
+    ct = torch.where(noisy, ct + torch.randn_like(ct).abs() * uniform(ct, 5, 60), ct)
+    _, _, ny, nx = ct.shape
+    _, y, x = mesh(ct)
+    for likely in (0.75, 0.25):
+        # A sheet: flat or a shallow bowl, anywhere but mostly behind the patient (y grows to posterior).
+        bowl = uniform(ct, 0, 0.012) * chance(ct, 0.5) * (x - uniform(ct, 0.2, 0.8) * nx) ** 2
+        top = torch.where(chance(ct, 0.85), uniform(ct, 0.5, 1.0), uniform(ct, 0, 0.5)) * ny
+        depth = y - (top - bowl)
+        thickness = uniform(ct, 0.7, 3.0)
+        sheet = (depth >= 0) & (depth < thickness)
+        ribbed = (depth >= 0) & (depth < uniform(ct, 4, 14)) & (depth % uniform(ct, 3, 14) < thickness)
+        sheet = (sheet | (ribbed & chance(ct, 0.5))) & chance(ct, likely)
+        ct = torch.where(air & sheet, uniform(ct, -750, 300), ct)
+    cushion = (smooth_field(ct, 12, 40) > uniform(ct, 0.2, 0.9)) & chance(ct, 0.3)
+    ct = torch.where(air & cushion, uniform(ct, -980, -650), ct)
+    ct = torch.where(air & chance(ct, 0.05), 0.0, ct)  # a mask that wrote zeros
+    return torch.where(chance(ct, 0.4), before, ct)
 
 
-def crop_view(ct: torch.Tensor, target: torch.Tensor, rng: random.Random, empty: float) -> None:
-    """A smaller field of view: a round one in plane, or a slab cut off at one end."""
-    known = ~torch.isnan(ct)
-    if rng.random() < 0.5:
-        _, ny, nx = ct.shape
-        radius = rng.uniform(0.3, 0.6) * max(ny, nx)
-        cy, cx = (rng.uniform(0.35, 0.65) * n for n in (ny, nx))
-        y, x = torch.arange(ny)[:, None], torch.arange(nx)[None]
-        lost = (((y - cy) ** 2 + (x - cx) ** 2) > radius**2).expand(ct.shape) & known
-    else:
-        lost = torch.zeros_like(known)
-        axis = rng.randrange(3)
-        depth = int(ct.shape[axis] * rng.uniform(0.05, 0.4))
-        start = 0 if rng.random() < 0.5 else ct.shape[axis] - depth
-        lost.narrow(axis, start, depth).fill_(True)
-        lost &= known
-    ct[lost], target[lost] = empty, BACKGROUND
+def recolor(ct: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Another contrast phase, or after SynthSeg (Billot et al. 2023) another image altogether:
+    every structure gets a gray value of its own around or far from the one it has."""
+    ids = torch.where(target == IGNORE, 0, target).flatten(1)
+    count = IGNORE
+    zero = torch.zeros(len(ct), count, device=ct.device)
+    sizes = zero.scatter_add(1, ids, torch.ones_like(ct).flatten(1)).clamp_min(1)
+    means = zero.scatter_add(1, ids, ct.flatten(1)) / sizes
+    noise = torch.randn(2, len(ct), count, device=ct.device)
+    amount = uniform(ct, 5, 45)[:, :, 0, 0]
+    # Soft tissue takes up contrast, lung does not.
+    phase = noise[0] * amount * (means > -200), 1 + noise[1] * 0.1
+    spread = torch.where(means > 150, 200.0, torch.where(means > -200, 90.0, 60.0))
+    other = noise[0] * spread, torch.rand(len(ct), count, device=ct.device) * 0.9 + 0.1
+    kind = uniform(ct)[:, :, 0, 0]
+    shift = torch.where(kind < 0.8, phase[0], other[0])
+    gain = torch.where(kind < 0.8, phase[1], other[1])
+    structure = torch.arange(count, device=ct.device) > 0
+    shift, gain = torch.where(structure, shift, 0.0), torch.where(structure, gain, 1.0)
+    base, add, scale = (t.gather(1, ids).view(ct.shape) for t in (means, shift, gain))
+    return torch.where(kind.view(-1, 1, 1, 1) < 0.35, ct, base + add + (ct - base) * scale)
 
 
-def image_quality(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
+def previous_stage(truth: torch.Tensor) -> torch.Tensor:
+    """The mask a coarse stage might have made: blurred, ragged, with holes and false islands."""
+    x = truth.float()
+    factor = uniform(x, 1.2, 2.2)[:, :, 0, 0]
+    for axis in (1, 2, 3):
+        x = along(x, coarser(x.shape[axis], factor), axis)
+    x = x + smooth_field(x, 4, 12) * uniform(x, 0.05, 0.35) + uniform(x, -0.15, 0.15)
+    lost = smooth_field(x, 15, 40) > uniform(x, 0.6, 1.4)
+    x = torch.where(lost & chance(x, 0.3), x - 2.0, x)
+    return (x > 0.5).float() * ~chance(x, 0.03)
+
+
+def outline(x: torch.Tensor) -> torch.Tensor:
+    """Where the body ends and the lungs are, as no two scans show it."""
+    wavy = smooth_field(x, 6, 20) * uniform(x, 0, 0.6)
+    return torch.where(x + wavy > uniform(x, -0.3, 0.3), 1.0, -1.0)
+
+
+def scanner_effects(ct: torch.Tensor, target: torch.Tensor, padding: torch.Tensor, empty: float, cut: float):
+    """Tube voltage, calibration, field of view: all still in HU."""
+    stretched = torch.where(ct > 50, 50 + (ct - 50) * uniform(ct, 0.7, 1.25), ct)
+    ct = torch.where(chance(ct, 0.3), stretched, ct)
+    ct = ct + normal(ct, 15) * chance(ct, 0.3)
+    lost = lost_view(ct) & chance(ct, cut) & ~padding
+    return torch.where(lost, empty, ct), torch.where(lost, BACKGROUND, target)
+
+
+def lost_view(ct: torch.Tensor) -> torch.Tensor:
+    """What a smaller field of view leaves out: a round one in plane, or a slab cut off at one end."""
+    _, nz, ny, nx = ct.shape
+    z, y, x = mesh(ct)
+    radius = uniform(ct, 0.3, 0.6) * max(ny, nx)
+    outside = (y - uniform(ct, 0.35, 0.65) * ny) ** 2 + (x - uniform(ct, 0.35, 0.65) * nx) ** 2 > radius**2
+    slab = torch.zeros_like(ct, dtype=torch.bool)
+    axis = uniform(ct, 0, 3).floor()
+    depth = uniform(ct, 0.05, 0.4)
+    first = chance(ct, 0.5)
+    for k, (index, n) in enumerate(zip((z, y, x), (nz, ny, nx))):
+        cut = torch.where(first, index < depth * n, index >= n - depth * n)
+        slab = slab | (cut & (axis == k))
+    return torch.where(chance(ct, 0.5), outside.expand_as(ct), slab)
+
+
+def image_quality(x: torch.Tensor) -> torch.Tensor:
     """Blur, low resolution, noise, brightness, contrast and gamma on the normalized patch."""
-    if rng.random() < 0.15:
-        x = blur(x, rng.uniform(0.4, 0.9))
-    if rng.random() < 0.25:
-        x = low_resolution(x, rng)
-    if rng.random() < 0.3:
-        x = x + torch.randn(x.shape, generator=torch_rng(rng)) * rng.uniform(0.02, 0.25)
-    if rng.random() < 0.2:
-        x = x * rng.uniform(0.8, 1.25)
-    if rng.random() < 0.2:
-        low, high = x.min(), x.max()
-        unit = (x - low) / (high - low).clamp_min(1e-6)
-        x = unit ** rng.uniform(0.75, 1.4) * (high - low) + low
-    return x
+    blurred, coarse = chance(x, 0.15), chance(x, 0.25)
+    sigma = uniform(x, 0.4, 0.9)[:, :, 0, 0]
+    isotropic = torch.where(chance(x, 0.4), uniform(x, 1, 1.7), 1.0)
+    thick = torch.where(chance(x, 0.7), 0.0, uniform(x, 0, 3).floor())
+    extra = uniform(x, 1, 2)
+    for axis in (1, 2, 3):
+        n = x.shape[axis]
+        same = torch.eye(n, device=x.device)
+        factor = (isotropic * torch.where(thick == axis - 1, extra, 1.0))[:, :, 0, 0]
+        matrix = torch.where(blurred[:, :, 0], gaussian(n, sigma), same)
+        x = along(x, torch.where(coarse[:, :, 0], coarser(n, factor), same) @ matrix, axis)
+    x = x + torch.randn_like(x) * uniform(x, 0.02, 0.25) * chance(x, 0.3)
+    x = torch.where(chance(x, 0.2), x * uniform(x, 0.8, 1.25), x)
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    span = (high - low).clamp_min(1e-6)
+    curved = ((x - low) / span).clamp(0, 1) ** uniform(x, 0.75, 1.4) * span + low
+    return torch.where(chance(x, 0.2), curved, x)
 
 
-def blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    taps = torch.exp(-torch.arange(-2.0, 3.0) ** 2 / (2 * sigma**2))
-    taps = taps / taps.sum()
-    x = F.pad(x[None, None], (2,) * 6, mode="replicate")
-    for axis in range(3):
-        shape = [1] * 5
-        shape[2 + axis] = 5
-        x = F.conv3d(x, taps.reshape(shape))
-    return x[0, 0]
+def gaussian(n: int, sigma: torch.Tensor) -> torch.Tensor:
+    """Blur along an axis of n voxels as a matrix [b, n, n], for sigma [b, 1] in voxels."""
+    i = torch.arange(n, device=sigma.device)
+    weight = torch.exp(-((i[:, None] - i) ** 2) / (2 * sigma[..., None] ** 2))
+    return weight / weight.sum(2, keepdim=True)
 
 
-def low_resolution(x: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Thick slices along one axis, or coarse voxels along all three."""
-    factors = [rng.uniform(1, 1.7)] * 3 if rng.random() < 0.4 else [1.0, 1.0, 1.0]
-    factors[0 if rng.random() < 0.7 else rng.randrange(3)] *= rng.uniform(1, 2)
-    small = [min(n, max(4, round(n / f))) for n, f in zip(x.shape, factors)]
-    coarse = F.interpolate(x[None, None], size=small, mode="trilinear")
-    return F.interpolate(coarse, size=x.shape, mode="trilinear")[0, 0]
-
-
-def torch_rng(rng: random.Random) -> torch.Generator:
-    return torch.Generator().manual_seed(rng.getrandbits(63))
+def coarser(n: int, factor: torch.Tensor) -> torch.Tensor:
+    """To voxels `factor` times as thick and back by linear interpolation, as a matrix [b, n, n]."""
+    i = torch.arange(n, device=factor.device)
+    up = hats(i / factor, n)
+    down = hats((i * factor).clamp(max=n - 1), n)
+    matrix = up @ down
+    return matrix / matrix.sum(2, keepdim=True).clamp_min(1e-6)

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import torch
 
-from network import build_student
+from network import build_student, read_tensors
 from tasks import TASKS, Task
 from volume import intensity_of
 
@@ -22,11 +22,13 @@ OPSET = 17
 TOLERANCE = 2e-5
 
 
-def load_network(task: Task, checkpoint: Path) -> torch.nn.Module:
+def load_network(task: Task, checkpoint: Path, network: str | None = None) -> torch.nn.Module:
     net = build_student(task, deep_supervision=False)
-    weights = torch.load(checkpoint, weights_only=True)["network_weights"]
     # Kernels as training multiplied them, so that the program's bf16 rounds activations only.
-    net.load_state_dict({name: w.bfloat16().float() if w.dim() > 2 else w for name, w in weights.items()})
+    weights = {name: w.bfloat16().float() if w.dim() > 2 else w for name, w in read_tensors(checkpoint, network).items()}
+    missing, unknown = net.load_state_dict(weights, strict=False)
+    # Side heads serve training alone.
+    assert not unknown and all("seg_layers" in name for name in missing), (missing, unknown)
     return net.eval()
 
 
@@ -64,7 +66,7 @@ def largest_difference(net: torch.nn.Module, task: Task, path: Path) -> float:
     return worst
 
 
-def write_config(task: Task, root: Path) -> None:
+def configuration(task: Task) -> dict:
     labels = [{"id": i} | {k: v for k, v in asdict(label).items() if v} for i, label in enumerate(task.labels, 1)]
     config = {
         "model_path": f"{task.name}.onnx",
@@ -77,9 +79,13 @@ def write_config(task: Task, root: Path) -> None:
     }
     if task.previous_stage:
         config["previous_stage"] = task.previous_stage
+    return config
+
+
+def write_config(task: Task, root: Path) -> None:
     path = root / "config" / task.configuration / f"{task.name}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    path.write_text(json.dumps(configuration(task), indent=2) + "\n")
 
 
 def write_manifest(task: Task, root: Path, origin: str) -> None:
@@ -96,20 +102,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--network", help="which one of a checkpoint that holds several; the first")
+    parser.add_argument("--onnx", type=Path, help="write this file alone: a network that is not shipped")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="folder of models/ and config/")
     parser.add_argument("--origin", default="training/train.py on public CT; models/README.md")
     args = parser.parse_args()
 
     task = TASKS[args.task]
-    net = load_network(task, args.checkpoint)
-    path = args.root / "models" / f"{task.name}.onnx"
+    net = load_network(task, args.checkpoint, args.network)
+    path = args.onnx or args.root / "models" / f"{task.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_onnx(net, task, path)
     difference = largest_difference(net, task, path)
     if difference >= TOLERANCE:
         raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e} of the largest logit")
-    write_config(task, args.root)
-    write_manifest(task, args.root, args.origin)
+    if not args.onnx:
+        write_config(task, args.root)
+        write_manifest(task, args.root, args.origin)
     print(f"{path.name}: {sum(p.numel() for p in net.parameters())} parameters, {path.stat().st_size} bytes, "
           f"largest difference {difference:.2e} of the largest logit")
 

@@ -21,10 +21,12 @@ STEP = 0.5
 class Predictor:
     """A model by its name. `onnx` names other weights than the committed ones."""
 
-    def __init__(self, root: Path, name: str, onnx: Path | None = None, threads: int = 2):
-        [config] = root.glob(f"config/[23]d*/{name}.json")
-        settings = json.loads(config.read_text())
-        self.flat = config.parent.name == "2d"
+    def __init__(self, root: Path, name: str, onnx: Path | None = None, threads: int = 2, settings: dict | None = None):
+        if settings is None:
+            [config] = root.glob(f"config/[23]d*/{name}.json")
+            settings = json.loads(config.read_text())
+            settings["flat"] = config.parent.name == "2d"
+        self.flat = settings.get("flat", False)
         self.patch = (1,) * self.flat + tuple(settings["patch_size"])
         self.spacing = settings["target_spacing"]
         self.classes = len(settings["labels"]) + 1
@@ -45,13 +47,19 @@ class Predictor:
         """A 2-D model keeps the distance of the slices."""
         return (spacing[0], *self.spacing) if self.flat else tuple(self.spacing)
 
-    def logits(self, ct: np.ndarray, spacing) -> np.ndarray:
-        """Logits [class,z,y,x] of a cropped HU volume, at the model's spacing."""
+    def logits(self, ct: np.ndarray, spacing, given: np.ndarray | None = None) -> np.ndarray:
+        """Logits [class,z,y,x] of a cropped HU volume, at the model's spacing.
+
+        `given` are labels on the volume's grid that stand for the previous stage's.
+        """
         x = resample(self.intensity.normalize(ct.astype(np.float32)), spacing, self.grid(spacing), is_label=False)
         channels = [x]
         if self.previous:
-            coarse = self.previous.logits(ct, spacing)
-            coarse = resize(coarse, x.shape, self.previous.spacing, self.spacing).argmax(0)
+            if given is None:
+                coarse, grid = self.previous.logits(ct, spacing), self.previous.spacing
+            else:
+                coarse, grid = np.stack([given == i for i in range(self.previous.classes)]).astype(np.float32), spacing
+            coarse = resize(coarse, x.shape, grid, self.spacing).argmax(0)
             channels += [coarse == label for label in range(1, self.previous.classes)]
         return self.sliding_window(np.stack(channels).astype(np.float32))
 
