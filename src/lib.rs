@@ -34,6 +34,9 @@ pub mod volume;
 
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use error::{Error, ErrorKind, Result};
 pub use fastnnunet_model as model;

@@ -39,7 +39,7 @@ impl EngineIni {
         Self::parse(&text).map_err(|wrong| Error::model_file(path, wrong))
     }
 
-    fn parse(text: &str) -> Result<Self, Mismatch> {
+    pub(super) fn parse(text: &str) -> Result<Self, Mismatch> {
         let mut settings = Settings::parse(text)?;
         let mut config = Map::new();
         let model_file = settings.take("model", &["file_name", "model_path", "file"]);
@@ -103,7 +103,7 @@ impl EngineIni {
 }
 
 impl Settings {
-    fn parse(text: &str) -> Result<Self, Mismatch> {
+    pub(super) fn parse(text: &str) -> Result<Self, Mismatch> {
         let (mut all, mut section) = (BTreeMap::new(), String::new());
         for (number, line) in text.lines().enumerate() {
             // A comment may follow a value after a space.

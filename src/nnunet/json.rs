@@ -16,7 +16,7 @@ pub(super) fn read(path: &Path) -> Result<Value> {
 }
 
 /// Python writes `NaN` and `Infinity`, which JSON lacks; they become `null`.
-fn parse(text: &str) -> std::result::Result<Value, Mismatch> {
+pub(super) fn parse(text: &str) -> std::result::Result<Value, Mismatch> {
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
     }

@@ -25,6 +25,8 @@ mod convert;
 mod engine_ini;
 mod folder;
 mod folds;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod json;
 mod labels;
 mod network;

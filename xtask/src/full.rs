@@ -1,0 +1,42 @@
+//! What must hold before a release: all of `.ci/run`, and what takes too long for every change.
+
+use crate::fuzz;
+use crate::shell::{self, Result, output, root};
+use std::fs;
+
+pub(crate) fn run() -> Result {
+    shell::run(".ci/run")?;
+    // .ci/run has the GPU features on; this is what the README says, word for word.
+    shell::run("cargo test --locked")?;
+    minimum_rust()?;
+    miri()?;
+    shell::run(".ci/portable all")?;
+    shell::run(".ci/windows")?;
+    fuzz::run(&["--seconds".to_owned(), "60".to_owned()])
+}
+
+/// The stated minimum Rust compiles everything but burn, which states one of its own.
+fn minimum_rust() -> Result {
+    let manifest = fs::read_to_string(root().join("Cargo.toml"))
+        .map_err(|error| format!("Cargo.toml: {error}"))?;
+    let stated = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    let stated = stated.ok_or("Cargo.toml states no rust-version")?.trim_matches('"');
+    let installed = output("rustc --version")?;
+    println!("\nminimum Rust: {stated} is stated, installed is {}", installed.trim());
+    let installed = installed.split_whitespace().nth(1).unwrap_or_default();
+    if installed == stated || installed.strip_prefix(stated).is_some_and(|r| r.starts_with('.')) {
+        println!("which is the minimum itself: it has compiled all of the above");
+        return Ok(());
+    }
+    shell::run(&format!(
+        "cargo +{stated} check --locked --workspace --all-targets --no-default-features \
+         --features fastnnunet/cli"
+    ))
+}
+
+/// Miri interprets the scalar kernels and reports undefined behavior in them. It comes with nightly
+/// compilers only, and knows no vector instructions.
+fn miri() -> Result {
+    let flags = [("MIRIFLAGS", "-Zmiri-permissive-provenance")];
+    shell::run_with("cargo +nightly miri test --package fastnnunet-kernels --lib", &flags)
+}

@@ -1,0 +1,108 @@
+//! Fuzz targets: on their seeds, then at random for a while.
+//!
+//! Seeds are the files of `tests/` and `config/`, so none are kept twice. What a run finds new stays
+//! in `fuzz/corpus`, which is not in the repository; what it finds wrong becomes a file in
+//! `tests/regressions` with a test.
+
+use crate::shell::{self, Result, root};
+use std::fs;
+use std::path::Path;
+
+/// A target and its seeds: files below `tests/` and `config/` with one of these endings.
+struct Target {
+    name: &'static str,
+    seeds: &'static [&'static str],
+    /// Longest input tried, in bytes; a longer seed is cut.
+    longest: u32,
+}
+
+const TARGETS: [Target; 9] = [
+    Target { name: "nifti", seeds: &["nii", "nii.gz"], longest: 65536 },
+    Target { name: "gzip", seeds: &["nii", "nii.gz"], longest: 65536 },
+    Target { name: "onnx", seeds: &["onnx"], longest: 262_144 },
+    Target { name: "network", seeds: &[], longest: 4096 },
+    Target { name: "checkpoint", seeds: &["pth"], longest: 65536 },
+    Target { name: "pickle", seeds: &["pkl"], longest: 16384 },
+    Target { name: "plans", seeds: &["json", "ini"], longest: 32768 },
+    Target { name: "config", seeds: &["json"], longest: 16384 },
+    Target { name: "recipe", seeds: &["json"], longest: 8192 },
+];
+
+/// What a leak or a runaway costs before the sanitizer ends it, in MiB.
+const MEMORY_MIB: u32 = 3072;
+/// Longest time one input may take, in seconds, sanitizers included.
+const SLOWEST_SECONDS: u32 = 20;
+
+pub(crate) fn run(arguments: &[String]) -> Result {
+    let (mut stop, mut names) = ("-max_total_time=60".to_owned(), Vec::new());
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let flag = match argument.as_str() {
+            "--seconds" => "max_total_time",
+            "--runs" => "runs",
+            name => {
+                names.push(name);
+                continue;
+            }
+        };
+        let count = arguments.next().and_then(|number| number.parse::<u64>().ok());
+        let count = count.ok_or_else(|| format!("{argument} takes a whole number"))?;
+        stop = format!("-{flag}={count}");
+    }
+    if let Some(unknown) = names.iter().find(|name| TARGETS.iter().all(|t| t.name != **name)) {
+        let known: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+        return Err(format!("no target {unknown}; there are {}", known.join(", ")));
+    }
+    for target in TARGETS.iter().filter(|t| names.is_empty() || names.contains(&t.name)) {
+        fuzz(target, &stop)?;
+    }
+    Ok(())
+}
+
+fn fuzz(target: &Target, stop: &str) -> Result {
+    let Target { name, longest, .. } = target;
+    let seeds = format!("fuzz/target/seeds/{name}");
+    let count =
+        gather(target, &root().join(&seeds)).map_err(|e| format!("seeds of {name}: {e}"))?;
+    fs::create_dir_all(root().join("fuzz/corpus").join(name))
+        .map_err(|error| format!("fuzz/corpus/{name}: {error}"))?;
+    println!("\nfuzz target {name}, {count} seeds");
+    // Sanitizers are unstable options; this makes the installed compiler take them.
+    let unstable = [("RUSTC_BOOTSTRAP", "1")];
+    shell::run_with(
+        &format!(
+            "cargo fuzz run --fuzz-dir fuzz {name} fuzz/corpus/{name} {seeds} -- {stop} \
+             -max_len={longest} -timeout={SLOWEST_SECONDS} -rss_limit_mb={MEMORY_MIB} \
+             -malloc_limit_mb={MEMORY_MIB} -print_final_stats=1 -verbosity=0"
+        ),
+        &unstable,
+    )
+}
+
+/// Copies the target's seeds to `folder`, and what once went wrong.
+fn gather(target: &Target, folder: &Path) -> std::io::Result<usize> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let mut open = vec![root().join("tests"), root().join("config")];
+    let mut count = 0;
+    while let Some(here) = open.pop() {
+        for entry in fs::read_dir(here)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_seed = target.seeds.iter().any(|ending| name.ends_with(&format!(".{ending}")));
+            let is_regression = name.starts_with(&format!("{}_", target.name))
+                && path.parent().is_some_and(|folder| folder.ends_with("regressions"));
+            if is_seed || is_regression {
+                fs::copy(&path, folder.join(format!("{count}_{name}")))?;
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
+}

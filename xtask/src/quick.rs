@@ -1,0 +1,14 @@
+//! The loop while writing: format, rooms, lint and unit tests, all without burn.
+
+use crate::rooms;
+use crate::shell::{self, Result};
+
+/// The workspace with the command line and without burn, which takes minutes to compile.
+const LIGHT: &str = "--workspace --no-default-features --features fastnnunet/cli";
+
+pub(crate) fn run() -> Result {
+    shell::run("cargo fmt --all --check")?;
+    rooms::run()?;
+    shell::run(&format!("cargo clippy {LIGHT} --all-targets -- -D warnings"))?;
+    shell::run(&format!("cargo test {LIGHT} --lib --bins"))
+}

@@ -1,0 +1,50 @@
+//! Running commands where the workspace is, loudly.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What a task ends in; the message says which command failed.
+pub(crate) type Result<T = ()> = std::result::Result<T, String>;
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.parent().map_or_else(|| here.clone(), PathBuf::from)
+}
+
+/// Prints and runs `line`, words parted by spaces, at the root of the workspace.
+pub(crate) fn run(line: &str) -> Result {
+    run_with(line, &[])
+}
+
+/// As [`run`], with environment variables of its own.
+pub(crate) fn run_with(line: &str, variables: &[(&str, &str)]) -> Result {
+    let shown: Vec<String> =
+        variables.iter().map(|(name, value)| format!("{name}='{value}' ")).collect();
+    println!("\n$ {}{line}", shown.concat());
+    let mut words = line.split_whitespace();
+    let status = Command::new(words.next().unwrap_or_default())
+        .args(words)
+        .envs(variables.iter().copied())
+        .current_dir(root())
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("`{line}` failed ({status})")),
+        Err(error) => Err(format!("`{line}` did not start: {error}")),
+    }
+}
+
+/// What `line` prints.
+pub(crate) fn output(line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    let output =
+        Command::new(words.next().unwrap_or_default()).args(words).current_dir(root()).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(output) => Err(format!("`{line}` failed ({})", output.status)),
+        Err(error) => Err(format!("`{line}` did not start: {error}")),
+    }
+}
