@@ -31,7 +31,12 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-fn run(graph: &onnx::Graph, patch: [usize; 3], isa: Isa, input: &Array4<f32>) -> Option<Array4<f32>> {
+fn run(
+    graph: &onnx::Graph,
+    patch: [usize; 3],
+    isa: Isa,
+    input: &Array4<f32>,
+) -> Option<Array4<f32>> {
     let one = &mut |_| Ok(graph.clone());
     let mut engine = CpuEngine::open_folds(1, one, patch, Precision::F32, isa).ok()?;
     if engine.memory_bytes(2) > MOST_BYTES || engine.input_channels() != input.dim().0 {
@@ -90,7 +95,8 @@ fn case(odd: &mut Unstructured<'_>) -> Result<Case> {
     let mut flows = vec![Flow { name: "input".into(), channels, shape }];
     for _ in 0..builder.odd.int_in_range(1..=8)? {
         let last = flows.len() - 1;
-        let from = if builder.odd.ratio(1, 2)? { last } else { builder.odd.int_in_range(0..=last)? };
+        let from =
+            if builder.odd.ratio(1, 2)? { last } else { builder.odd.int_in_range(0..=last)? };
         let flow = builder.step(&flows[from].clone(), &flows)?;
         let size = flow.channels * flow.shape.iter().product::<usize>();
         flows.push(flow);
@@ -104,7 +110,8 @@ fn case(odd: &mut Unstructured<'_>) -> Result<Case> {
     graph.input = vec![port("input", Some(channels as i64), rank)];
     graph.output = vec![port("output", None, rank)];
     let opset_import = vec![proto::OperatorSet { version: 17, ..Default::default() }];
-    let model = proto::Model { ir_version: 8, graph: Some(graph), opset_import, ..Default::default() };
+    let model =
+        proto::Model { ir_version: 8, graph: Some(graph), opset_import, ..Default::default() };
     Ok(Case { model, patch, channels })
 }
 
@@ -135,7 +142,14 @@ impl Builder<'_, '_> {
     fn node(&mut self, op: &str, input: Vec<String>, attribute: Vec<proto::Attribute>) -> String {
         let name = format!("v{}", self.graph.node.len());
         let (output, op_type) = (vec![name.clone()], op.to_owned());
-        let node = proto::Node { input, output, name: name.clone(), op_type, attribute, ..Default::default() };
+        let node = proto::Node {
+            input,
+            output,
+            name: name.clone(),
+            op_type,
+            attribute,
+            ..Default::default()
+        };
         self.graph.node.push(node);
         name
     }
@@ -185,16 +199,22 @@ impl Builder<'_, '_> {
 
     fn conv(&mut self, from: &Flow) -> Result<Flow> {
         let rank = from.shape.len();
-        let groups = if self.odd.ratio(1, 5)? { *self.odd.choose(&[1, 2, from.channels])? } else { 1 };
+        let groups =
+            if self.odd.ratio(1, 5)? { *self.odd.choose(&[1, 2, from.channels])? } else { 1 };
         let out = self.odd.int_in_range(1..=40_usize)?.div_ceil(groups) * groups;
         let kernel = if self.odd.ratio(1, 2)? { vec![3; rank] } else { self.each(rank, 1..=7)? };
         let stride = if self.odd.ratio(1, 2)? { vec![1; rank] } else { self.each(rank, 1..=4)? };
         let dilation = if self.odd.ratio(3, 4)? { vec![1; rank] } else { self.each(rank, 1..=3)? };
         let half: Vec<usize> = kernel.iter().map(|k| (k - 1) / 2).collect();
-        let pads = if self.odd.ratio(1, 2)? { [&half[..], &half].concat() } else { self.each(2 * rank, 0..=9)? };
+        let pads = if self.odd.ratio(1, 2)? {
+            [&half[..], &half].concat()
+        } else {
+            self.each(2 * rank, 0..=9)?
+        };
         let lie = self.odd.ratio(1, 40)?;
         let inputs = if lie { self.odd.int_in_range(0..=9)? } else { from.channels / groups };
-        let mut names = vec![from.name.clone(), self.weights(&[&[out, inputs], &kernel[..]].concat())];
+        let mut names =
+            vec![from.name.clone(), self.weights(&[&[out, inputs], &kernel[..]].concat())];
         if self.odd.ratio(2, 3)? {
             names.push(self.weights(&[out]));
         }

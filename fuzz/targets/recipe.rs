@@ -20,7 +20,7 @@ const NAMES: [&str; 9] = [
     "kidney_right",
 ];
 
-/// What stands before the recipe's text has to come from its end: seeds are recipes as they are.
+// The case is drawn from the recipe's own text, so that recipes as they are can be seeds.
 fuzz_target!(|text: &str| {
     let recipe = Recipe::from_json(text).or_else(|_| Recipe::from_nnunet_json(text));
     let Ok(recipe) = recipe else { return };
@@ -47,7 +47,8 @@ fn case(odd: &mut Unstructured<'_>) -> arbitrary::Result<(LabelMap, Grid, Vec<La
     let grid = Grid { shape, spacing, affine: Affine(rows) };
     let factor = if bool::arbitrary(odd)? { 50 } else { 1 };
     let count = odd.int_in_range(1..=NAMES.len())?;
-    let names: Vec<Label> = (1..).zip(&NAMES[..count]).map(|(id, name)| label(id * factor, name)).collect();
+    let names: Vec<Label> =
+        (1..).zip(&NAMES[..count]).map(|(id, name)| label(id * factor, name)).collect();
     let (mut state, density) = (u32::arbitrary(odd)?, u32::from(u8::arbitrary(odd)?));
     let mut last = 0;
     let labels = Array3::from_shape_fn(shape, |_| {

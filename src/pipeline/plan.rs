@@ -82,22 +82,8 @@ pub fn plan(
 ) -> Result<Plan> {
     let started = Instant::now();
     let decision = check_fit(case, config, engine)?;
+    check_request(case, options)?;
     let grid = &case.grid;
-    if grid.shape.iter().any(|&n| n > MOST_VOXELS) {
-        return Err(Error::Volume {
-            found: format!("{:?} voxels", grid.shape),
-            expected: format!("at most {MOST_VOXELS} along each axis"),
-        });
-    }
-    if let Some(step) = options.step_size
-        && !(MIN_STEP_SIZE..=1.0).contains(&step)
-    {
-        return Err(Error::Usage {
-            what: "step size".into(),
-            found: step.to_string(),
-            expected: format!("a fraction of {MIN_STEP_SIZE} to 1"),
-        });
-    }
     // Stage 2 and nnU-Net's transposition.
     let orient = AxisMap::to(config.orientation, &grid.affine);
     let axes = orient.then(&AxisMap::transpose(config.transpose_forward));
@@ -112,22 +98,7 @@ pub fn plan(
     let spacing = axes.permute(grid.spacing);
     let target: [f64; 3] = std::array::from_fn(|k| config.target_spacing[k].unwrap_or(spacing[k]));
     let cropped = crop::box_shape(&bounds);
-    let network_shape = resample::resampled_shape(cropped, spacing, target);
-    if network_shape.contains(&0) {
-        return Err(Error::Volume {
-            found: format!("{cropped:?} voxels of {spacing:?} mm, thinner than half a voxel"),
-            expected: format!("at least half of the model's {target:?} mm voxel"),
-        });
-    }
-    // Spacings of a file may be anything above 0.
-    if network_shape.iter().any(|&n| n > MOST_VOXELS) || voxels(network_shape) > MOST_IN_ALL {
-        return Err(Error::Volume {
-            found: format!("{cropped:?} voxels of {spacing:?} mm for a model of {target:?} mm"),
-            expected: format!(
-                "a grid of at most {MOST_VOXELS} voxels along each axis and {MOST_IN_ALL} in all"
-            ),
-        });
-    }
+    let network_shape = network_grid(cropped, spacing, target)?;
     let step = options.step_size.unwrap_or(config.step_size);
     let tiles = tile_count(network_shape, config.patch_size, step);
     if tiles > MOST_TILES {
@@ -176,6 +147,46 @@ pub fn plan(
     }
     plan.crop_time = started.elapsed();
     Ok(plan)
+}
+
+/// Refuses what no model could answer.
+fn check_request(case: &Input<'_>, options: &Settings) -> Result<()> {
+    let shape = case.grid.shape;
+    if shape.iter().any(|&n| n > MOST_VOXELS) {
+        return Err(Error::Volume {
+            found: format!("{shape:?} voxels"),
+            expected: format!("at most {MOST_VOXELS} along each axis"),
+        });
+    }
+    match options.step_size {
+        Some(step) if !(MIN_STEP_SIZE..=1.0).contains(&step) => Err(Error::Usage {
+            what: "step size".into(),
+            found: step.to_string(),
+            expected: format!("a fraction of {MIN_STEP_SIZE} to 1"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Voxels per axis of an image of `cropped` voxels at the model's spacing `target`.
+fn network_grid(cropped: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> Result<[usize; 3]> {
+    let shape = resample::resampled_shape(cropped, spacing, target);
+    if shape.contains(&0) {
+        return Err(Error::Volume {
+            found: format!("{cropped:?} voxels of {spacing:?} mm, thinner than half a voxel"),
+            expected: format!("at least half of the model's {target:?} mm voxel"),
+        });
+    }
+    // Spacings of a file may be anything above 0.
+    if shape.iter().any(|&n| n > MOST_VOXELS) || voxels(shape) > MOST_IN_ALL {
+        return Err(Error::Volume {
+            found: format!("{cropped:?} voxels of {spacing:?} mm for a model of {target:?} mm"),
+            expected: format!(
+                "a grid of at most {MOST_VOXELS} voxels along each axis and {MOST_IN_ALL} in all"
+            ),
+        });
+    }
+    Ok(shape)
 }
 
 impl Plan {

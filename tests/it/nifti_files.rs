@@ -131,18 +131,16 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// Files that hold no usable CT: case, content, what the message must contain.
-pub(crate) fn unusable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let with = |change: fn(&mut Nifti)| {
-        let mut file = ct();
-        change(&mut file);
-        file.bytes()
-    };
-    let with2 = |change: fn(&mut Nifti)| {
-        let mut file = ct2();
-        change(&mut file);
-        file.bytes()
-    };
+/// A case, the content of a file, and what the message must contain.
+type Unusable = (&'static str, Vec<u8>, &'static str);
+
+/// Files that hold no usable CT.
+pub(crate) fn unusable() -> Vec<Unusable> {
+    [not_whole(), not_a_ct()].concat()
+}
+
+/// Other kinds of files, and files that are cut or damaged.
+fn not_whole() -> Vec<Unusable> {
     let cut = |n: usize| ct().bytes()[..n].to_vec();
     let zipped = gzip(&ct().bytes());
     let mut damaged = zipped.clone();
@@ -169,6 +167,22 @@ pub(crate) fn unusable() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("gzip checksum", damaged, "damaged gzip"),
         ("gzip body", broken, "damaged gzip"),
         ("gzip of text", gzip(b"hello"), "a text file"),
+    ]
+}
+
+/// Whole files whose header says something no CT has.
+fn not_a_ct() -> Vec<Unusable> {
+    let with = |change: fn(&mut Nifti)| {
+        let mut file = ct();
+        change(&mut file);
+        file.bytes()
+    };
+    let with2 = |change: fn(&mut Nifti)| {
+        let mut file = ct2();
+        change(&mut file);
+        file.bytes()
+    };
+    vec![
         ("pair", with(|f| f.magic = b"ni1\0".to_vec()), ".hdr/.img pair"),
         ("NIfTI-2 pair", with2(|f| f.magic[1] = b'i'), ".hdr/.img pair"),
         ("Analyze", with(|f| f.magic = vec![0; 4]), "Analyze"),

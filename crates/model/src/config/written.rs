@@ -101,26 +101,7 @@ impl Written {
     fn check(mut self) -> Result<ModelConfig, Mismatch> {
         let rank = self.patch_size.len();
         let two_d = rank == 2;
-        ensure(
-            (rank == 2 || rank == 3)
-                && self.patch_size.iter().all(|&n| (1..=MAX_PATCH_EDGE).contains(&n)),
-            "patch_size",
-            &self.patch_size,
-            "two or three edges of 1 to 1024 voxels, [z, y, x]",
-        )?;
-        ensure(
-            (self.target_spacing.len() == rank || self.target_spacing.len() == 3)
-                && self.target_spacing.iter().all(|s| s.is_finite() && *s > 0.0),
-            "target_spacing",
-            &self.target_spacing,
-            "one finite positive number of millimetres per axis, [z, y, x]",
-        )?;
-        ensure(
-            (MIN_STEP_SIZE..=1.0).contains(&self.step_size),
-            "step_size",
-            self.step_size,
-            &format!("a fraction of {MIN_STEP_SIZE} to 1"),
-        )?;
+        self.check_extents()?;
         let channels = self.channels()?;
         self.check_labels()?;
         let mirror_axes = self.mirror_axes.take().unwrap_or_default();
@@ -138,23 +119,7 @@ impl Written {
             &transpose,
             "an order of the axes 0, 1 and 2",
         )?;
-        // Both stages of a cascade have the same labels unless the configuration says otherwise.
-        let own = || self.labels.iter().map(|label| label.id).collect();
-        let previous_stage_labels = match (&self.previous_stage, self.previous_stage_labels.take())
-        {
-            (_, Some(list)) => list,
-            (Some(_), None) => own(),
-            (None, None) => Vec::new(),
-        };
-        let stage = &previous_stage_labels;
-        ensure(
-            stage.iter().all(|&id| id > 0)
-                && all_differ(stage)
-                && (stage.is_empty() || self.previous_stage.is_some()),
-            "previous_stage_labels",
-            stage,
-            "different labels above 0, with previous_stage",
-        )?;
+        let previous_stage_labels = self.labels_of_previous_stage()?;
         let Resampling { order, order_z, order_logits, .. } = self.resampling;
         ensure(
             [order, order_z].iter().all(|o| [0, 1, 3].contains(o)) && order_logits <= 1,
@@ -191,6 +156,49 @@ impl Written {
             grade: self.grade,
             model_path: self.model_path,
         })
+    }
+
+    fn check_extents(&self) -> Result<(), Mismatch> {
+        let rank = self.patch_size.len();
+        ensure(
+            (rank == 2 || rank == 3)
+                && self.patch_size.iter().all(|&n| (1..=MAX_PATCH_EDGE).contains(&n)),
+            "patch_size",
+            &self.patch_size,
+            "two or three edges of 1 to 1024 voxels, [z, y, x]",
+        )?;
+        ensure(
+            (self.target_spacing.len() == rank || self.target_spacing.len() == 3)
+                && self.target_spacing.iter().all(|s| s.is_finite() && *s > 0.0),
+            "target_spacing",
+            &self.target_spacing,
+            "one finite positive number of millimetres per axis, [z, y, x]",
+        )?;
+        ensure(
+            (MIN_STEP_SIZE..=1.0).contains(&self.step_size),
+            "step_size",
+            self.step_size,
+            &format!("a fraction of {MIN_STEP_SIZE} to 1"),
+        )
+    }
+
+    fn labels_of_previous_stage(&mut self) -> Result<Vec<u16>, Mismatch> {
+        // Both stages of a cascade have the same labels unless the configuration says otherwise.
+        let own = || self.labels.iter().map(|label| label.id).collect();
+        let stage: Vec<u16> = match (&self.previous_stage, self.previous_stage_labels.take()) {
+            (_, Some(list)) => list,
+            (Some(_), None) => own(),
+            (None, None) => Vec::new(),
+        };
+        ensure(
+            stage.iter().all(|&id| id > 0)
+                && all_differ(&stage)
+                && (stage.is_empty() || self.previous_stage.is_some()),
+            "previous_stage_labels",
+            &stage,
+            "different labels above 0, with previous_stage",
+        )?;
+        Ok(stage)
     }
 
     /// Pairs normalization schemes with intensity properties, one per input channel.

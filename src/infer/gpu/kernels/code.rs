@@ -116,6 +116,10 @@ pub(super) fn packing<E: Float>(
 
 /// One thread makes `rows` neighbors along y of `vectors` vectors of output channels: a value
 /// serves all taps along y and all channels, a vector of weights all rows.
+#[allow(
+    clippy::too_many_lines,
+    reason = "one kernel: what it holds in registers cannot be handed on"
+)]
 #[cube(launch, address_type = "dynamic")]
 pub(super) fn convolution<E: Float, N: Size>(
     input: &Tensor<E>,

@@ -13,7 +13,6 @@ use fastnnunet::registry::Registry;
 use fastnnunet::volume::LabelMap;
 use std::time::Instant;
 
-#[path = "../benches/phantom/mod.rs"]
 mod phantom;
 
 /// A number of kilobytes from the kernel's account of this process, in bytes.
