@@ -1,6 +1,6 @@
 """Times nnU-Net's own resampling on the shapes of benches/resample.rs, next to ours.
 
-    pip install -r tests/golden/requirements.txt
+    pip install -c reference/lock.txt nnunetv2
     python benches/compare_scipy.py
 
 Runs `cargo bench --bench resample` (optimized, no default features) and then the reference, one

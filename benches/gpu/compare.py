@@ -1,7 +1,7 @@
 """Times our GPU engine against PyTorch on the same weights, tiles and input, in one run.
 
     cargo build --release --features cuda --example bench_device
-    pip install -r benches/gpu/requirements.txt
+    pip install -c reference/lock.txt onnx scipy torch
     python benches/gpu/compare.py bone_low                         one patch
     python benches/gpu/compare.py bone_low --image 200 256 256     a whole image on the network's grid
 

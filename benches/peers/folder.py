@@ -5,7 +5,7 @@
 
 Makes two results folders with seeded residual encoder U-Nets, nnU-Net's preset M (409 MB of weights)
 and one half as wide (102 MB), opens each three times and runs one patch of 128x128x128 voxels. Needs
-what tests/golden/requirements.txt names.
+what reference/README.md names for golden arrays.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What `fastnnunet convert` writes, judged by ONNX's checker and ONNX Runtime.
 
-    python check_onnx.py PROGRAM        (packages: ../golden/requirements.txt)
+    python check_onnx.py PROGRAM        (packages: reference/README.md)
 
 Every folder under folders/ is converted with --verify; the network has to pass the full check
 and to give PyTorch's logits in ONNX Runtime, also for two patches at once.

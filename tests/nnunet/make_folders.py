@@ -1,6 +1,6 @@
 """Tiny trained folders in every form the reader has to know, with PyTorch's own logits.
 
-    python make_folders.py        (packages: ../golden/requirements.txt)
+    python make_folders.py        (packages: reference/README.md)
 
 Writes folders/<case>/ with plans.json, dataset.json, fold_*/checkpoint_*.pth, input.npy and
 logits.npy. Networks are built by nnU-Net 2.8.1's own classes from those plans, with seeded

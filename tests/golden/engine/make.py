@@ -1,6 +1,6 @@
 """A two-dimensional network with fixed axes, its configuration, manifest entry and golden logits.
 
-    venv/bin/python tests/golden/engine/make.py     # versions: tests/golden/requirements.txt
+    venv/bin/python tests/golden/engine/make.py     # versions: reference/lock.txt
 
 The stage `network` covers three dimensions and dynamic axes. This one has what that one lacks: two
 dimensions, fixed axes, two input channels, a grouped and a dilated convolution, residual additions,
