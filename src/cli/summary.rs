@@ -4,7 +4,7 @@ use super::cases::CaseFiles;
 use super::table;
 use fastnnunet::Segmentation;
 use fastnnunet::pipeline::Timings;
-use fastnnunet::segmenter::{Found, NetworkInfo, Run};
+use fastnnunet::segmenter::{Found, NetworkInfo, NetworkRun};
 use fastnnunet::volume::Affine;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Summary<'_> {
                 format!("{name} ({configuration}, grade {grade}), device {device}, {precision}");
             rows.push(("model", text));
         }
-        for Run { network_shape, patch_size, tiles, passes, .. } in &self.done.runs {
+        for NetworkRun { network_shape, patch_size, tiles, passes, .. } in &self.done.runs {
             let mirrored =
                 if *passes > 1 { format!(" x {passes} mirrored") } else { String::new() };
             rows.push((
@@ -182,7 +182,7 @@ fn model_json(info: &NetworkInfo) -> Value {
     })
 }
 
-fn run_json(run: &Run) -> Value {
+fn run_json(run: &NetworkRun) -> Value {
     json!({
         "model": run.model,
         "shape_zyx": run.network_shape,

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
-use super::plans::{self, Plan};
+use super::plans::{self, Configuration};
 use super::{Fold, Folds, folds, json, postprocessing};
 use crate::model::{ModelConfig, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
@@ -19,7 +19,7 @@ pub struct Folder {
     checkpoints: Vec<(Fold, PathBuf)>,
     configuration: String,
     trainer: String,
-    plan: Plan,
+    plan: Configuration,
     config: ModelConfig,
     student: bool,
 }
@@ -207,7 +207,8 @@ impl Folder {
 
     /// The network of the plans, changed as the trainer changed it.
     fn architecture(&self, checkpoint: &Checkpoint) -> Result<Architecture, Mismatch> {
-        let Plan { class, arguments, rank, input_channels, output_channels, .. } = &self.plan;
+        let Configuration { class, arguments, rank, input_channels, output_channels, .. } =
+            &self.plan;
         let channels = (*input_channels, *output_channels);
         let mut architecture = Architecture::read(class, arguments, *rank, channels)?;
         let weights = network::names(checkpoint)?;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 /// What the two files say about one configuration.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct Configuration {
     /// This program's configuration, without `model_path`.
     pub(super) config: Map<String, Value>,
     /// Name of the network's class, without its package.
@@ -37,7 +37,7 @@ pub(super) fn read(
     dataset: &Value,
     configuration: &str,
     mirror_axes: &[i64],
-) -> Result<Plan, Mismatch> {
+) -> Result<Configuration, Mismatch> {
     let resolved = resolve(plans, configuration)?;
     let labels = Labels::read(dataset)?;
     for (owner, field, usual) in [
@@ -90,7 +90,7 @@ pub(super) fn read(
     let (class, arguments) = architecture(&resolved, rank)?;
     let one_hot = if previous_stage.is_some() { labels.foreground().len() } else { 0 };
     let name = |field: &str| plans.get(field).and_then(Value::as_str).map(str::to_owned);
-    Ok(Plan {
+    Ok(Configuration {
         config,
         class,
         arguments,

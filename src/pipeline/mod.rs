@@ -30,7 +30,7 @@ use crate::model::ModelConfig;
 use crate::volume::{Grid, LabelMap, Voxels};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
-use label::{Label, Labeler, Resize};
+use label::{LabelValue, Labeler, Resize};
 use ndarray::{Array3, Array4, Axis, s};
 use normalize::Scheme;
 use progress::Clock;
@@ -98,7 +98,7 @@ pub struct Settings {
 
 /// A finished case.
 #[derive(Debug)]
-pub struct Segmentation {
+pub struct Labeled {
     /// The labels, on the input's grid.
     pub labels: LabelMap,
     /// What the network gave, if [`Settings::keep_probabilities`] asked for it.
@@ -134,7 +134,7 @@ pub fn segment(
     engine: &mut dyn Engine,
     settings: &Settings,
     progress: &mut OnProgress<'_>,
-) -> Result<Segmentation> {
+) -> Result<Labeled> {
     let lacking = || Error::volume("no case", "one");
     let plan = plan(input.as_ref().ok_or_else(lacking)?, config, engine, settings)?;
     let case = input.take().ok_or_else(lacking)?;
@@ -158,7 +158,7 @@ pub fn segment(
     let timings = clock.finish();
     let probabilities =
         kept.map(|planes| Probabilities::new(planes, head, &plan, config, grid.shape));
-    Ok(Segmentation {
+    Ok(Labeled {
         labels,
         probabilities,
         network_shape: plan.network_shape,
@@ -238,7 +238,7 @@ impl Run<'_> {
     /// Stages 6 to 11: runs the tiles and labels each slice of the case as soon as the tiles
     /// it depends on are done. Voxels outside the box are background. Returns the number of
     /// tiles.
-    fn label_tiles<T: Label>(
+    fn label_tiles<T: LabelValue>(
         &mut self,
         image: &Array4<f32>,
         grid: &Grid,

@@ -113,12 +113,12 @@ impl DrawTarget for Target<'_> {
 
 /// Several numbers per pixel, row by row.
 #[derive(Clone, Debug)]
-pub(super) struct Plane<const N: usize> {
+pub(super) struct Raster<const N: usize> {
     pub(super) width: usize,
     pub(super) values: Vec<[f32; N]>,
 }
 
-impl<const N: usize> Plane<N> {
+impl<const N: usize> Raster<N> {
     fn height(&self) -> usize {
         self.values.len() / self.width.max(1)
     }
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn resizing_keeps_constants_and_ramps() {
         let values = (0..12).map(|k| [(k % 4) as f32, 7.0]).collect();
-        let plane = Plane { width: 4, values };
+        let plane = Raster { width: 4, values };
         for (width, height) in [(4, 3), (8, 9), (2, 1), (3, 5)] {
             let resized = plane.resized(width, height);
             assert_eq!(resized.values.len(), width * height);

@@ -243,7 +243,7 @@ fn slice<T: Copy + Into<u16>>(
     colors: &[Rgb],
 ) -> Picture {
     let (ny, nx) = ct.dim();
-    let gray = canvas::Plane { width: nx, values: ct.iter().map(|&v| [window.gray(v)]).collect() }
+    let gray = canvas::Raster { width: nx, values: ct.iter().map(|&v| [window.gray(v)]).collect() }
         .resized(width, height);
     let nearest = |k: usize, pixels: usize, voxels: usize| (2 * k + 1) * voxels / (2 * pixels);
     let label = |x: usize, y: usize| -> u16 {

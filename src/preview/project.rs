@@ -1,6 +1,6 @@
 //! Projections through the whole volume: brightest values and translucent surfaces.
 
-use super::canvas::{Picture, Plane, Rgb};
+use super::canvas::{Picture, Raster, Rgb};
 use super::{Window, blend};
 use crate::volume::VoxelView;
 use ndarray::{ArrayView3, Axis};
@@ -122,7 +122,7 @@ fn picture(
             [window.gray(ray.brightest), r, g, b, 1.0 - ray.visible]
         })
         .collect();
-    let plane = Plane { width: columns, values }.resized(width, height);
+    let plane = Raster { width: columns, values }.resized(width, height);
     let mut picture = Picture::new(width, height, [0; 3]);
     for (k, [gray, r, g, b, covered]) in plane.values.into_iter().enumerate() {
         // Colors are weighted by coverage already.

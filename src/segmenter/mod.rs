@@ -15,7 +15,7 @@ mod segmentation;
 pub use case::{Case, lies_apart};
 pub use network::NetworkInfo;
 pub use options::{FirstStage, Options, Postprocessing, Quality, Source};
-pub use segmentation::{About, Found, Run, Segmentation};
+pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
 use crate::model::Label;

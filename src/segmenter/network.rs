@@ -1,6 +1,6 @@
 //! One network with its configuration and, in a cascade, the network it refines.
 
-use super::segmentation::Run;
+use super::segmentation::NetworkRun;
 use crate::infer::{self, Engine, EngineOptions, Precision};
 use crate::model::{Grade, ModelConfig};
 use crate::nnunet::Folder;
@@ -117,9 +117,9 @@ impl Network {
         &mut self,
         input: &mut Option<Input<'_>>,
         settings: &Settings,
-        runs: &mut Vec<Run>,
+        runs: &mut Vec<NetworkRun>,
         progress: &mut OnProgress<'_>,
-    ) -> Result<pipeline::Segmentation> {
+    ) -> Result<pipeline::Labeled> {
         let threads = rayon::current_num_threads();
         let own = self.engine.memory_bytes(threads);
         let refined = self.memory_bytes(threads) - own;
@@ -142,7 +142,7 @@ impl Network {
         }
         let engine = self.engine.as_mut();
         let done = pipeline::segment(input, &self.config, engine, &settings(refined), progress)?;
-        runs.push(Run {
+        runs.push(NetworkRun {
             model: self.info.name.clone(),
             network_shape: done.network_shape,
             patch_size: self.config.patch_size,

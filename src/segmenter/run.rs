@@ -1,7 +1,7 @@
 //! One case through open networks: in order, merged, cleaned up.
 
 use super::answer::Answer;
-use super::segmentation::Run;
+use super::segmentation::NetworkRun;
 use crate::model::Label;
 use crate::pipeline::postprocess::{Map, Recipe, Report, cortical};
 use crate::pipeline::{BASE_BYTES, Input, OnProgress, Probabilities, Settings, Stage, Timings};
@@ -13,7 +13,7 @@ use std::time::Instant;
 /// A finished case, before it is said who answered.
 pub(super) struct Done {
     pub(super) labels: LabelMap,
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<NetworkRun>,
     pub(super) report: Report,
     pub(super) probabilities: Option<Probabilities>,
     pub(super) timings: Timings,

@@ -23,7 +23,7 @@ pub struct Segmentation {
     /// Who answered.
     pub answer: About,
     /// How each network ran, in order; the stages of a cascade one by one.
-    pub runs: Vec<Run>,
+    pub runs: Vec<NetworkRun>,
     /// What postprocessing changed.
     pub postprocessing: Report,
     /// What the last network gave, if
@@ -55,7 +55,7 @@ pub struct About {
 
 /// How one network ran on one case.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Run {
+pub struct NetworkRun {
     /// Name of the model.
     pub model: String,
     /// Grid the network ran on, `[z, y, x]` voxels in the network's axes.

@@ -14,7 +14,7 @@ use fastnnunet_kernels::Isa;
 use ndarray::parallel::prelude::*;
 use ndarray::{ArrayView4, ArrayViewMut3, Axis};
 use std::ops::Range;
-use tile::{Scratch, Tiles};
+use tile::{Scratch, Shared};
 
 /// How the logits of a voxel become its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Decision {
     }
 
     /// Label of each value the running choice can have.
-    fn table<T: Label>(&self, channels: usize) -> Vec<T> {
+    fn table<T: LabelValue>(&self, channels: usize) -> Vec<T> {
         let label = |id: u16| T::try_from(id).ok().expect("labels fit the label map's type");
         match self {
             Self::Argmax => {
@@ -54,9 +54,9 @@ impl Decision {
 }
 
 /// A voxel of a label map.
-pub trait Label: Copy + Default + Send + Sync + TryFrom<u16> {}
-impl Label for u8 {}
-impl Label for u16 {}
+pub trait LabelValue: Copy + Default + Send + Sync + TryFrom<u16> {}
+impl LabelValue for u8 {}
+impl LabelValue for u16 {}
 
 /// The largest `f32` whose sigmoid in `f32` is still one half, not more: 1.5 * 2^-24.
 const FAINT: f32 = 1.5 / (1 << 24) as f32;
@@ -82,10 +82,10 @@ pub struct Resize<'a> {
 /// are known.
 pub struct Labeler<'a, T> {
     z: Vec<Pair>,
-    tiles: Tiles<'a, T>,
+    tiles: Shared<'a, T>,
 }
 
-impl<'a, T: Label> Labeler<'a, T> {
+impl<'a, T: LabelValue> Labeler<'a, T> {
     /// Prepares for sources of `channels` channels.
     ///
     /// # Panics
@@ -103,7 +103,7 @@ impl<'a, T: Label> Labeler<'a, T> {
             if order == 0 || separate == Some(axis) { nearest_pairs(n, m) } else { pairs(n, m) }
         });
         let argmax = *decision == Decision::Argmax;
-        Self { z, tiles: Tiles::new(&y, &x, argmax, decision.table(logits), head, isa) }
+        Self { z, tiles: Shared::new(&y, &x, argmax, decision.table(logits), head, isa) }
     }
 
     /// How many slices of the target can be labeled once the first `planes` planes of the
@@ -151,7 +151,7 @@ impl<'a, T: Label> Labeler<'a, T> {
 /// # Panics
 ///
 /// As [`Labeler::new`].
-pub fn label_resampled<T: Label>(
+pub fn label_resampled<T: LabelValue>(
     logits: ArrayView4<'_, f32>,
     separate: Option<usize>,
     decision: &Decision,

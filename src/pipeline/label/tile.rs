@@ -1,7 +1,7 @@
 //! A tile of the target: the two source planes are mixed along `z`, their rows along `x`, and
 //! pairs of rows along `y`, where the running best is kept in the innermost cache.
 
-use super::{FAINT, Label};
+use super::{FAINT, LabelValue};
 use crate::infer::LinearHead;
 use crate::pipeline::resample::Pair;
 use fastnnunet_kernels::{Isa, row};
@@ -81,7 +81,7 @@ impl Default for Scratch {
 }
 
 /// What all tiles share.
-pub(super) struct Tiles<'a, T> {
+pub(super) struct Shared<'a, T> {
     y: Vec<Pair>,
     x: Vec<Columns>,
     argmax: bool,
@@ -94,8 +94,8 @@ pub(super) struct Tiles<'a, T> {
 struct Head<'a> {
     weights: std::borrow::Cow<'a, [f32]>,
     bias: &'a [f32],
-    /// Whether logits of tame features are numbers.
-    tame: bool,
+    /// Whether logits of bounded features are numbers.
+    bounded: bool,
 }
 
 impl<'a> Head<'a> {
@@ -104,12 +104,12 @@ impl<'a> Head<'a> {
             Some(weights) => weights.into(),
             None => head.weights.iter().copied().collect::<Vec<f32>>().into(),
         };
-        let tame = weights.iter().chain(&head.bias).all(|w| w.abs() < TAME_FEATURE);
-        Self { weights, bias: &head.bias, tame }
+        let bounded = weights.iter().chain(&head.bias).all(|w| w.abs() < FEATURE_BOUND);
+        Self { weights, bias: &head.bias, bounded }
     }
 }
 
-impl<'a, T: Label> Tiles<'a, T> {
+impl<'a, T: LabelValue> Shared<'a, T> {
     pub(super) fn new(
         y: &[Pair],
         x: &[Pair],
@@ -165,13 +165,13 @@ impl<'a, T: Label> Tiles<'a, T> {
             choice.fill([0; TILE_COLUMNS]);
         }
         for (c, channel) in planes.outer_iter().enumerate() {
-            let tame = widen_channel(channel, z, x, first, (mixed, rows), TAME);
+            let bounded = widen_channel(channel, z, x, first, (mixed, rows), BOUND);
             let c = c as u32;
             for ((pair, best), choice) in y.iter().zip(best.iter_mut()).zip(choice.iter_mut()) {
                 let (low, high) = (&rows[pair.low - first], &rows[pair.high - first]);
                 match (self.argmax, c) {
                     (true, 0) => begin(low, high, pair.t as f32, best, choice),
-                    (true, _) if tame => improve(low, high, pair.t as f32, c, best, choice),
+                    (true, _) if bounded => improve(low, high, pair.t as f32, c, best, choice),
                     (true, _) => improve_wild(low, high, pair.t as f32, c, best, choice),
                     (false, _) => cover(low, high, pair.t as f32, c + 1, choice),
                 }
@@ -194,9 +194,9 @@ impl<'a, T: Label> Tiles<'a, T> {
         let Scratch { mixed, rows, choice, features, .. } = scratch;
         rows.resize(count * channels, [0.0; TILE_COLUMNS]);
         features.resize(channels, [0.0; TILE_COLUMNS]);
-        let mut tame = head.tame;
+        let mut bounded = head.bounded;
         for (channel, rows) in planes.outer_iter().zip(rows.chunks_exact_mut(count)) {
-            tame &= widen_channel(channel, z, x, first, (mixed, rows), TAME_FEATURE);
+            bounded &= widen_channel(channel, z, x, first, (mixed, rows), FEATURE_BOUND);
         }
         let layer = (&head.weights[..], head.bias);
         for (pair, choice) in y.iter().zip(choice.iter_mut()) {
@@ -206,7 +206,7 @@ impl<'a, T: Label> Tiles<'a, T> {
                     *value = mix(a, b, pair.t as f32);
                 }
             }
-            match (self.argmax, tame) {
+            match (self.argmax, bounded) {
                 (true, true) => row::best_class(self.isa, choice, features.as_flattened(), layer),
                 (true, false) => best_wild(choice, features, layer),
                 // A NaN exceeds nothing.
@@ -229,14 +229,14 @@ fn widen_channel(
     limit: f32,
 ) -> bool {
     let (below, above) = (plane(channel, z.low), plane(channel, z.high));
-    let mut tame = true;
+    let mut bounded = true;
     for (i, row) in rows.iter_mut().enumerate() {
         let (window, needed) = (s![first + i, x.first..x.end], &mut mixed[..x.end - x.first]);
         mix_planes(below.slice(window), above.slice(window), z.t as f32, needed);
-        tame &= needed.iter().fold(true, |tame, v| tame & (v.abs() < limit));
+        bounded &= needed.iter().fold(true, |bounded, v| bounded & (v.abs() < limit));
         widen(mixed, x, row);
     }
-    tame
+    bounded
 }
 
 /// As [`row::best_class`] where logits may be NaN, the first of which wins.
@@ -293,10 +293,10 @@ fn mix(a: f32, b: f32, t: f32) -> f32 {
 }
 
 /// Numbers below this stay finite through the interpolation.
-const TAME: f32 = 1e37;
+const BOUND: f32 = 1e37;
 
 /// Weights and features below this give finite logits, thousands of them.
-const TAME_FEATURE: f32 = 1e16;
+const FEATURE_BOUND: f32 = 1e16;
 
 /// The first channel is the best so far.
 fn begin(low: &Row<f32>, high: &Row<f32>, t: f32, best: &mut Row<f32>, choice: &mut Row<u32>) {

@@ -133,7 +133,7 @@ pub fn intermediate_voxels(
     let axes = slices_first(separate.unwrap_or(0));
     let [[depth, rows, columns], [new_depth, new_rows, new_columns]] =
         [source, target].map(|shape| axes.map(|axis| shape[axis]));
-    let plane = Plane::new(Order::Nearest, [rows, columns], [new_rows, new_columns]);
+    let plane = InPlane::new(Order::Nearest, [rows, columns], [new_rows, new_columns]);
     let voxels = if separate.is_some() {
         let nearest = Order::new(resampling.order_z) == Order::Nearest;
         if nearest || depth == new_depth { 0 } else { depth * new_rows * new_columns }
@@ -165,7 +165,7 @@ fn resample_volume<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
     order: Order,
 ) {
     let (depth, rows, columns) = source.dim();
-    let plane = Plane::new(order, [rows, columns], [target.dim().1, target.dim().2]);
+    let plane = InPlane::new(order, [rows, columns], [target.dim().1, target.dim().2]);
     let along_z = (depth != target.dim().0).then(|| Taps::new(order, depth, target.dim().0));
     match along_z {
         None => {
@@ -198,7 +198,7 @@ fn resample_slices<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
 ) {
     let (depth, rows, columns) = source.dim();
     let (new_depth, new_rows, new_columns) = target.dim();
-    let plane = Plane::new(order, [rows, columns], [new_rows, new_columns]);
+    let plane = InPlane::new(order, [rows, columns], [new_rows, new_columns]);
     let slice_range = |slice: ArrayView2<'_, T>| Range::of(slice, value).or_all();
     if order_z == Order::Nearest || depth == new_depth {
         // Slices nobody is nearest to are never resized, repeated ones only once.
@@ -252,7 +252,7 @@ fn along_depth<T: Stored, V: Fn(T) -> f32 + Copy + Sync>(
 }
 
 /// How every slice is resized.
-struct Plane {
+struct InPlane {
     /// Taps along `y` and `x`; none where the axis keeps its length.
     taps: [Option<Taps>; 2],
     /// New length over old.
@@ -266,7 +266,7 @@ struct PlaneScratch {
     lines: Scratch,
 }
 
-impl Plane {
+impl InPlane {
     fn new(order: Order, old: [usize; 2], new: [usize; 2]) -> Self {
         let taps = [0, 1].map(|k| (old[k] != new[k]).then(|| Taps::new(order, old[k], new[k])));
         Self { taps, ratios: [0, 1].map(|k| new[k] as f64 / old[k] as f64) }
