@@ -1,0 +1,207 @@
+//! Bytes of one frame to values.
+//!
+//! A frame is found in its file ([`extents`]), decoded to cells as an uncompressed file would hold
+//! them, and turned to Hounsfield units ([`decode`]). Nothing is allocated that the size of the
+//! image, which the caller has bounded, does not call for.
+
+mod jpeg;
+mod jpeg2000;
+mod jpegls;
+mod rle;
+
+use crate::error::Fault;
+use crate::read::image::Layout;
+use crate::read::parse::PixelData;
+use crate::read::syntax::Coding;
+use flate2::read::DeflateDecoder;
+use std::io::Read;
+
+/// Where the bytes of frame `frame` of `frames` lie in the file, in order.
+pub(crate) fn extents(
+    layout: &Layout,
+    frame: usize,
+    frames: usize,
+) -> Result<Vec<(u64, u64)>, Fault> {
+    let missing = || Fault::new(format!("no pixels of frame {}", frame + 1), "those of each");
+    match layout.pixels.as_deref().ok_or_else(missing)? {
+        PixelData::Native { start, .. } => {
+            let bytes = layout.frame_bytes() as u64;
+            Ok(vec![(start + frame as u64 * bytes, bytes)])
+        }
+        PixelData::Encapsulated { fragments, offsets, .. } => {
+            let wide = |&(start, len): &(u64, u32)| (start, u64::from(len));
+            if frames == 1 {
+                return Ok(fragments.iter().map(wide).collect());
+            }
+            if fragments.len() == frames {
+                return Ok(vec![wide(&fragments[frame])]);
+            }
+            // Frames of several fragments: the table of offsets says where each begins.
+            let starts: Vec<u64> = if layout.frame_offsets.len() == frames {
+                layout.frame_offsets.clone()
+            } else {
+                offsets.iter().map(|&offset| u64::from(offset)).collect()
+            };
+            if starts.len() != frames {
+                let found = format!("{} fragments for {frames} frames", fragments.len());
+                return Err(Fault::new(found, "a table of where frames start"));
+            }
+            let Some(&(first, _)) = fragments.first() else { return Err(missing()) };
+            // An offset leads to the item's header, eight bytes before what it holds.
+            let begin = starts[frame].saturating_add(first);
+            let end = starts.get(frame + 1).map_or(u64::MAX, |next| next.saturating_add(first));
+            let own: Vec<_> =
+                fragments.iter().filter(|f| (begin..end).contains(&f.0)).map(wide).collect();
+            if own.is_empty() { Err(missing()) } else { Ok(own) }
+        }
+    }
+}
+
+/// Decodes one frame and writes `stored * slope + intercept`, computed in `f64`, into `out`.
+pub(crate) fn decode(
+    layout: &Layout,
+    (slope, intercept): (f64, f64),
+    bytes: &[u8],
+    out: &mut [f32],
+) -> Result<(), Fault> {
+    let pixels = layout.rows * layout.columns;
+    assert_eq!(out.len(), pixels, "one value for each pixel");
+    let Some(coding) = layout.syntax.coding else {
+        return Err(Fault::new(format!("pixels coded as {}", layout.syntax.name), "another coding"));
+    };
+    let cells = Cells::new(layout, slope, intercept);
+    let size = [layout.rows, layout.columns];
+    match coding {
+        Coding::Native { big_endian } => cells.from_bytes(bytes, big_endian, out),
+        Coding::Rle => {
+            let bytes = rle::decode(bytes, pixels, layout.bits_allocated as usize / 8)?;
+            cells.from_bytes(&bytes, false, out)
+        }
+        Coding::DeflatedFrames => {
+            let mut whole = Vec::with_capacity(layout.frame_bytes());
+            DeflateDecoder::new(bytes)
+                .take(layout.frame_bytes() as u64)
+                .read_to_end(&mut whole)
+                .map_err(|_| Fault::new("a damaged deflated frame", "a whole one"))?;
+            cells.from_bytes(&whole, false, out)
+        }
+        Coding::JpegDct | Coding::JpegLossless => {
+            cells.from_samples(jpeg::decode(bytes, size)?.into_iter().map(u32::from), out);
+            Ok(())
+        }
+        Coding::JpegLs { .. } => {
+            cells.from_samples(jpegls::decode(bytes, size)?.into_iter().map(u32::from), out);
+            Ok(())
+        }
+        Coding::Jpeg2000 { .. } => jpeg2000::decode(bytes, size, |samples| {
+            cells.from_samples(samples.iter().map(|&sample| sample as u32), out);
+        }),
+    }
+}
+
+/// Cells of pixel data to Hounsfield units.
+struct Cells {
+    /// How far up the stored bits begin, and how many they are.
+    shift: u32,
+    bits: u32,
+    allocated: u32,
+    signed: bool,
+    slope: f64,
+    intercept: f64,
+}
+
+impl Cells {
+    fn new(layout: &Layout, slope: f64, intercept: f64) -> Self {
+        Self {
+            shift: layout.high_bit + 1 - layout.bits_stored,
+            bits: layout.bits_stored,
+            allocated: layout.bits_allocated,
+            signed: layout.signed,
+            slope,
+            intercept,
+        }
+    }
+
+    /// What a cell stands for: bits beside the stored ones may be an overlay's.
+    #[inline]
+    fn value(&self, cell: u32) -> f32 {
+        let top = cell << (32 - self.bits - self.shift);
+        let rest = 32 - self.bits;
+        let stored =
+            if self.signed { f64::from(top.cast_signed() >> rest) } else { f64::from(top >> rest) };
+        (stored * self.slope + self.intercept) as f32
+    }
+
+    fn from_samples(&self, cells: impl Iterator<Item = u32>, out: &mut [f32]) {
+        for (out, cell) in out.iter_mut().zip(cells) {
+            *out = self.value(cell);
+        }
+    }
+
+    fn from_bytes(&self, bytes: &[u8], big_endian: bool, out: &mut [f32]) -> Result<(), Fault> {
+        let need = out.len() * (self.allocated as usize / 8);
+        let Some(bytes) = bytes.get(..need) else {
+            return Err(Fault::new(
+                format!("truncated pixel data, {} bytes", bytes.len()),
+                format!("{need}"),
+            ));
+        };
+        match (self.allocated, big_endian) {
+            (8, _) => self.from_samples(bytes.iter().map(|&b| u32::from(b)), out),
+            (16, false) => {
+                let cells = bytes.as_chunks().0.iter();
+                self.from_samples(cells.map(|b| u32::from(u16::from_le_bytes(*b))), out);
+            }
+            (16, true) => {
+                let cells = bytes.as_chunks().0.iter();
+                self.from_samples(cells.map(|b| u32::from(u16::from_be_bytes(*b))), out);
+            }
+            (_, false) => {
+                let cells = bytes.as_chunks().0.iter();
+                self.from_samples(cells.map(|b| u32::from_le_bytes(*b)), out);
+            }
+            (_, true) => {
+                let cells = bytes.as_chunks().0.iter();
+                self.from_samples(cells.map(|b| u32::from_be_bytes(*b)), out);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(allocated: u32, bits: u32, high: u32, signed: bool) -> Cells {
+        Cells { shift: high + 1 - bits, bits, allocated, signed, slope: 2.0, intercept: -1.0 }
+    }
+
+    #[test]
+    fn stored_bits_are_cut_out_of_their_cell_and_signed() {
+        // (case, cells, cell, value)
+        let cases = [
+            ("unsigned", cells(16, 16, 15, false), 0xFFFF, 131_069.0),
+            ("signed", cells(16, 16, 15, true), 0xFFFF, -3.0),
+            ("12 bits under an overlay", cells(16, 12, 11, false), 0xF001, 1.0),
+            ("12 bits signed", cells(16, 12, 11, true), 0x0FFF, -3.0),
+            ("12 bits at the top", cells(16, 12, 15, false), 0x0010, 1.0),
+            ("8 bits", cells(8, 8, 7, true), 0x80, -257.0),
+            ("32 bits", cells(32, 32, 31, true), 0xFFFF_FFFE, -5.0),
+        ];
+        for (case, cells, cell, value) in cases {
+            assert_eq!(cells.value(cell), value, "{case}");
+        }
+    }
+
+    #[test]
+    fn both_byte_orders_give_the_same_values() {
+        let (mut little, mut big) = ([0.0; 2], [0.0; 2]);
+        let cells = cells(16, 16, 15, false);
+        cells.from_bytes(&[1, 0, 0, 2], false, &mut little).expect("enough bytes");
+        cells.from_bytes(&[0, 1, 2, 0], true, &mut big).expect("enough bytes");
+        assert_eq!(little, [1.0, 1023.0]);
+        assert_eq!(big, little);
+        assert!(cells.from_bytes(&[1, 0, 0], false, &mut little).is_err());
+    }
+}

@@ -1,0 +1,486 @@
+//! What one file says about the image it holds: kind, pixels, and where each frame lies.
+
+use super::dataset::{DataSet, decimals};
+use super::file::Opened;
+use super::parse::PixelData;
+use super::syntax::{Coding, Syntax};
+use super::text;
+use crate::error::Fault;
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
+use std::sync::Arc;
+
+/// An image file, or another object of which no more than that is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// Number of the file among the places.
+    pub(crate) place: usize,
+    pub(crate) class_uid: String,
+    pub(crate) instance_uid: String,
+    pub(crate) study_uid: String,
+    pub(crate) series_uid: String,
+    pub(crate) frame_of_reference: Option<String>,
+    pub(crate) modality: String,
+    pub(crate) series_number: Option<String>,
+    pub(crate) contrast: bool,
+    pub(crate) texts: Texts,
+    pub(crate) layout: Layout,
+    /// Frames have functional groups, even a single one.
+    pub(crate) enhanced: bool,
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) standing: Standing,
+    /// Oddities of the file that were put right.
+    pub(crate) notes: Vec<&'static str>,
+}
+
+/// Whether an image can be a slice of a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Standing {
+    Good,
+    /// It is none, and a series is whole without it.
+    Apart(String),
+    /// It would be one, but for this.
+    Unusable(Fault),
+}
+
+/// Free text, which may name a patient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Texts {
+    pub(crate) series: Option<String>,
+    pub(crate) study: Option<String>,
+    pub(crate) protocol: Option<String>,
+    pub(crate) contrast: Option<String>,
+}
+
+/// How pixels are stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    pub(crate) syntax: Syntax,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) bits_allocated: u32,
+    pub(crate) bits_stored: u32,
+    pub(crate) high_bit: u32,
+    pub(crate) signed: bool,
+    pub(crate) pixels: Option<Arc<PixelData>>,
+    /// Where frames start from the first fragment's item, if the file says so.
+    pub(crate) frame_offsets: Vec<u64>,
+    /// Compressed with loss at some time.
+    pub(crate) lossy: bool,
+}
+
+/// One frame: a slice.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// First voxel's centre in patient millimetres (left, posterior, superior), and as written.
+    pub(crate) position: [f64; 3],
+    pub(crate) position_text: String,
+    /// Directions in which columns, then rows, are counted; unit vectors, at right angles.
+    pub(crate) orientation: [[f64; 3]; 2],
+    pub(crate) orientation_text: String,
+    /// Millimetres between rows, then columns, and as written.
+    pub(crate) spacing: [f64; 2],
+    pub(crate) spacing_text: String,
+    pub(crate) thickness: Option<f64>,
+    pub(crate) slope: f64,
+    pub(crate) intercept: f64,
+    pub(crate) keys: Keys,
+}
+
+/// What may tell one reconstruction or acquisition from another, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keys {
+    pub(crate) image_type: String,
+    pub(crate) kernel: String,
+    pub(crate) acquisition: String,
+    pub(crate) acquisition_time: String,
+    pub(crate) temporal_position: String,
+    pub(crate) content_time: String,
+    pub(crate) voltage: String,
+    pub(crate) contrast: String,
+    pub(crate) thickness: String,
+}
+
+/// Classes whose images can be slices.
+const CT_CLASSES: [&str; 3] = [
+    uids::CT_IMAGE_STORAGE,
+    uids::ENHANCED_CT_IMAGE_STORAGE,
+    uids::LEGACY_CONVERTED_ENHANCED_CT_IMAGE_STORAGE,
+];
+
+/// Image types of pictures made of slices.
+const PICTURES: [&str; 6] =
+    ["LOCALIZER", "PROJECTION IMAGE", "MIP", "MAX_IP", "MIN_IP", "SCREEN SAVE"];
+
+impl Image {
+    /// Reads what a file's headers say. `place` is the file's number.
+    pub(crate) fn of(opened: &Opened, place: usize) -> Self {
+        let set = &opened.parsed.set;
+        let text = |tag| set.text(tag).unwrap_or_default();
+        let mut notes: Vec<&'static str> = opened.note.into_iter().collect();
+        let mut or_meta = |tag, meta, note| {
+            set.text(tag).or_else(|| {
+                notes.push(note);
+                opened.meta.text(meta)
+            })
+        };
+        let class_uid = or_meta(
+            tags::SOP_CLASS_UID,
+            tags::MEDIA_STORAGE_SOP_CLASS_UID,
+            "no SOP class in the data set: taken from the meta header",
+        );
+        let instance_uid = or_meta(
+            tags::SOP_INSTANCE_UID,
+            tags::MEDIA_STORAGE_SOP_INSTANCE_UID,
+            "no SOP instance in the data set: taken from the meta header",
+        );
+        let mut modality = text(tags::MODALITY);
+        let class_uid = class_uid.unwrap_or_default();
+        if modality.is_empty() && CT_CLASSES.contains(&class_uid.as_str()) {
+            modality = "CT".into();
+            notes.push("no modality: CT by its class");
+        }
+        let contrast = set.text(tags::CONTRAST_BOLUS_AGENT);
+        let mut image = Self {
+            place,
+            class_uid,
+            instance_uid: instance_uid.unwrap_or_default(),
+            study_uid: text(tags::STUDY_INSTANCE_UID),
+            series_uid: text(tags::SERIES_INSTANCE_UID),
+            frame_of_reference: set.text(tags::FRAME_OF_REFERENCE_UID),
+            modality,
+            series_number: set.text(tags::SERIES_NUMBER),
+            contrast: contrast.is_some()
+                || !set.items(tags::CONTRAST_BOLUS_AGENT_SEQUENCE).is_empty(),
+            texts: Texts {
+                series: text::decoded(set, tags::SERIES_DESCRIPTION),
+                study: text::decoded(set, tags::STUDY_DESCRIPTION),
+                protocol: text::decoded(set, tags::PROTOCOL_NAME),
+                contrast: text::decoded(set, tags::CONTRAST_BOLUS_AGENT),
+            },
+            layout: Layout::of(opened),
+            enhanced: !set.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).is_empty(),
+            frames: Vec::new(),
+            standing: Standing::Good,
+            notes,
+        };
+        let judged = match &opened.parsed.fault {
+            Some(fault) => Err(fault.clone()),
+            None => image.judge(set),
+        };
+        image.standing = judged.unwrap_or_else(Standing::Unusable);
+        image
+    }
+
+    fn judge(&mut self, set: &DataSet) -> Result<Standing, Fault> {
+        if self.layout.pixels.is_none() || self.layout.rows == 0 || self.layout.columns == 0 {
+            let document = set.get(tags::ENCAPSULATED_DOCUMENT).is_some();
+            let what = if document { "an encapsulated document" } else { "an object without pixels" };
+            return Ok(Standing::Apart(what.into()));
+        }
+        if self.modality != "CT" {
+            let modality = code(&self.modality).unwrap_or("none");
+            return Err(Fault::new(format!("modality {modality}"), "CT"));
+        }
+        let samples = set.number(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+        let photometric = set.text(tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
+        if samples != 1 || !(photometric.starts_with("MONOCHROME") || photometric.is_empty()) {
+            return Ok(Standing::Apart("a color picture".into()));
+        }
+        let types = set.text(tags::IMAGE_TYPE).unwrap_or_default();
+        if let Some(picture) = picture(&types) {
+            return Ok(Standing::Apart(picture));
+        }
+        self.layout.check()?;
+        let count = set.number(tags::NUMBER_OF_FRAMES).unwrap_or(1).max(1) as usize;
+        let per_frame = set.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
+        let shared = set.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
+        if count > 1 && per_frame.len() != count {
+            return Err(Fault::new(
+                format!("{count} frames and the positions of {}", per_frame.len()),
+                "the position of each",
+            ));
+        }
+        self.layout.check_length(count)?;
+        for k in 0..count {
+            let groups = Groups { root: set, shared, frame: per_frame.get(k) };
+            self.frames.push(Frame::of(&groups, &self.layout, &mut self.notes)?);
+        }
+        self.notes.dedup();
+        // Of an enhanced image, the kind may be that of its frames.
+        let kinds = self.frames.iter().map(|frame| picture(&frame.keys.image_type));
+        if let Some(Some(kind)) = kinds.reduce(|a, b| a.and(b)) {
+            return Ok(Standing::Apart(kind));
+        }
+        Ok(Standing::Good)
+    }
+}
+
+/// What a picture that shows slices, and is none, is called.
+fn picture(types: &str) -> Option<String> {
+    types
+        .split('\\')
+        .map(str::trim)
+        .find(|part| PICTURES.contains(part))
+        .map(|part| format!("a picture ({part})"))
+}
+
+/// A code string as it may appear in a message: codes never name anybody.
+pub(crate) fn code(text: &str) -> Option<&str> {
+    let plain = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_' || b == b' ';
+    (!text.is_empty() && text.len() <= 16 && text.bytes().all(plain)).then_some(text)
+}
+
+impl Layout {
+    fn of(opened: &Opened) -> Self {
+        let set = &opened.parsed.set;
+        let number = |tag| set.number(tag);
+        let bits_allocated = number(tags::BITS_ALLOCATED).unwrap_or(16);
+        let bits_stored = number(tags::BITS_STORED).unwrap_or(bits_allocated);
+        let coding = opened.syntax.coding;
+        let lossy_coding = matches!(
+            coding,
+            Some(
+                Coding::JpegDct
+                    | Coding::JpegLs { near: true }
+                    | Coding::Jpeg2000 { lossy: true }
+            )
+        );
+        let flagged = set.text(tags::LOSSY_IMAGE_COMPRESSION).as_deref() == Some("01");
+        let extended = set.bytes(tags::EXTENDED_OFFSET_TABLE).unwrap_or_default();
+        Self {
+            syntax: opened.syntax,
+            rows: number(tags::ROWS).unwrap_or(0) as usize,
+            columns: number(tags::COLUMNS).unwrap_or(0) as usize,
+            bits_allocated,
+            bits_stored,
+            high_bit: number(tags::HIGH_BIT).unwrap_or(bits_stored.saturating_sub(1)),
+            signed: number(tags::PIXEL_REPRESENTATION) == Some(1),
+            pixels: opened.parsed.pixels.clone().map(Arc::new),
+            frame_offsets: extended.as_chunks().0.iter().map(|b| u64::from_le_bytes(*b)).collect(),
+            lossy: lossy_coding || flagged,
+        }
+    }
+
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.rows * self.columns * (self.bits_allocated as usize / 8)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let Self { bits_allocated, bits_stored, high_bit, rows, columns, .. } = *self;
+        if !matches!(bits_allocated, 8 | 16 | 32) {
+            return Err(Fault::new(format!("{bits_allocated} bits a pixel"), "8, 16 or 32"));
+        }
+        if bits_stored == 0 || bits_stored > bits_allocated || high_bit >= bits_allocated {
+            return Err(Fault::new(
+                format!("{bits_stored} bits up to bit {high_bit} in {bits_allocated}"),
+                "bits within their pixel",
+            ));
+        }
+        if high_bit + 1 < bits_stored {
+            let found = format!("{bits_stored} bits that end at bit {high_bit}");
+            return Err(Fault::new(found, "room for them"));
+        }
+        if rows > 1 << 15 || columns > 1 << 15 {
+            return Err(Fault::new(format!("{rows} x {columns} pixels"), "32768 at most"));
+        }
+        if self.syntax.coding.is_none() {
+            let name = self.syntax.name;
+            return Err(Fault::new(format!("pixels coded as {name}"), "a coding for still images"));
+        }
+        Ok(())
+    }
+
+    /// Checks that the pixels are all there, as far as lengths say.
+    fn check_length(&self, frames: usize) -> Result<(), Fault> {
+        match self.pixels.as_deref() {
+            Some(&PixelData::Native { present, .. }) => {
+                let need = self.frame_bytes() as u64 * frames as u64;
+                if present < need {
+                    return Err(Fault::new(
+                        format!("truncated pixel data, {present} bytes"),
+                        format!("{need}"),
+                    ));
+                }
+            }
+            Some(PixelData::Encapsulated { fragments, whole, .. }) => {
+                if !whole || fragments.len() < frames {
+                    return Err(Fault::new("truncated pixel data", "all fragments"));
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Attributes of a frame: its own, those all frames share, or the root's in a single-frame file.
+struct Groups<'a> {
+    root: &'a DataSet,
+    shared: Option<&'a DataSet>,
+    frame: Option<&'a DataSet>,
+}
+
+impl<'a> Groups<'a> {
+    /// The item of a functional group, or the root where there are no groups.
+    fn group(&self, group: Tag) -> Option<&'a DataSet> {
+        if self.frame.is_none() && self.shared.is_none() {
+            return Some(self.root);
+        }
+        let of = |set: Option<&'a DataSet>| set.and_then(|set| set.item(group));
+        of(self.frame).or_else(|| of(self.shared))
+    }
+
+    fn text(&self, group: Tag, tag: Tag) -> Option<String> {
+        self.group(group)
+            .and_then(|item| item.text(tag))
+            .or_else(|| self.converted(tag))
+            .or_else(|| self.root.text(tag))
+    }
+
+    /// What a conversion from single frames had no group for.
+    fn converted(&self, tag: Tag) -> Option<String> {
+        let of = |set: Option<&'a DataSet>, group| set?.item(group)?.text(tag);
+        of(self.frame, tags::UNASSIGNED_PER_FRAME_CONVERTED_ATTRIBUTES_SEQUENCE)
+            .or_else(|| of(self.shared, tags::UNASSIGNED_SHARED_CONVERTED_ATTRIBUTES_SEQUENCE))
+    }
+}
+
+impl Frame {
+    fn of(
+        groups: &Groups<'_>,
+        layout: &Layout,
+        notes: &mut Vec<&'static str>,
+    ) -> Result<Self, Fault> {
+        let required = |group, tag, name: &str| {
+            groups
+                .text(group, tag)
+                .ok_or_else(|| Fault::new(format!("a slice without {name}"), "one for each"))
+        };
+        let position_text = required(
+            tags::PLANE_POSITION_SEQUENCE,
+            tags::IMAGE_POSITION_PATIENT,
+            "ImagePositionPatient",
+        )?;
+        let orientation_text = required(
+            tags::PLANE_ORIENTATION_SEQUENCE,
+            tags::IMAGE_ORIENTATION_PATIENT,
+            "ImageOrientationPatient",
+        )?;
+        let spacing_text =
+            required(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING, "PixelSpacing")?;
+        let (slope, intercept) = rescale(groups, layout, notes)?;
+        let thickness = groups.text(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS);
+        Ok(Self {
+            position: numbers(&position_text, "ImagePositionPatient")?,
+            orientation: directions(numbers(&orientation_text, "ImageOrientationPatient")?)?,
+            spacing: spacing(numbers(&spacing_text, "PixelSpacing")?)?,
+            thickness: thickness
+                .as_deref()
+                .and_then(|text| decimals(text)?.first().copied())
+                .filter(|thickness| *thickness > 0.0),
+            slope,
+            intercept,
+            keys: Keys::of(groups, thickness.unwrap_or_default()),
+            position_text,
+            orientation_text,
+            spacing_text,
+        })
+    }
+}
+
+impl Keys {
+    fn of(groups: &Groups<'_>, thickness: String) -> Self {
+        let text = |group, tag| groups.text(group, tag).unwrap_or_default();
+        let frame_type = groups.group(tags::CT_IMAGE_FRAME_TYPE_SEQUENCE);
+        let image_type = frame_type
+            .and_then(|item| item.text(tags::FRAME_TYPE))
+            .or_else(|| groups.root.text(tags::IMAGE_TYPE));
+        let content = tags::FRAME_CONTENT_SEQUENCE;
+        let either = |framed, single| {
+            groups
+                .group(content)
+                .and_then(|item| item.text(framed))
+                .unwrap_or_else(|| text(content, single))
+        };
+        Self {
+            image_type: image_type.unwrap_or_default(),
+            kernel: text(tags::CT_RECONSTRUCTION_SEQUENCE, tags::CONVOLUTION_KERNEL),
+            acquisition: either(tags::FRAME_ACQUISITION_NUMBER, tags::ACQUISITION_NUMBER),
+            acquisition_time: either(tags::FRAME_ACQUISITION_DATE_TIME, tags::ACQUISITION_TIME),
+            temporal_position: either(
+                tags::TEMPORAL_POSITION_INDEX,
+                tags::TEMPORAL_POSITION_IDENTIFIER,
+            ),
+            content_time: text(content, tags::CONTENT_TIME),
+            voltage: text(tags::CTX_RAY_DETAILS_SEQUENCE, tags::KVP),
+            contrast: text(content, tags::CONTRAST_BOLUS_AGENT),
+            thickness,
+        }
+    }
+}
+
+/// `N` numbers.
+fn numbers<const N: usize>(text: &str, name: &str) -> Result<[f64; N], Fault> {
+    decimals(text)
+        .and_then(|values| values.try_into().ok())
+        .ok_or_else(|| Fault::new(format!("a malformed {name}"), format!("{N} numbers")))
+}
+
+fn spacing(spacing: [f64; 2]) -> Result<[f64; 2], Fault> {
+    if spacing.iter().all(|mm| (1e-4..1e4).contains(mm)) {
+        return Ok(spacing);
+    }
+    let [rows, columns] = spacing;
+    Err(Fault::new(format!("pixels {rows} x {columns} mm apart"), "positive distances"))
+}
+
+/// Unit vectors at right angles, exactly so.
+fn directions(written: [f64; 6]) -> Result<[[f64; 3]; 2], Fault> {
+    let [a, b, c, d, e, f] = written;
+    let (row, column) = ([a, b, c], [d, e, f]);
+    let length = |v: [f64; 3]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let dot = row.iter().zip(column).map(|(x, y)| x * y).sum::<f64>();
+    let unit = |v| (length(v) - 1.0).abs() < 0.01;
+    if !unit(row) || !unit(column) || dot.abs() > 0.01 {
+        return Err(Fault::new(
+            "an ImageOrientationPatient that is no pair of directions",
+            "unit vectors at right angles",
+        ));
+    }
+    Ok([row.map(|x| x / length(row)), column.map(|x| x / length(column))])
+}
+
+/// Slope and intercept to Hounsfield units.
+fn rescale(
+    groups: &Groups<'_>,
+    layout: &Layout,
+    notes: &mut Vec<&'static str>,
+) -> Result<(f64, f64), Fault> {
+    let group = tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE;
+    let number = |tag| {
+        groups.text(group, tag).and_then(|text| decimals(&text)?.first().copied())
+    };
+    let kind = groups.text(group, tags::RESCALE_TYPE);
+    if let Some(kind) = kind.as_deref().filter(|kind| !matches!(*kind, "HU" | "US" | "HU_MOD")) {
+        let kind = code(kind).unwrap_or("of no code");
+        return Err(Fault::new(format!("values of type {kind}"), "Hounsfield units"));
+    }
+    let (slope, intercept) = (number(tags::RESCALE_SLOPE), number(tags::RESCALE_INTERCEPT));
+    if slope == Some(0.0) {
+        return Err(Fault::new("a rescale slope of zero", "another one"));
+    }
+    if intercept.is_none() && !layout.signed {
+        return Err(Fault::new(
+            "no rescale and values that cannot be negative",
+            "rescale slope and intercept to Hounsfield units",
+        ));
+    }
+    if slope.is_none() || intercept.is_none() {
+        notes.push(match (slope, intercept) {
+            (None, None) => "no rescale: signed values taken as Hounsfield units",
+            _ => "no complete rescale: slope 1, intercept 0 where missing",
+        });
+    }
+    Ok((slope.unwrap_or(1.0), intercept.unwrap_or(0.0)))
+}
