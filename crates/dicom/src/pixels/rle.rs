@@ -38,7 +38,8 @@ fn unpack<'a>(
             0..=127 => {
                 let literal = packed.get(..=usize::from(control))?;
                 packed = &packed[literal.len()..];
-                for (out, byte) in out.by_ref().zip(literal) {
+                // The literal first: the iterator that ends must not have cost the other an item.
+                for (byte, out) in literal.iter().zip(out.by_ref()) {
                     *out = *byte;
                 }
                 count = count.saturating_sub(literal.len());
@@ -74,8 +75,8 @@ mod tests {
 
     #[test]
     fn runs_and_literals_fill_the_planes() {
-        // High bytes: a run of three; low bytes: three as they are, with a pause before.
-        let bytes = frame(&[&[254, 1], &[128, 2, 7, 8, 9]]);
+        // High bytes: a run of three; low bytes: two and one as they are, with a pause before.
+        let bytes = frame(&[&[254, 1], &[128, 1, 7, 8, 0, 9]]);
         assert_eq!(decode(&bytes, 3, 2), Ok(vec![7, 1, 8, 1, 9, 1]));
     }
 

@@ -206,6 +206,12 @@ impl Image {
             let groups = Groups { root: set, shared, frame: per_frame.get(k) };
             self.frames.push(Frame::of(&groups, &self.layout, &mut self.notes)?);
         }
+        if self.layout.high_bit + 1 != self.layout.bits_stored {
+            self.notes.push("stored bits do not begin at bit 0: shifted down to it");
+        }
+        if photometric == "MONOCHROME1" {
+            self.notes.push("MONOCHROME1: how values are shown, they are not inverted");
+        }
         self.notes.dedup();
         // Of an enhanced image, the kind may be that of its frames.
         let kinds = self.frames.iter().map(|frame| picture(&frame.keys.image_type));

@@ -127,19 +127,13 @@ impl<'a> Parser<'a> {
             .decoder_for()
             .ok_or_else(|| Fault::new("an unknown byte order", "a transfer syntax of DICOM"))?;
         let big_endian = syntax.endianness() == Endianness::Big;
-        let mut parser =
-            Self { source, at, len, decoder, big_endian, elements_left: max_elements, pixels: None };
-        parser.seek(at)?;
-        Ok(parser)
+        source.seek(SeekFrom::Start(at)).map_err(|e| unreadable(&e))?;
+        Ok(Self { source, at, len, decoder, big_endian, elements_left: max_elements, pixels: None })
     }
 
     fn seek(&mut self, to: u64) -> Result<(), Fault> {
-        let by = i64::try_from(to).ok().zip(i64::try_from(self.at).ok());
-        let moved = match by {
-            // Keeps what a buffered reader has read ahead.
-            Some((to, at)) if self.at != 0 => self.source.seek_relative(to - at),
-            _ => self.source.seek(SeekFrom::Start(to)).map(drop),
-        };
+        // Relative, so that a buffered reader keeps what it has read ahead.
+        let moved = self.source.seek_relative(to.wrapping_sub(self.at).cast_signed());
         self.at = to;
         moved.map_err(|e| unreadable(&e))
     }

@@ -19,7 +19,7 @@ impl Catalog {
         json!({
             "studies": studies,
             "other_files": self.others,
-            "damaged_files": self.damaged.len(),
+            "damaged_files": self.damaged.iter().map(|(_, reason)| reason).collect::<Vec<_>>(),
         })
     }
 }
