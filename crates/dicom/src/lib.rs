@@ -14,6 +14,7 @@ mod read;
 mod series;
 mod uid;
 mod volume;
+pub mod write;
 
 pub use error::{Error, Result};
 pub use limits::Limits;

@@ -7,7 +7,6 @@ mod source;
 pub use load::{LoadOptions, Loaded};
 pub use source::{Source, SourceSlice};
 pub(crate) use load::same_pixels;
-#[expect(unused_imports, reason = "writers come")]
 pub(crate) use source::Planes;
 
 /// Maps a voxel index `(x, y, z)` to millimetres `(right, anterior, superior)`.

@@ -5,12 +5,15 @@ use crate::error::Result;
 use crate::limits::Limits;
 use crate::read::dataset::{DataSet, Element};
 use crate::read::file::{self, FileLimits};
+use crate::read::image::Image;
+use crate::read::parse::PixelData;
 use crate::read::place::Places;
+use crate::read::syntax::Coding;
 use crate::series::stack::{Regrid, Stack};
 use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
-use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
-use std::borrow::Cow;
+use ndarray::{Array3, ArrayView3, Axis, CowArray, Ix3};
+use rayon::prelude::*;
 
 /// A series as objects about it refer to it: its slices as they are, not the grid they may have
 /// been resampled to.
@@ -34,7 +37,7 @@ pub struct Source {
     pub(crate) patient: DataSet,
     pub(crate) date: String,
     pub(crate) time: String,
-    pub(crate) lossy: bool,
+    pub(crate) lossy: Option<Lossy>,
     pub(crate) regrid: Option<Regrid>,
 }
 
@@ -56,6 +59,42 @@ pub struct SourceSlice {
     pub(crate) position_text: String,
     pub(crate) orientation_text: String,
     pub(crate) spacing_text: String,
+}
+
+/// What was lost before it came here.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lossy {
+    /// How much smaller it was made, as written.
+    pub(crate) ratio: String,
+    /// Code of the method.
+    pub(crate) method: String,
+}
+
+impl Lossy {
+    /// As the file says, or as its coding shows.
+    fn of(image: &Image, set: &DataSet) -> Self {
+        let ratio = set.text(tags::LOSSY_IMAGE_COMPRESSION_RATIO).unwrap_or_else(|| {
+            let layout = &image.layout;
+            let coded: u64 = match layout.pixels.as_deref() {
+                Some(PixelData::Encapsulated { fragments, .. }) => {
+                    fragments.iter().map(|(_, len)| u64::from(*len)).sum()
+                }
+                Some(PixelData::Native { present, .. }) => *present,
+                None => 0,
+            };
+            let whole = layout.frame_bytes() * image.frames.len();
+            format!("{:.1}", whole as f64 / coded.max(1) as f64)
+        });
+        let method = set.text(tags::LOSSY_IMAGE_COMPRESSION_METHOD).unwrap_or_else(|| {
+            match image.layout.syntax.coding {
+                Some(Coding::JpegLs { .. }) => "ISO_14495_1",
+                Some(Coding::Jpeg2000 { .. }) => "ISO_15444_1",
+                _ => "ISO_10918_1",
+            }
+            .into()
+        });
+        Self { ratio, method }
+    }
 }
 
 /// Attributes of the patient and study modules, in ascending order.
@@ -117,6 +156,7 @@ impl Source {
         let set = opened.map(|opened| opened.parsed.set).unwrap_or_default();
         let copied: Vec<Element> =
             COPIED.iter().filter_map(|tag| set.get(*tag)).cloned().collect();
+        let lossy = stack.slices.iter().any(|slice| slice.image.layout.lossy);
         let first_of = |tags: [Tag; 4]| tags.iter().find_map(|tag| set.text(*tag));
         let date = first_of([
             tags::SERIES_DATE,
@@ -161,61 +201,44 @@ impl Source {
             patient: DataSet(copied),
             date: date.unwrap_or_default(),
             time: time.unwrap_or_default(),
-            lossy: stack.slices.iter().any(|slice| slice.image.layout.lossy),
+            lossy: lossy.then(|| Lossy::of(first, &set)),
             regrid: stack.regrid.clone(),
         })
     }
 }
 
-/// A label map seen from the source's slices.
+/// A label map seen from the source's slices: itself, or carried back to them.
 pub(crate) struct Planes<'a, T> {
-    labels: ArrayView3<'a, T>,
-    source: &'a Source,
+    labels: CowArray<'a, T, Ix3>,
 }
 
-impl<'a, T: Copy + Default> Planes<'a, T> {
+impl<'a, T: Copy + Default + Send + Sync> Planes<'a, T> {
     /// # Panics
     ///
     /// If `labels` have not the shape of the source's grid.
-    pub(crate) fn new(labels: ArrayView3<'a, T>, source: &'a Source) -> Self {
+    pub(crate) fn new(labels: ArrayView3<'a, T>, source: &Source) -> Self {
         let (z, y, x) = labels.dim();
         assert_eq!([z, y, x], source.grid.shape, "labels have the shape of their volume");
-        Self { labels, source }
+        let Some(regrid) = &source.regrid else {
+            let labels = if labels.is_standard_layout() {
+                labels.into()
+            } else {
+                labels.as_standard_layout().into_owned().into()
+            };
+            return Self { labels };
+        };
+        let [rows, columns] = source.size;
+        let mut own = Array3::default([source.slices.len(), rows, columns]);
+        own.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(number, mut slice)| {
+            slice.assign(&regrid::carry_back(labels, regrid, number, (rows, columns)));
+        });
+        Self { labels: own.into() }
     }
 
-    /// The labels of one slice.
-    pub(crate) fn slice(&self, number: usize) -> Slab<'_, T> {
-        let [rows, columns] = self.source.size;
-        match &self.source.regrid {
-            None => Slab::View(self.labels.index_axis(Axis(0), number)),
-            Some(regrid) => {
-                let labels = self.labels.view();
-                Slab::Own(regrid::carry_back(labels, regrid, number, (rows, columns)))
-            }
-        }
-    }
-}
-
-/// Labels of a slice, of the map itself or carried back.
-pub(crate) enum Slab<'a, T> {
-    View(ArrayView2<'a, T>),
-    Own(Array2<T>),
-}
-
-impl<T: Copy> Slab<'_, T> {
-    pub(crate) fn view(&self) -> ArrayView2<'_, T> {
-        match self {
-            Self::View(view) => view.view(),
-            Self::Own(array) => array.view(),
-        }
-    }
-
-    /// Row by row.
-    pub(crate) fn values(&self) -> Cow<'_, [T]> {
-        match self {
-            Self::Own(array) => array.as_slice().map(Cow::Borrowed),
-            Self::View(view) => view.to_slice().map(Cow::Borrowed),
-        }
-        .unwrap_or_else(|| Cow::Owned(self.view().iter().copied().collect()))
+    /// The labels of one slice, row by row.
+    pub(crate) fn slice(&self, number: usize) -> &[T] {
+        let pixels = self.labels.len() / self.labels.dim().0;
+        let labels = self.labels.as_slice().expect("of standard layout since `new`");
+        &labels[number * pixels..][..pixels]
     }
 }

@@ -1,0 +1,81 @@
+//! Writes objects about a series from a label map, for judges:
+//! `write SERIES LABELS SEGMENTS.json FOLDER KIND...`
+//!
+//! LABELS are raw little-endian voxels on the series' volume, of one byte each or two (`.u16`).
+//! KIND is `binary`, `labelmap`, and so on; the object is `FOLDER/KIND.dcm`. Prints what it wrote
+//! and how long that took.
+#![expect(clippy::print_stdout, reason = "a program")]
+
+use fastnnunet_dicom::write::{Algorithm, Code, Labels, Model, ObjectOptions, Segment, seg};
+use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
+use ndarray::{Array3, ArrayView3};
+use serde_json::Value;
+use std::path::Path;
+use std::time::Instant;
+
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [series, labels, segments, folder, kinds @ ..] = &arguments[..] else {
+        return Err("usage: write SERIES LABELS SEGMENTS.json FOLDER KIND...".into());
+    };
+    let catalog = scan(Path::new(series), &ScanOptions::default())?;
+    let loaded = catalog.pick(None)?.load(&LoadOptions::default())?;
+    let bytes = std::fs::read(labels)?;
+    let shape = loaded.grid.shape;
+    let words: Array3<u16>;
+    let map: Labels<'_> = if labels.ends_with(".u16") {
+        let values = bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+        words = Array3::from_shape_vec(shape, values)?;
+        words.view().into()
+    } else {
+        ArrayView3::from_shape(shape, &bytes)?.into()
+    };
+    let segments = read_segments(&std::fs::read_to_string(segments)?)?;
+    let algorithm = Algorithm {
+        name: "fastnnunet".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        models: vec![Model { name: "judged".into(), sha256: loaded.sha256.clone() }],
+    };
+    let options = ObjectOptions { overwrite: true, ..Default::default() };
+    for kind in kinds {
+        let path = Path::new(folder).join(format!("{kind}.dcm"));
+        let begun = Instant::now();
+        let source = &loaded.source;
+        let written = match kind.as_str() {
+            "binary" | "labelmap" => {
+                let encoding =
+                    if kind == "binary" { seg::SegEncoding::Binary } else { seg::SegEncoding::Labelmap };
+                seg::write(&path, source, map, &segments, &algorithm, encoding, &options)?
+            }
+            _ => return Err(format!("no kind {kind}").into()),
+        };
+        let bytes = std::fs::metadata(&path)?.len();
+        let seconds = begun.elapsed().as_secs_f64();
+        println!("{kind} {seconds:.3} s {bytes} bytes {}", written.instance_uid);
+    }
+    Ok(())
+}
+
+fn read_segments(json: &str) -> Result<Vec<Segment>, Failure> {
+    let list: Vec<Value> = serde_json::from_str(json)?;
+    let code = |value: &Value| {
+        let part = |k: usize| value[k].as_str();
+        Some(Code::new(part(0)?, part(1)?, part(2)?))
+    };
+    list.iter()
+        .map(|entry| {
+            let id = entry["id"].as_u64().and_then(|id| u16::try_from(id).ok()).ok_or("no id")?;
+            let name = entry["name"].as_str().ok_or("no name")?;
+            let mut segment = match code(&entry["kind"]) {
+                Some(kind) => Segment::structure(id, name, kind),
+                None => Segment::named(id, name),
+            };
+            let rgb = |k: usize| entry["color"][k].as_u64().map(|c| c as u8);
+            segment.color = rgb(0).zip(rgb(1)).zip(rgb(2)).map(|((r, g), b)| [r, g, b]);
+            segment.region = code(&entry["region"]);
+            Ok(segment)
+        })
+        .collect()
+}

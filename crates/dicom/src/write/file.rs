@@ -1,0 +1,195 @@
+//! A file with its own identifiers made of what it holds.
+//!
+//! The data set is written with placeholders for the object's own identifiers and hashed as it
+//! goes; the identifiers made of the digest are as long as their placeholders and are put in their
+//! places at the end. So a large object is written once, and its identifiers are those of its
+//! content.
+
+use super::elements::Item;
+use super::{Fresh, Written};
+use crate::uid;
+use dicom_dictionary_std::uids;
+use dicom_object::FileMetaTableBuilder;
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// Which of the object's own identifiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    Instance,
+    Series,
+    Dimensions,
+    /// Others, by number.
+    Other(u16),
+}
+
+/// No valid identifier begins like this: parts have no leading zero.
+const PLACEHOLDER: &str = "2.25.0000000000000000000000000000000000";
+
+impl Own {
+    /// What stands in its place until the content is known.
+    pub(super) fn placeholder(self) -> String {
+        format!("{PLACEHOLDER}{:05}", self.number())
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Self::Instance => 0,
+            Self::Series => 1,
+            Self::Dimensions => 2,
+            Self::Other(number) => 3 + u32::from(number),
+        }
+    }
+}
+
+/// An object on its way to a file.
+pub(super) struct Sink<'a> {
+    out: BufWriter<&'a mut File>,
+    class_uid: &'a str,
+    hash: Sha256,
+    at: u64,
+    /// Where which identifier goes.
+    places: Vec<(u64, u32)>,
+}
+
+impl<'a> Sink<'a> {
+    /// Begins a file: preamble and meta header.
+    pub(super) fn begin(file: &'a mut File, class_uid: &'a str) -> io::Result<Self> {
+        let version = format!("FASTNNUNET_{}", env!("CARGO_PKG_VERSION"));
+        let meta = FileMetaTableBuilder::new()
+            .media_storage_sop_class_uid(class_uid)
+            .media_storage_sop_instance_uid(Own::Instance.placeholder())
+            .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
+            .implementation_class_uid(uid::of(&[b"fastnnunet"]))
+            .implementation_version_name(version.chars().take(16).collect::<String>())
+            .build()
+            .map_err(io::Error::other)?;
+        let mut head = vec![0; 128];
+        head.extend(b"DICM");
+        meta.write(&mut head).map_err(io::Error::other)?;
+        let mut sink = Self {
+            out: BufWriter::with_capacity(1 << 20, file),
+            class_uid,
+            hash: Sha256::new(),
+            at: 0,
+            places: Vec::new(),
+        };
+        sink.find_places(&head);
+        sink.out.write_all(&head)?;
+        sink.at = head.len() as u64;
+        Ok(sink)
+    }
+
+    /// Writes elements, in ascending order of tags from call to call.
+    pub(super) fn elements(&mut self, elements: &Item) -> io::Result<()> {
+        let bytes = encoded(elements)?;
+        self.find_places(&bytes);
+        self.bytes(&bytes)
+    }
+
+    /// Begins a sequence whose items are written one by one.
+    pub(super) fn begin_sequence(&mut self, tag: dicom_core::Tag) -> io::Result<()> {
+        let [g, e] = [tag.0.to_le_bytes(), tag.1.to_le_bytes()];
+        self.bytes(&[g[0], g[1], e[0], e[1], b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF])
+    }
+
+    /// An item of encoded elements.
+    pub(super) fn item(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes(&[0xFE, 0xFF, 0x00, 0xE0])?;
+        self.bytes(&(bytes.len() as u32).to_le_bytes())?;
+        self.bytes(bytes)
+    }
+
+    pub(super) fn end_sequence(&mut self) -> io::Result<()> {
+        self.bytes(&[0xFE, 0xFF, 0xDD, 0xE0, 0, 0, 0, 0])
+    }
+
+    /// The header of native pixel data of `len` bytes, which follow, and whose padding the caller
+    /// writes too.
+    pub(super) fn begin_pixels(&mut self, vr: [u8; 2], len: u64) -> io::Result<()> {
+        let len = u32::try_from(len.next_multiple_of(2)).ok().filter(|len| *len < u32::MAX);
+        let len = len.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::FileTooLarge, "pixel data of 4 GiB or more")
+        })?;
+        self.bytes(&[0xE0, 0x7F, 0x10, 0x00, vr[0], vr[1], 0, 0])?;
+        self.bytes(&len.to_le_bytes())
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        self.at += bytes.len() as u64;
+        self.out.write_all(bytes)
+    }
+
+    fn find_places(&mut self, bytes: &[u8]) {
+        let mut from = 0;
+        let prefix = PLACEHOLDER.as_bytes();
+        while let Some(found) = bytes[from..].windows(prefix.len()).position(|w| w == prefix) {
+            let at = from + found;
+            let digits = &bytes[at + prefix.len()..][..uid::LENGTH - prefix.len()];
+            let number = digits.iter().fold(0, |n, digit| 10 * n + u32::from(digit - b'0'));
+            self.places.push((self.at + at as u64, number));
+            from = at + uid::LENGTH;
+        }
+    }
+
+    /// Puts the identifiers in their places.
+    pub(super) fn finish(self, fresh: Option<&Fresh>) -> io::Result<Written> {
+        let Self { mut out, class_uid, hash, places, .. } = self;
+        let content: [u8; 32] = hash.finalize().into();
+        let digest = match fresh {
+            None => content,
+            Some(fresh) => {
+                Sha256::new().chain_update(content).chain_update(fresh.salt).finalize().into()
+            }
+        };
+        let name = |number: u32| match number {
+            0 => uid::of_digest(digest),
+            _ => uid::of(&[&digest, &number.to_le_bytes()]),
+        };
+        for (at, number) in places {
+            out.seek(SeekFrom::Start(at))?;
+            out.write_all(name(number).as_bytes())?;
+        }
+        out.flush()?;
+        Ok(Written {
+            class_uid: class_uid.to_owned(),
+            instance_uid: name(Own::Instance.number()),
+            series_uid: name(Own::Series.number()),
+        })
+    }
+}
+
+/// Elements as bytes in explicit VR little endian.
+pub(super) fn encoded(elements: &Item) -> io::Result<Vec<u8>> {
+    let syntax = crate::read::syntax::Syntax::find(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    let syntax = syntax.ok_or(io::ErrorKind::Unsupported)?;
+    let mut bytes = Vec::new();
+    elements.write_dataset_with_ts(&mut bytes, syntax.headers()).map_err(io::Error::other)?;
+    Ok(bytes)
+}
+
+/// Makes a file that appears under its name whole or not at all: it is written beside it and
+/// renamed. Missing folders are created.
+pub(super) fn whole<T>(
+    path: &Path,
+    overwrite: bool,
+    content: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<T> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".fastnnunet-").suffix(".tmp");
+    // Temporary files are private by default; a result has the usual permissions.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(folder)?;
+    let result = content(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
+    renamed.map_err(|e| e.error)?;
+    Ok(result)
+}

@@ -1,0 +1,116 @@
+"""Judges objects by programs nobody here wrote.
+
+    written.py SERIES PROGRAM_CONVERT PROGRAM_WRITE FOLDER [KIND...]
+
+SERIES is a folder with one suitable series. A label map with a hole, an island, a diagonal and
+structures of one voxel is made on its volume, written as objects, and recovered from each.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pydicom
+import SimpleITK
+
+SEGMENTS = [
+    {"id": 1, "name": "kidney_left", "kind": ["64033007", "SCT", "Kidney"], "color": [192, 98, 63]},
+    {"id": 2, "name": "kidney_right", "kind": ["64033007", "SCT", "Kidney"], "color": [203, 126, 98]},
+    {"id": 3, "name": "aorta", "kind": ["15825003", "SCT", "Aorta"], "color": [216, 54, 54]},
+    {"id": 4, "name": "rib_left_1", "kind": ["48535007", "SCT", "First rib"], "color": [255, 236, 201]},
+    {"id": 5, "name": "absent", "kind": ["10200004", "SCT", "Liver"], "color": [10, 20, 30]},
+]
+
+
+def label_map(shape):
+    """Labels [z, y, x] that try what contours and frames may trip over."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    labels = np.zeros(shape, np.uint8)
+    ring = (x + 0.4) ** 2 + (y + 0.2) ** 2 + 0.2 * z**2
+    labels[(ring < 0.2) & (ring > 0.04)] = 1
+    labels[(x - 0.45) ** 2 + (y - 0.3) ** 2 + 0.3 * z**2 < 0.12] = 2
+    labels[(x - 0.45) ** 2 + (y - 0.3) ** 2 < 0.01] = 3
+    labels[ring < 0.01] = 3
+    for k in range(min(shape)):
+        labels[k, min(k + 1, shape[1] - 1), min(k + 2, shape[2] - 1)] = 4
+    labels[-1, -1, -1] = labels[0, 0, 0] = 4
+    return labels
+
+
+def run(*command):
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{command[0]}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def from_highdicom(path, numbers):
+    """Label map of a SEG in the order of source slices, by highdicom."""
+    import highdicom
+    seg = highdicom.seg.segread(path)
+    volume = seg.get_volume(combine_segments=True)
+    return volume.array.astype(np.uint8), volume.affine
+
+
+def check_highdicom(path, labels, affine):
+    found, found_affine = from_highdicom(path, None)
+    # Both as RAS world positions of the labelled voxels: the judge may order axes otherwise.
+    lps = np.diag([-1, -1, 1, 1]) @ found_affine
+    order = np.argwhere(found)
+    ours = np.argwhere(labels)
+    theirs = (lps @ np.c_[order, np.ones(len(order))].T).T[:, :3]
+    mine = (affine @ np.c_[ours[:, ::-1], np.ones(len(ours))].T).T[:, :3]
+    a = np.c_[theirs, found[tuple(order.T)]].round(3)
+    b = np.c_[mine, labels[tuple(ours.T)]].round(3)
+    a, b = a[np.lexsort(a.T)], b[np.lexsort(b.T)]
+    assert a.shape == b.shape and np.abs(a - b).max() < 0.01, "highdicom sees other labels"
+
+
+def check_dcmqi(path, scratch, labels, affine):
+    scratch.mkdir(exist_ok=True)
+    run(pathlib.Path(sys.executable).parent / "segimage2itkimage", "--inputDICOM", path,
+        "--outputDirectory", scratch, "--mergeSegments", "--outputType", "nii")
+    merged = np.zeros_like(labels)
+    for file in scratch.glob("*.nii*"):
+        image = nibabel.load(file)
+        found = np.asarray(image.dataobj)
+        index = np.argwhere(found)
+        world = image.affine @ np.c_[index, np.ones(len(index))].T
+        own = np.linalg.solve(affine, world).round().astype(int)[:3].T
+        merged[tuple(own[:, ::-1].T)] = found[tuple(index.T)]
+    assert np.array_equal(merged, labels), f"dcmqi sees other labels: {np.argwhere(merged != labels)[:5]}"
+
+
+def dciodvfy(path):
+    done = subprocess.run([pathlib.Path(sys.executable).parent / "dciodvfy", path],
+                          capture_output=True, text=True)
+    return {line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")}
+
+
+def main():
+    series, convert, write, folder = (pathlib.Path(a) for a in sys.argv[1:5])
+    kinds = sys.argv[5:] or ["binary", "labelmap"]
+    folder.mkdir(parents=True, exist_ok=True)
+    run(convert, series, folder / "volume.nii")
+    image = nibabel.load(folder / "volume.nii")
+    labels = label_map(image.shape[::-1])
+    labels.tofile(folder / "labels.u8")
+    (folder / "segments.json").write_text(json.dumps(SEGMENTS))
+    print(run(write, series, folder / "labels.u8", folder / "segments.json", folder, *kinds))
+    known = set()
+    for path in [p for p in series.iterdir() if p.suffix == ".dcm"]:
+        known |= dciodvfy(path)
+    for kind in kinds:
+        path = folder / f"{kind}.dcm"
+        errors = dciodvfy(path) - known
+        assert not errors, f"{kind}: dciodvfy: {sorted(errors)}"
+        if kind in ("binary", "labelmap"):
+            check_highdicom(path, labels, image.affine)
+            check_dcmqi(path, folder / f"dcmqi_{kind}", labels, image.affine)
+        print(f"{kind}: accepted")
+
+
+main()
