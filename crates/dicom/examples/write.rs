@@ -6,7 +6,7 @@
 //! and how long that took.
 #![expect(clippy::print_stdout, reason = "a program")]
 
-use fastnnunet_dicom::write::{Algorithm, Code, Labels, Model, ObjectOptions, Segment, seg};
+use fastnnunet_dicom::write::{Algorithm, Code, Labels, Model, ObjectOptions, Segment, rtstruct, sc, seg, sr};
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
 use ndarray::{Array3, ArrayView3};
 use serde_json::Value;
@@ -39,6 +39,8 @@ fn main() -> Result<(), Failure> {
         models: vec![Model { name: "judged".into(), sha256: loaded.sha256.clone() }],
     };
     let options = ObjectOptions { overwrite: true, ..Default::default() };
+    // A report refers to the segmentation written before it, if there is one.
+    let mut reference = None;
     for kind in kinds {
         let path = Path::new(folder).join(format!("{kind}.dcm"));
         let begun = Instant::now();
@@ -47,7 +49,20 @@ fn main() -> Result<(), Failure> {
             "binary" | "labelmap" => {
                 let encoding =
                     if kind == "binary" { seg::SegEncoding::Binary } else { seg::SegEncoding::Labelmap };
-                seg::write(&path, source, map, &segments, &algorithm, encoding, &options)?
+                let written =
+                    seg::write(&path, source, map, &segments, &algorithm, encoding, &options)?;
+                reference = Some(sr::SegReference::new(&written, &segments, encoding));
+                written
+            }
+            "rtstruct" => rtstruct::write(&path, source, map, &segments, &algorithm, &options)?,
+            "sr" => {
+                let measured = sr::measure(loaded.voxels.view(), map, &segments, &loaded.grid);
+                sr::write(&path, source, &measured, reference.as_ref(), &algorithm, &options)?
+            }
+            "sc" => {
+                let rgb: Vec<u8> = (0..48 * 32 * 3).map(|k| (k * 7 % 251) as u8).collect();
+                let picture = sc::Picture { width: 48, height: 32, rgb: &rgb };
+                sc::write(&path, source, &picture, &algorithm, &options)?
             }
             _ => return Err(format!("no kind {kind}").into()),
         };

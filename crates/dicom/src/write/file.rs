@@ -15,6 +15,23 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
+/// Transfer syntax of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Explicit,
+    /// For values of text beyond 64 KiB, which the lengths of explicit VR cannot say.
+    Implicit,
+}
+
+impl Encoding {
+    fn uid(self) -> &'static str {
+        match self {
+            Self::Explicit => uids::EXPLICIT_VR_LITTLE_ENDIAN,
+            Self::Implicit => uids::IMPLICIT_VR_LITTLE_ENDIAN,
+        }
+    }
+}
+
 /// Which of the object's own identifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Own {
@@ -48,6 +65,7 @@ impl Own {
 pub(super) struct Sink<'a> {
     out: BufWriter<&'a mut File>,
     class_uid: &'a str,
+    encoding: Encoding,
     hash: Sha256,
     at: u64,
     /// Where which identifier goes.
@@ -56,12 +74,16 @@ pub(super) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     /// Begins a file: preamble and meta header.
-    pub(super) fn begin(file: &'a mut File, class_uid: &'a str) -> io::Result<Self> {
+    pub(super) fn begin(
+        file: &'a mut File,
+        class_uid: &'a str,
+        encoding: Encoding,
+    ) -> io::Result<Self> {
         let version = format!("FASTNNUNET_{}", env!("CARGO_PKG_VERSION"));
         let meta = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(class_uid)
             .media_storage_sop_instance_uid(Own::Instance.placeholder())
-            .transfer_syntax(uids::EXPLICIT_VR_LITTLE_ENDIAN)
+            .transfer_syntax(encoding.uid())
             .implementation_class_uid(uid::of(&[b"fastnnunet"]))
             .implementation_version_name(version.chars().take(16).collect::<String>())
             .build()
@@ -72,6 +94,7 @@ impl<'a> Sink<'a> {
         let mut sink = Self {
             out: BufWriter::with_capacity(1 << 20, file),
             class_uid,
+            encoding,
             hash: Sha256::new(),
             at: 0,
             places: Vec::new(),
@@ -84,7 +107,7 @@ impl<'a> Sink<'a> {
 
     /// Writes elements, in ascending order of tags from call to call.
     pub(super) fn elements(&mut self, elements: &Item) -> io::Result<()> {
-        let bytes = encoded(elements)?;
+        let bytes = encoded(elements, self.encoding)?;
         self.find_places(&bytes);
         self.bytes(&bytes)
     }
@@ -92,7 +115,11 @@ impl<'a> Sink<'a> {
     /// Begins a sequence whose items are written one by one.
     pub(super) fn begin_sequence(&mut self, tag: dicom_core::Tag) -> io::Result<()> {
         let [g, e] = [tag.0.to_le_bytes(), tag.1.to_le_bytes()];
-        self.bytes(&[g[0], g[1], e[0], e[1], b'S', b'Q', 0, 0, 0xFF, 0xFF, 0xFF, 0xFF])
+        self.bytes(&[g[0], g[1], e[0], e[1]])?;
+        if self.encoding == Encoding::Explicit {
+            self.bytes(b"SQ\0\0")?;
+        }
+        self.bytes(&[0xFF; 4])
     }
 
     /// An item of encoded elements.
@@ -107,8 +134,9 @@ impl<'a> Sink<'a> {
     }
 
     /// The header of native pixel data of `len` bytes, which follow, and whose padding the caller
-    /// writes too.
+    /// writes too. Objects with pixels are written with explicit VR.
     pub(super) fn begin_pixels(&mut self, vr: [u8; 2], len: u64) -> io::Result<()> {
+        debug_assert_eq!(self.encoding, Encoding::Explicit);
         let len = u32::try_from(len.next_multiple_of(2)).ok().filter(|len| *len < u32::MAX);
         let len = len.ok_or_else(|| {
             io::Error::new(io::ErrorKind::FileTooLarge, "pixel data of 4 GiB or more")
@@ -162,9 +190,9 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// Elements as bytes in explicit VR little endian.
-pub(super) fn encoded(elements: &Item) -> io::Result<Vec<u8>> {
-    let syntax = crate::read::syntax::Syntax::find(uids::EXPLICIT_VR_LITTLE_ENDIAN);
+/// Elements as bytes.
+pub(super) fn encoded(elements: &Item, encoding: Encoding) -> io::Result<Vec<u8>> {
+    let syntax = crate::read::syntax::Syntax::find(encoding.uid());
     let syntax = syntax.ok_or(io::ErrorKind::Unsupported)?;
     let mut bytes = Vec::new();
     elements.write_dataset_with_ts(&mut bytes, syntax.headers()).map_err(io::Error::other)?;

@@ -5,11 +5,16 @@
 //! source's. A file is there whole or not at all.
 
 mod color;
+mod contour;
 mod elements;
 mod file;
 mod modules;
+mod places;
+pub mod rtstruct;
+pub mod sc;
 pub mod seg;
 mod segment;
+pub mod sr;
 
 pub use segment::{Algorithm, Code, Model, Segment};
 

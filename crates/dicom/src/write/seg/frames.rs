@@ -3,7 +3,8 @@
 use super::SegEncoding;
 use crate::volume::{Planes, Source};
 use crate::write::elements::{coded, integer, item, keyword, sequence, text};
-use crate::write::file::{Sink, encoded};
+use crate::write::file::{Encoding, Sink, encoded};
+use crate::write::places::places;
 use crate::write::segment::{Code, Segment};
 use crate::write::{Label, modules};
 use dicom_core::VR;
@@ -23,7 +24,7 @@ pub(super) struct Frame {
 }
 
 /// The number of a segment, the `k`-th in ascending order of ids.
-pub(super) fn number(encoding: SegEncoding, k: usize, segment: &Segment) -> u16 {
+pub(in crate::write) fn number(encoding: SegEncoding, k: usize, segment: &Segment) -> u16 {
     match encoding {
         SegEncoding::Binary => k as u16 + 1,
         SegEncoding::Labelmap => segment.id,
@@ -44,43 +45,18 @@ pub(super) fn binary<T: Label>(
     source: &Source,
     segments: &[&Segment],
 ) -> Vec<Frame> {
-    let [rows, columns] = source.size;
-    let places: Vec<Vec<Range<usize>>> = (0..source.slices.len())
-        .into_par_iter()
-        .map(|slice| {
-            let found = rows_of_labels(planes.slice(slice), rows, columns);
-            segments.iter().map(|segment| found[usize::from(segment.id)].clone()).collect()
-        })
-        .collect();
+    let places = places(planes, source, segments);
     let mut frames = Vec::new();
     for (k, segment) in segments.iter().enumerate() {
         let number = number(SegEncoding::Binary, k, segment);
         for (slice, places) in places.iter().enumerate().filter(|(_, p)| !p[k].is_empty()) {
-            frames.push(Frame { slice, number, id: segment.id, rows: places[k].clone() });
+            frames.push(Frame { slice, number, id: segment.id, rows: places[k].rows.clone() });
         }
     }
     if frames.is_empty() {
         frames.push(Frame { slice: 0, number: 1, id: segments[0].id, rows: 0..0 });
     }
     frames
-}
-
-/// For each label the rows of a slice from its first to behind its last.
-fn rows_of_labels<T: Label>(labels: &[T], rows: usize, columns: usize) -> Vec<Range<usize>> {
-    let mut found = vec![rows..0; 1 << (8 * size_of::<T>())];
-    for (row, line) in labels.chunks(columns).enumerate() {
-        let mut last = T::default();
-        for &label in line {
-            // Neighbours are mostly alike, and mostly background.
-            if label != last {
-                last = label;
-                let range = &mut found[usize::from(label.into())];
-                range.start = range.start.min(row);
-                range.end = row + 1;
-            }
-        }
-    }
-    found
 }
 
 /// Writes the pixels of all frames, a bit each, one frame right after the other.
@@ -203,9 +179,10 @@ pub(super) fn derivations(source: &Source) -> io::Result<Vec<SliceGroups>> {
             ]);
             let position =
                 item([text(tags::IMAGE_POSITION_PATIENT, VR::DS, &slice.position_text)]);
+            let encoded = |group| encoded(&item([group]), Encoding::Explicit);
             Ok(SliceGroups {
-                image: encoded(&item([sequence(tags::DERIVATION_IMAGE_SEQUENCE, vec![derivation])]))?,
-                position: encoded(&item([sequence(tags::PLANE_POSITION_SEQUENCE, vec![position])]))?,
+                image: encoded(sequence(tags::DERIVATION_IMAGE_SEQUENCE, vec![derivation]))?,
+                position: encoded(sequence(tags::PLANE_POSITION_SEQUENCE, vec![position]))?,
             })
         })
         .collect()

@@ -6,8 +6,10 @@
 
 mod frames;
 
+pub(super) use frames::number;
+
 use super::elements::{Item, item, keyword, long, sequence, text, uid, unsigned};
-use super::file::{Own, Sink};
+use super::file::{Encoding, Own, Sink};
 use super::modules::{self, Kind};
 use super::segment::{Algorithm, Code, Segment};
 use super::{Label, Labels, ObjectOptions, RESEARCH_ONLY, Written, check, elements, save};
@@ -77,7 +79,7 @@ impl Object<'_> {
             SegEncoding::Binary => frames::binary(&planes, self.source, self.segments),
             SegEncoding::Labelmap => frames::labelmap(self.source),
         };
-        let mut sink = Sink::begin(file, self.class_uid())?;
+        let mut sink = Sink::begin(file, self.class_uid(), Encoding::Explicit)?;
         sink.elements(&self.header(frames.len()))?;
         sink.begin_sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)?;
         self.frame_groups(&mut sink, &frames)?;
@@ -259,7 +261,7 @@ impl Object<'_> {
             group.put(sequence(tags::FRAME_CONTENT_SEQUENCE, vec![item([content])]));
             // The same for every frame of a slice, and encoded once: derivation comes first in the
             // order of tags, position after the content.
-            let own = super::file::encoded(&group)?;
+            let own = super::file::encoded(&group, Encoding::Explicit)?;
             let slice = &derivation[frame.slice];
             let content_end = frames::end_of_content(&own);
             let bytes = [&slice.image[..], &own[..content_end], &slice.position, &own[content_end..]];

@@ -1,0 +1,223 @@
+//! Structure sets: each structure as closed outlines in the source's planes.
+
+use super::contour::{self, Corner};
+use super::elements::{
+    Item, coded, decimal, integer, item, keyword, long, sequence, short, text, uid,
+};
+use super::file::{Encoding, Sink, encoded};
+use super::modules::{self, Kind};
+use super::places::{Place, places};
+use super::segment::{Algorithm, Segment};
+use super::{Label, Labels, ObjectOptions, RESEARCH_ONLY, Written, check, elements, save};
+use crate::error::Result;
+use crate::volume::{Planes, Source, SourceSlice};
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+use ndarray::ArrayView3;
+use rayon::prelude::*;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Class of the study as older readers expect it to be referred to.
+const STUDY_CLASS: &str = "1.2.840.10008.3.1.2.3.1";
+
+/// Writes a structure set of the segments that are in the map. A structure's number is its id.
+///
+/// # Errors
+///
+/// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that is
+/// no segment's, and [`Error::Write`](crate::Error::Write) if the file cannot be written.
+pub fn write(
+    path: &Path,
+    source: &Source,
+    labels: Labels<'_>,
+    segments: &[Segment],
+    algorithm: &Algorithm,
+    options: &ObjectOptions,
+) -> Result<Written> {
+    check(source, labels, segments)?;
+    let mut segments: Vec<&Segment> = segments.iter().collect();
+    segments.sort_by_key(|segment| segment.id);
+    let object = Object { source, segments: &segments, algorithm, options };
+    save(path, options.overwrite, |file| match labels {
+        Labels::U8(labels) => object.write(file, labels),
+        Labels::U16(labels) => object.write(file, labels),
+    })
+}
+
+struct Object<'a> {
+    source: &'a Source,
+    segments: &'a [&'a Segment],
+    algorithm: &'a Algorithm,
+    options: &'a ObjectOptions,
+}
+
+impl Object<'_> {
+    fn write<T: Label>(&self, file: &mut File, labels: ArrayView3<'_, T>) -> io::Result<Written> {
+        let planes = Planes::new(labels, self.source);
+        let places = places(&planes, self.source, self.segments);
+        let present: Vec<(usize, &Segment)> = self
+            .segments
+            .iter()
+            .enumerate()
+            .filter(|(k, _)| places.iter().any(|slice| !slice[*k].is_empty()))
+            .map(|(k, segment)| (k, *segment))
+            .collect();
+        let mut sink = Sink::begin(file, uids::RT_STRUCTURE_SET_STORAGE, Encoding::Implicit)?;
+        sink.elements(&self.header(&present))?;
+        sink.begin_sequence(tags::ROI_CONTOUR_SEQUENCE)?;
+        // As many structures at once as keep every thread busy.
+        for some in present.chunks(rayon::current_num_threads()) {
+            let encoded: Vec<Vec<u8>> = some
+                .par_iter()
+                .map(|(k, segment)| {
+                    let region = self.contours(&planes, &places, *k, segment);
+                    encoded(&region, Encoding::Implicit)
+                })
+                .collect::<io::Result<_>>()?;
+            encoded.iter().try_for_each(|bytes| sink.item(bytes))?;
+        }
+        sink.end_sequence()?;
+        sink.elements(&self.observations(&present))?;
+        sink.finish(self.options.fresh.as_ref())
+    }
+
+    fn header(&self, present: &[(usize, &Segment)]) -> Item {
+        let source = self.source;
+        let kind = Kind {
+            class_uid: uids::RT_STRUCTURE_SET_STORAGE,
+            modality: "RTSTRUCT",
+            description: "Structure set",
+            series_number: 9002,
+        };
+        let mut set = modules::common(source, &kind, self.algorithm, self.options);
+        modules::frame_of_reference(source, &mut set);
+        let (date, time) = modules::made(source, self.options);
+        for element in [
+            text(tags::OPERATORS_NAME, VR::PN, ""),
+            short(tags::STRUCTURE_SET_LABEL, &self.algorithm.name),
+            long(tags::STRUCTURE_SET_NAME, &self.algorithm.name),
+            text(tags::STRUCTURE_SET_DESCRIPTION, VR::ST, RESEARCH_ONLY),
+            text(tags::STRUCTURE_SET_DATE, VR::DA, &date),
+            text(tags::STRUCTURE_SET_TIME, VR::TM, &time),
+            sequence(tags::REFERENCED_FRAME_OF_REFERENCE_SEQUENCE, vec![self.references()]),
+            sequence(
+                tags::STRUCTURE_SET_ROI_SEQUENCE,
+                present.iter().map(|(_, segment)| self.region(segment)).collect(),
+            ),
+        ] {
+            set.put(element);
+        }
+        set
+    }
+
+    /// Frame of reference, study, series and images.
+    fn references(&self) -> Item {
+        let files = modules::source_files(self.source);
+        let images = files.into_iter().map(|(class, uid)| modules::instance(class, uid)).collect();
+        let series = item([
+            uid(tags::SERIES_INSTANCE_UID, &self.source.series_uid),
+            sequence(tags::CONTOUR_IMAGE_SEQUENCE, images),
+        ]);
+        let mut study = modules::instance(STUDY_CLASS, &self.source.study_uid);
+        study.put(sequence(tags::RT_REFERENCED_SERIES_SEQUENCE, vec![series]));
+        item([
+            uid(tags::FRAME_OF_REFERENCE_UID, &self.source.frame_of_reference_uid),
+            sequence(tags::RT_REFERENCED_STUDY_SEQUENCE, vec![study]),
+        ])
+    }
+
+    fn region(&self, segment: &Segment) -> Item {
+        let models = self.algorithm.parameters();
+        let description = format!("{RESEARCH_ONLY}. {models}");
+        let description: String = description.chars().take(1024).collect();
+        item([
+            integer(tags::ROI_NUMBER, segment.id),
+            uid(tags::REFERENCED_FRAME_OF_REFERENCE_UID, &self.source.frame_of_reference_uid),
+            long(tags::ROI_NAME, &segment.name),
+            text(tags::ROI_DESCRIPTION, VR::ST, &description),
+            keyword(tags::ROI_GENERATION_ALGORITHM, "AUTOMATIC"),
+            sequence(
+                tags::ROI_DERIVATION_ALGORITHM_IDENTIFICATION_SEQUENCE,
+                vec![modules::algorithm_identification(self.algorithm)],
+            ),
+        ])
+    }
+
+    /// The outlines of one structure in all slices.
+    fn contours<T: Label>(
+        &self,
+        planes: &Planes<'_, T>,
+        places: &[Vec<Place>],
+        number: usize,
+        segment: &Segment,
+    ) -> Item {
+        let columns = self.source.size[1];
+        let mut contours = Vec::new();
+        for (k, slice) in self.source.slices.iter().enumerate() {
+            let labels = planes.slice(k);
+            let has = |y: usize, x: usize| labels[y * columns + x].into() == segment.id;
+            for outline in contour::outlines(has, &places[k][number]) {
+                contours.push(contour_item(slice, &outline, self.source.spacing));
+            }
+        }
+        let mut region = item([
+            integer(tags::REFERENCED_ROI_NUMBER, segment.id),
+            sequence(tags::CONTOUR_SEQUENCE, contours),
+        ]);
+        if let Some([r, g, b]) = segment.color {
+            region.put(text(tags::ROI_DISPLAY_COLOR, VR::IS, &format!("{r}\\{g}\\{b}")));
+            region.put(modules::recommended_color([r, g, b]));
+        }
+        region
+    }
+
+    fn observations(&self, present: &[(usize, &Segment)]) -> Item {
+        let observations = present.iter().map(|(_, segment)| {
+            let mut kind = elements::code(&segment.kind);
+            if let Some(modifier) = &segment.modifier {
+                let tag = tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE;
+                kind.put(coded(tag, modifier));
+            }
+            item([
+                integer(tags::OBSERVATION_NUMBER, segment.id),
+                integer(tags::REFERENCED_ROI_NUMBER, segment.id),
+                sequence(tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, vec![kind]),
+                coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category),
+                keyword(tags::RTROI_INTERPRETED_TYPE, "ORGAN"),
+                text(tags::ROI_INTERPRETER, VR::PN, ""),
+            ])
+        });
+        item([
+            sequence(tags::RTROI_OBSERVATIONS_SEQUENCE, observations.collect()),
+            keyword(tags::APPROVAL_STATUS, "UNAPPROVED"),
+        ])
+    }
+}
+
+fn contour_item(slice: &SourceSlice, outline: &[Corner], spacing: [f64; 2]) -> Item {
+    let [across, down] = slice.orientation;
+    let mut data = String::with_capacity(outline.len() * 24);
+    for &[x, y] in outline {
+        let (x, y) = (f64::from(x) / 2.0 * spacing[1], f64::from(y) / 2.0 * spacing[0]);
+        for axis in 0..3 {
+            let mm = slice.position[axis] + x * across[axis] + y * down[axis];
+            if !data.is_empty() {
+                data.push('\\');
+            }
+            // A tenth of a micrometre.
+            data += &decimal((mm * 1e4).round() / 1e4);
+        }
+    }
+    let mut image = modules::instance(&slice.class_uid, &slice.instance_uid);
+    if let Some(frame) = slice.frame {
+        image.put(integer(tags::REFERENCED_FRAME_NUMBER, frame));
+    }
+    item([
+        sequence(tags::CONTOUR_IMAGE_SEQUENCE, vec![image]),
+        keyword(tags::CONTOUR_GEOMETRIC_TYPE, "CLOSED_PLANAR"),
+        integer(tags::NUMBER_OF_CONTOUR_POINTS, outline.len()),
+        text(tags::CONTOUR_DATA, VR::DS, &data),
+    ])
+}

@@ -1,0 +1,94 @@
+//! A picture as secondary capture: what any viewer shows.
+
+use super::elements::{coded, keyword, sequence, text, unsigned};
+use super::file::{Encoding, Sink};
+use super::modules::{self, Kind};
+use super::segment::{Algorithm, Code};
+use super::{ObjectOptions, RESEARCH_ONLY, Written, save};
+use crate::error::{Error, Result};
+use crate::volume::Source;
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+use std::path::Path;
+
+/// An image of three bytes a pixel, row by row.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// Pixels across.
+    pub width: u16,
+    /// Pixels down.
+    pub height: u16,
+    /// Red, green, blue of each pixel.
+    pub rgb: &'a [u8],
+}
+
+/// Writes a picture of the series.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if the picture has not the bytes its size calls for, and [`Error::Write`] if
+/// the file cannot be written.
+pub fn write(
+    path: &Path,
+    source: &Source,
+    picture: &Picture<'_>,
+    algorithm: &Algorithm,
+    options: &ObjectOptions,
+) -> Result<Written> {
+    let Picture { width, height, rgb } = *picture;
+    let need = 3 * usize::from(width) * usize::from(height);
+    if rgb.len() != need || need == 0 {
+        return Err(Error::Usage {
+            what: "picture".into(),
+            found: format!("{} bytes for {width} x {height} pixels", rgb.len()),
+            expected: format!("{need}, and at least one pixel"),
+        });
+    }
+    let kind = Kind {
+        class_uid: uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
+        modality: "OT",
+        description: "Preview",
+        series_number: 9004,
+    };
+    let mut set = modules::common(source, &kind, algorithm, options);
+    let (date, time) = modules::made(source, options);
+    let purpose = Code::dcm("121322", "Source image for image processing operation");
+    let images = modules::source_files(source).into_iter().map(|(class, uid)| {
+        let mut image = modules::instance(class, uid);
+        image.put(coded(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &purpose));
+        image
+    });
+    for element in [
+        keyword(tags::CONVERSION_TYPE, "WSD"),
+        keyword(tags::IMAGE_TYPE, "DERIVED\\SECONDARY"),
+        text(tags::CONTENT_DATE, VR::DA, &date),
+        text(tags::CONTENT_TIME, VR::TM, &time),
+        text(tags::PATIENT_ORIENTATION, VR::CS, ""),
+        text(tags::DERIVATION_DESCRIPTION, VR::ST, RESEARCH_ONLY),
+        text(tags::IMAGE_COMMENTS, VR::LT, RESEARCH_ONLY),
+        // Nothing on it tells who the patient is.
+        keyword(tags::BURNED_IN_ANNOTATION, "NO"),
+        sequence(tags::SOURCE_IMAGE_SEQUENCE, images.collect()),
+        unsigned(tags::SAMPLES_PER_PIXEL, 3),
+        keyword(tags::PHOTOMETRIC_INTERPRETATION, "RGB"),
+        unsigned(tags::PLANAR_CONFIGURATION, 0),
+        unsigned(tags::ROWS, height),
+        unsigned(tags::COLUMNS, width),
+        unsigned(tags::BITS_ALLOCATED, 8),
+        unsigned(tags::BITS_STORED, 8),
+        unsigned(tags::HIGH_BIT, 7),
+        unsigned(tags::PIXEL_REPRESENTATION, 0),
+    ] {
+        set.put(element);
+    }
+    save(path, options.overwrite, |file| {
+        let mut sink = Sink::begin(file, kind.class_uid, Encoding::Explicit)?;
+        sink.elements(&set)?;
+        sink.begin_pixels(*b"OB", rgb.len() as u64)?;
+        sink.bytes(rgb)?;
+        if rgb.len() % 2 == 1 {
+            sink.bytes(&[0])?;
+        }
+        sink.finish(options.fresh.as_ref())
+    })
+}

@@ -1,0 +1,381 @@
+//! Measurement reports (TID 1500): volume, mean and standard deviation of each structure.
+
+use super::elements::{Element, Item, code, coded, decimals, item, keyword, sequence, text, uid};
+use super::file::{Encoding, Own, Sink};
+use super::modules::{self, Kind};
+use super::seg::SegEncoding;
+use super::segment::{Algorithm, Code, Segment};
+use super::{Labels, ObjectOptions, RESEARCH_ONLY, Written, elements, save};
+use crate::error::Result;
+use crate::volume::{Grid, Source};
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+use ndarray::{ArrayView2, ArrayView3, Axis};
+use rayon::prelude::*;
+use std::path::Path;
+
+/// What was measured of one structure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// The structure.
+    pub segment: Segment,
+    /// Cubic millimetres.
+    pub volume_mm3: f64,
+    /// Mean in Hounsfield units.
+    pub mean_hu: f64,
+    /// Standard deviation in Hounsfield units, of all voxels.
+    pub deviation_hu: f64,
+}
+
+/// Measures each segment that is in the map. The same map gives the same numbers at any number of
+/// threads.
+///
+/// # Panics
+///
+/// If voxels and labels differ in shape.
+#[must_use]
+pub fn measure(
+    voxels: ArrayView3<'_, f32>,
+    labels: Labels<'_>,
+    segments: &[Segment],
+    grid: &Grid,
+) -> Vec<Measurement> {
+    let sums = match labels {
+        Labels::U8(labels) => sums(voxels, labels),
+        Labels::U16(labels) => sums(voxels, labels),
+    };
+    segments
+        .iter()
+        .filter_map(|segment| {
+            let [count, sum, squares] = *sums.get(usize::from(segment.id))?;
+            let mean = sum / count;
+            (count > 0.0).then(|| Measurement {
+                segment: segment.clone(),
+                volume_mm3: count * grid.voxel_mm3(),
+                mean_hu: mean,
+                deviation_hu: (squares / count - mean * mean).max(0.0).sqrt(),
+            })
+        })
+        .collect()
+}
+
+/// Count, sum and sum of squares of each label, up to the largest there is.
+fn sums<T: super::Label>(voxels: ArrayView3<'_, f32>, labels: ArrayView3<'_, T>) -> Vec<[f64; 3]> {
+    assert_eq!(voxels.dim(), labels.dim(), "voxels and labels have one shape");
+    let of_slice = |voxels: ArrayView2<'_, f32>, labels: ArrayView2<'_, T>| {
+        let mut sums: Vec<[f64; 3]> = Vec::new();
+        for (&value, &label) in voxels.iter().zip(&labels) {
+            let label: u16 = label.into();
+            if usize::from(label) >= sums.len() {
+                sums.resize(usize::from(label) + 1, [0.0; 3]);
+            }
+            let value = f64::from(value);
+            let sum = &mut sums[usize::from(label)];
+            *sum = [sum[0] + 1.0, sum[1] + value, sum[2] + value * value];
+        }
+        sums
+    };
+    let slices: Vec<Vec<[f64; 3]>> = (0..voxels.dim().0)
+        .into_par_iter()
+        .map(|k| of_slice(voxels.index_axis(Axis(0), k), labels.index_axis(Axis(0), k)))
+        .collect();
+    // In the order of slices, whichever was done first.
+    slices.into_iter().fold(Vec::new(), |mut all, slice| {
+        all.resize(all.len().max(slice.len()), [0.0; 3]);
+        for (all, sum) in all.iter_mut().zip(slice) {
+            *all = [all[0] + sum[0], all[1] + sum[1], all[2] + sum[2]];
+        }
+        all
+    })
+}
+
+/// The segmentation that a report refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegReference {
+    class_uid: String,
+    instance_uid: String,
+    series_uid: String,
+    /// Ids in ascending order, and the numbers they have in the object.
+    numbers: Vec<(u16, u16)>,
+}
+
+impl SegReference {
+    /// A segmentation that was written with these segments.
+    #[must_use]
+    pub fn new(written: &Written, segments: &[Segment], encoding: SegEncoding) -> Self {
+        let mut sorted: Vec<&Segment> = segments.iter().collect();
+        sorted.sort_by_key(|segment| segment.id);
+        let number = |(k, segment): (usize, &&Segment)| {
+            (segment.id, super::seg::number(encoding, k, segment))
+        };
+        Self {
+            class_uid: written.class_uid.clone(),
+            instance_uid: written.instance_uid.clone(),
+            series_uid: written.series_uid.clone(),
+            numbers: sorted.iter().enumerate().map(number).collect(),
+        }
+    }
+
+    fn number(&self, id: u16) -> Option<u16> {
+        self.numbers.iter().find(|(own, _)| *own == id).map(|(_, number)| *number)
+    }
+}
+
+/// Writes a report. With a segmentation to refer to, each group of measurements is of one of its
+/// segments (TID 1411); without, of the source series (TID 1501).
+///
+/// # Errors
+///
+/// [`Error::Write`](crate::Error::Write) if the file cannot be written.
+pub fn write(
+    path: &Path,
+    source: &Source,
+    measurements: &[Measurement],
+    segmentation: Option<&SegReference>,
+    algorithm: &Algorithm,
+    options: &ObjectOptions,
+) -> Result<Written> {
+    let report = Report { source, segmentation, algorithm };
+    let kind = Kind {
+        class_uid: uids::COMPREHENSIVE3_DSR_STORAGE,
+        modality: "SR",
+        description: "Measurements",
+        series_number: 9003,
+    };
+    let mut set = modules::common(source, &kind, algorithm, options);
+    let (date, time) = modules::made(source, options);
+    for element in [
+        sequence(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, Vec::new()),
+        text(tags::CONTENT_DATE, VR::DA, &date),
+        text(tags::CONTENT_TIME, VR::TM, &time),
+        keyword(tags::COMPLETION_FLAG, "COMPLETE"),
+        elements::long(tags::COMPLETION_FLAG_DESCRIPTION, RESEARCH_ONLY),
+        keyword(tags::VERIFICATION_FLAG, "UNVERIFIED"),
+        sequence(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
+        sequence(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, vec![report.evidence()]),
+        keyword(tags::VALUE_TYPE, "CONTAINER"),
+        coded(
+            tags::CONCEPT_NAME_CODE_SEQUENCE,
+            &Code::dcm("126000", "Imaging Measurement Report"),
+        ),
+        keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"),
+        template("1500"),
+        sequence(tags::CONTENT_SEQUENCE, report.content(measurements)),
+    ] {
+        set.put(element);
+    }
+    save(path, options.overwrite, |file| {
+        let mut sink = Sink::begin(file, kind.class_uid, Encoding::Explicit)?;
+        sink.elements(&set)?;
+        sink.finish(options.fresh.as_ref())
+    })
+}
+
+fn template(identifier: &str) -> Element {
+    let template = item([
+        keyword(tags::MAPPING_RESOURCE, "DCMR"),
+        keyword(tags::TEMPLATE_IDENTIFIER, identifier),
+    ]);
+    sequence(tags::CONTENT_TEMPLATE_SEQUENCE, vec![template])
+}
+
+/// A content item: its relation to the one above it, its kind, its name and its value.
+fn content(relation: &str, kind: &str, name: &Code, value: Element) -> Item {
+    item([
+        keyword(tags::RELATIONSHIP_TYPE, relation),
+        keyword(tags::VALUE_TYPE, kind),
+        coded(tags::CONCEPT_NAME_CODE_SEQUENCE, name),
+        value,
+    ])
+}
+
+fn concept(relation: &str, name: &Code, value: &Code) -> Item {
+    content(relation, "CODE", name, coded(tags::CONCEPT_CODE_SEQUENCE, value))
+}
+
+fn words(relation: &str, name: &Code, value: &str) -> Item {
+    content(relation, "TEXT", name, text(tags::TEXT_VALUE, VR::UT, value))
+}
+
+fn identifier(relation: &str, name: &Code, value: &str) -> Item {
+    content(relation, "UIDREF", name, uid(tags::UID, value))
+}
+
+fn container(name: &Code, number: Option<&str>, items: Vec<Item>) -> Item {
+    let mut container = content("CONTAINS", "CONTAINER", name, keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"));
+    if let Some(number) = number {
+        container.put(template(number));
+    }
+    container.put(sequence(tags::CONTENT_SEQUENCE, items));
+    container
+}
+
+fn number(name: &Code, value: f64, unit: &Code, modifiers: Vec<Item>) -> Item {
+    let measured = item([
+        decimals(tags::NUMERIC_VALUE, &[value]),
+        sequence(tags::MEASUREMENT_UNITS_CODE_SEQUENCE, vec![code(unit)]),
+    ]);
+    let measured = sequence(tags::MEASURED_VALUE_SEQUENCE, vec![measured]);
+    let mut number = content("CONTAINS", "NUM", name, measured);
+    if !modifiers.is_empty() {
+        number.put(sequence(tags::CONTENT_SEQUENCE, modifiers));
+    }
+    number
+}
+
+const HAS_CONTEXT: &str = "HAS OBS CONTEXT";
+const HAS_MODIFIER: &str = "HAS CONCEPT MOD";
+const CONTAINS: &str = "CONTAINS";
+
+struct Report<'a> {
+    source: &'a Source,
+    segmentation: Option<&'a SegReference>,
+    algorithm: &'a Algorithm,
+}
+
+impl Report<'_> {
+    /// All instances that the report refers to.
+    fn evidence(&self) -> Item {
+        let series = |uid_value: &str, instances: Vec<Item>| {
+            item([
+                uid(tags::SERIES_INSTANCE_UID, uid_value),
+                sequence(tags::REFERENCED_SOP_SEQUENCE, instances),
+            ])
+        };
+        let files = modules::source_files(self.source);
+        let images = files.into_iter().map(|(class, uid)| modules::instance(class, uid)).collect();
+        let mut list = vec![series(&self.source.series_uid, images)];
+        if let Some(seg) = self.segmentation {
+            let instance = modules::instance(&seg.class_uid, &seg.instance_uid);
+            list.push(series(&seg.series_uid, vec![instance]));
+        }
+        item([
+            uid(tags::STUDY_INSTANCE_UID, &self.source.study_uid),
+            sequence(tags::REFERENCED_SERIES_SEQUENCE, list),
+        ])
+    }
+
+    fn content(&self, measurements: &[Measurement]) -> Vec<Item> {
+        let language = Code::dcm("121049", "Language of Content Item and Descendants");
+        let mut items = vec![concept(HAS_MODIFIER, &language, &Code::new("en-US", "RFC5646", "English (United States)"))];
+        items.extend(self.observer());
+        let procedure = Code::new("25045-6", "LN", "CT unspecified body region");
+        items.push(concept(HAS_MODIFIER, &Code::dcm("121058", "Procedure reported"), &procedure));
+        let groups = measurements.iter().map(|measurement| self.group(measurement)).collect();
+        items.push(container(&Code::dcm("126010", "Imaging Measurements"), None, groups));
+        items
+    }
+
+    /// The program is the observer (TID 1002, 1004).
+    fn observer(&self) -> Vec<Item> {
+        let Algorithm { name, version, .. } = self.algorithm;
+        let models = self.algorithm.parameters();
+        let device = crate::uid::of(&[name.as_bytes(), version.as_bytes(), models.as_bytes()]);
+        vec![
+            concept(HAS_CONTEXT, &Code::dcm("121005", "Observer Type"), &Code::dcm("121007", "Device")),
+            identifier(HAS_CONTEXT, &Code::dcm("121012", "Device Observer UID"), &device),
+            words(HAS_CONTEXT, &Code::dcm("121013", "Device Observer Name"), name),
+            words(HAS_CONTEXT, &Code::dcm("121014", "Device Observer Manufacturer"), name),
+            words(HAS_CONTEXT, &Code::dcm("121015", "Device Observer Model Name"), &format!("{name} {version}")),
+        ]
+    }
+
+    /// The measurements of one structure.
+    fn group(&self, measurement: &Measurement) -> Item {
+        let segment = &measurement.segment;
+        let tracking = Own::Other(segment.id).placeholder();
+        let mut items = vec![
+            words(HAS_CONTEXT, &Code::dcm("112039", "Tracking Identifier"), &segment.name),
+            identifier(HAS_CONTEXT, &Code::dcm("112040", "Tracking Unique Identifier"), &tracking),
+            concept(CONTAINS, &Code::sct("276214006", "Finding category"), &segment.category),
+            concept(CONTAINS, &Code::dcm("121071", "Finding"), &segment.kind),
+        ];
+        let reference = self.segmentation.and_then(|seg| Some((seg, seg.number(segment.id)?)));
+        if let Some((seg, number)) = reference {
+            items.extend(self.segment(seg, number));
+        }
+        items.push(self.site(segment));
+        items.extend(self.made_by());
+        let unit = Code::new("mm3", "UCUM", "cubic millimeter");
+        items.push(number(&Code::sct("118565006", "Volume"), measurement.volume_mm3, &unit, Vec::new()));
+        let unit = Code::new("[hnsf'U]", "UCUM", "Hounsfield unit");
+        let derivation = Code::dcm("121401", "Derivation");
+        for (value, kind) in [
+            (measurement.mean_hu, Code::sct("373098007", "Mean")),
+            (measurement.deviation_hu, Code::sct("386136009", "Standard Deviation")),
+        ] {
+            let kind = concept(HAS_MODIFIER, &derivation, &kind);
+            let name = Code::dcm("112031", "Attenuation Coefficient");
+            items.push(number(&name, value, &unit, vec![kind]));
+        }
+        let template = if reference.is_some() { "1411" } else { "1501" };
+        container(&Code::dcm("125007", "Measurement Group"), Some(template), items)
+    }
+
+    /// The segment, and the series it was found in.
+    fn segment(&self, seg: &SegReference, number: u16) -> [Item; 2] {
+        let mut instance = modules::instance(&seg.class_uid, &seg.instance_uid);
+        instance.put(elements::unsigned(tags::REFERENCED_SEGMENT_NUMBER, number));
+        let instance = sequence(tags::REFERENCED_SOP_SEQUENCE, vec![instance]);
+        [
+            content(CONTAINS, "IMAGE", &Code::dcm("121191", "Referenced Segment"), instance),
+            identifier(
+                CONTAINS,
+                &Code::dcm("121232", "Source series for segmentation"),
+                &self.source.series_uid,
+            ),
+        ]
+    }
+
+    /// Where, and on which side.
+    fn site(&self, segment: &Segment) -> Item {
+        let site = segment.region.as_ref().unwrap_or(&segment.kind);
+        let side = if segment.region.is_some() { &segment.region_modifier } else { &segment.modifier };
+        let mut item = concept(HAS_MODIFIER, &Code::sct("363698007", "Finding Site"), site);
+        if let Some(side) = side {
+            let side = concept(HAS_MODIFIER, &Code::sct("272741003", "Laterality"), side);
+            item.put(sequence(tags::CONTENT_SEQUENCE, vec![side]));
+        }
+        item
+    }
+
+    /// Name, version and models (TID 4019).
+    fn made_by(&self) -> Vec<Item> {
+        let Algorithm { name, version, .. } = self.algorithm;
+        let mut items = vec![
+            words(HAS_MODIFIER, &Code::dcm("111001", "Algorithm Name"), name),
+            words(HAS_MODIFIER, &Code::dcm("111003", "Algorithm Version"), version),
+        ];
+        let models = self.algorithm.parameters();
+        if !models.is_empty() {
+            items.push(words(HAS_MODIFIER, &Code::dcm("111002", "Algorithm Parameters"), &models));
+        }
+        items
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+
+    #[test]
+    fn measures_are_those_of_the_voxels() {
+        let voxels = Array3::from_shape_vec([2, 1, 3], vec![1.0, 2.0, 3.0, 5.0, 7.0, 100.0]);
+        let labels = Array3::from_shape_vec([2, 1, 3], vec![1_u8, 1, 0, 1, 3, 0]);
+        let (voxels, labels) = (voxels.expect("six"), labels.expect("six"));
+        let grid = Grid {
+            shape: [2, 1, 3],
+            spacing: [2.0, 1.0, 0.5],
+            affine: crate::Affine([[0.0; 4]; 3]),
+        };
+        let segments = [1, 2, 3, 9].map(|id| Segment::named(id, "x"));
+        let measured = measure(voxels.view(), labels.view().into(), &segments, &grid);
+        let ids: Vec<u16> = measured.iter().map(|m| m.segment.id).collect();
+        assert_eq!(ids, [1, 3], "absent ones are not measured");
+        assert_eq!(measured[0].volume_mm3, 3.0);
+        assert!((measured[0].mean_hu - 8.0 / 3.0).abs() < 1e-12);
+        assert!((measured[0].deviation_hu - (26.0_f64 / 9.0).sqrt()).abs() < 1e-12);
+        assert_eq!(measured[1].deviation_hu, 0.0);
+    }
+}
