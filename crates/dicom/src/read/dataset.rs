@@ -72,6 +72,14 @@ impl DataSet {
         }
     }
 
+    /// A number or text, as text.
+    pub(crate) fn shown(&self, tag: Tag) -> Option<String> {
+        match self.get(tag)?.vr {
+            VR::US | VR::UL => self.number(tag).map(|number| number.to_string()),
+            _ => self.text(tag),
+        }
+    }
+
     /// The items of a sequence; none if it is missing.
     pub(crate) fn items(&self, tag: Tag) -> &[DataSet] {
         match self.get(tag).map(|element| &element.value) {

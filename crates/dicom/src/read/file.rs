@@ -47,12 +47,8 @@ pub(crate) fn open(
     } else {
         (DataSet::default(), start as u64)
     };
-    let declared = match meta.text(tags::TRANSFER_SYNTAX_UID) {
-        None => None,
-        Some(uid) => Some(Syntax::find(&uid).ok_or_else(|| {
-            Fault::new("a transfer syntax that DICOM does not have", "one of DICOM's own")
-        })?),
-    };
+    let named = meta.text(tags::TRANSFER_SYNTAX_UID);
+    let declared = named.as_deref().and_then(Syntax::find);
 
     let mut first = [0; 8];
     let begun = source
@@ -70,6 +66,11 @@ pub(crate) fn open(
             (Syntax { coding, uid: found.uid, ..declared }, Some(WRONG_SYNTAX))
         }
         (Some(declared), _) => (declared, None),
+        // Its headers can be read, and what series it is of.
+        (None, Some(seen)) if named.is_some() => {
+            let found = Syntax::find(seen).expect("one of the three basic syntaxes");
+            (Syntax { coding: None, name: "no transfer syntax of DICOM", ..found }, None)
+        }
         (None, Some(seen)) => {
             let note = if begins_with_meta { NO_SYNTAX } else { NO_META };
             (Syntax::find(seen).expect("one of the three basic syntaxes"), Some(note))

@@ -21,13 +21,14 @@ pub(crate) struct Image {
     pub(crate) series_uid: String,
     pub(crate) frame_of_reference: Option<String>,
     pub(crate) modality: String,
-    pub(crate) series_number: Option<String>,
     pub(crate) contrast: bool,
     pub(crate) texts: Texts,
     pub(crate) layout: Layout,
     /// Frames have functional groups, even a single one.
     pub(crate) enhanced: bool,
     pub(crate) frames: Vec<Frame>,
+    /// Gantry tilt as the header has it.
+    pub(crate) tilt_degrees: f64,
     pub(crate) standing: Standing,
     /// Oddities of the file that were put right.
     pub(crate) notes: Vec<&'static str>,
@@ -149,7 +150,6 @@ impl Image {
             series_uid: text(tags::SERIES_INSTANCE_UID),
             frame_of_reference: set.text(tags::FRAME_OF_REFERENCE_UID),
             modality,
-            series_number: set.text(tags::SERIES_NUMBER),
             contrast: contrast.is_some()
                 || !set.items(tags::CONTRAST_BOLUS_AGENT_SEQUENCE).is_empty(),
             texts: Texts {
@@ -161,6 +161,7 @@ impl Image {
             layout: Layout::of(opened),
             enhanced: !set.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).is_empty(),
             frames: Vec::new(),
+            tilt_degrees: 0.0,
             standing: Standing::Good,
             notes,
         };
@@ -174,6 +175,9 @@ impl Image {
 
     fn judge(&mut self, set: &DataSet) -> Result<Standing, Fault> {
         if self.layout.pixels.is_none() || self.layout.rows == 0 || self.layout.columns == 0 {
+            if CT_CLASSES.contains(&self.class_uid.as_str()) {
+                return Err(Fault::new("a CT image without pixel data", "pixel data"));
+            }
             let document = set.get(tags::ENCAPSULATED_DOCUMENT).is_some();
             let what = if document { "an encapsulated document" } else { "an object without pixels" };
             return Ok(Standing::Apart(what.into()));
@@ -209,6 +213,8 @@ impl Image {
         if self.layout.high_bit + 1 != self.layout.bits_stored {
             self.notes.push("stored bits do not begin at bit 0: shifted down to it");
         }
+        let tilt = set.decimal(tags::GANTRY_DETECTOR_TILT).unwrap_or(0.0);
+        self.tilt_degrees = tilt.abs();
         if photometric == "MONOCHROME1" {
             self.notes.push("MONOCHROME1: how values are shown, they are not inverted");
         }
@@ -292,7 +298,7 @@ impl Layout {
         }
         if self.syntax.coding.is_none() {
             let name = self.syntax.name;
-            return Err(Fault::new(format!("pixels coded as {name}"), "a coding for still images"));
+            return Err(Fault::new(format!("pixels coded as {name}"), "one that docs/dicom.md lists"));
         }
         Ok(())
     }
@@ -406,7 +412,7 @@ impl Keys {
         let either = |framed, single| {
             groups
                 .group(content)
-                .and_then(|item| item.text(framed))
+                .and_then(|item| item.shown(framed))
                 .unwrap_or_else(|| text(content, single))
         };
         Self {

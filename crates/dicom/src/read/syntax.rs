@@ -36,6 +36,11 @@ pub(crate) struct Syntax {
 impl Syntax {
     /// The syntax of that UID, if there is such a one.
     pub(crate) fn find(uid: &str) -> Option<Self> {
+        let retired = uid.strip_prefix("1.2.840.10008.1.2.4.").and_then(|tail| tail.parse().ok());
+        if matches!(retired, Some(52..=56 | 58..=66)) {
+            let name = "a JPEG process of old (PS3.5 before 2004)";
+            return Some(Self { uid: EXPLICIT_LE, name, deflated: false, coding: None });
+        }
         let known = TransferSyntaxRegistry.get(uid)?;
         Some(Self {
             uid: known.uid(),

@@ -3,7 +3,7 @@
 use super::group::{self, Part};
 use super::stack::{Slice, axes};
 use super::{Catalog, Series, Verdict};
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::limits::Limits;
 use crate::read::file::{self, FileLimits};
 use crate::read::image::{Image, Texts};
@@ -97,7 +97,10 @@ fn look(places: &Places, place: usize, limits: FileLimits) -> Found {
         file::open(source, len, limits).map_err(|fault| fault.at(places.path(place)))
     });
     match opened {
-        Err(error) => Found::Damaged(error.to_string()),
+        Err(Error::Input { found, expected, .. }) => {
+            Found::Damaged(format!("found {found}, expected {expected}"))
+        }
+        Err(_) => Found::Damaged("could not be read".into()),
         Ok(None) => Found::Other,
         Ok(Some(opened)) => {
             let image = Image::of(&opened, place);

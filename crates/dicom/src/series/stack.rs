@@ -96,6 +96,10 @@ pub(crate) fn stack(
     let tilted = drift.iter().zip([first.spacing[1], first.spacing[0]]).any(|(offsets, mm)| {
         offsets.iter().any(|offset| offset.abs() > STRAIGHT_PIXELS * mm)
     });
+    let upright = axes[2].iter().any(|part| part.abs() > 1.0 - 1e-6);
+    if !tilted && upright && slices[0].image.tilt_degrees > 0.5 {
+        notes.push("a gantry tilt in the header that positions do not show".into());
+    }
     let even = is_even(&depths);
     if !even {
         check_gaps(&slices, &depths, allow_gaps, notes)?;

@@ -64,6 +64,7 @@ pub fn write(
         text(tags::CONTENT_DATE, VR::DA, &date),
         text(tags::CONTENT_TIME, VR::TM, &time),
         text(tags::PATIENT_ORIENTATION, VR::CS, ""),
+        text(tags::LATERALITY, VR::CS, ""),
         text(tags::DERIVATION_DESCRIPTION, VR::ST, RESEARCH_ONLY),
         text(tags::IMAGE_COMMENTS, VR::LT, RESEARCH_ONLY),
         // Nothing on it tells who the patient is.

@@ -235,25 +235,10 @@ def _(slices, folder):
     base.save(folder, encapsulated(signed(slices, 16), "1.2.840.10008.1.2.4.90", encode))
 
 
-@kind("bits_12_at_the_top")
-def _(slices, folder):
-    for ds in slices:
-        ds.PixelData = (base.pixels(ds) << 4).astype("<u2").tobytes()
-        ds.HighBit = 15
-    base.save(folder, slices)
-
-
 @kind("overlay_in_high_bits")
 def _(slices, folder):
     for ds in slices:
         ds.PixelData = (base.pixels(ds) | 0xA000).astype("<u2").tobytes()
-    base.save(folder, slices)
-
-
-@kind("monochrome1")
-def _(slices, folder):
-    for ds in slices:
-        ds.PhotometricInterpretation = "MONOCHROME1"
     base.save(folder, slices)
 
 
