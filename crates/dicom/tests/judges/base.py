@@ -119,6 +119,7 @@ def of_slices(folder):
         ds.InstanceNumber = str(k + 1)
         ds.PixelData = pixels.astype("<u2").tobytes()
         ds["PixelData"].VR = "OW"
+        ds["PixelData"].is_undefined_length = False
         del ds.file_meta
         result.append(with_meta(ds))
     return result

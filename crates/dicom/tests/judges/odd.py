@@ -80,9 +80,12 @@ def _(slices, folder):
 @kind("zip", "suitable", archive=True)
 def _(slices, folder):
     base.save(folder / "inside", slices)
-    with zipfile.ZipFile(folder / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(folder / "study.zip", "w") as archive:
         for path in sorted((folder / "inside").iterdir()):
-            archive.write(path, f"../{path.name}")
+            # A name that would lead out of the folder, were it taken for a path.
+            info = zipfile.ZipInfo(f"../{path.name}", (2024, 1, 2, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, path.read_bytes())
     shutil.rmtree(folder / "inside")
 
 

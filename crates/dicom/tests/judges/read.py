@@ -36,6 +36,10 @@ def pydicom_series(folder):
     return np.array(voxels), None
 
 
+def headers(folder):
+    return [pydicom.dcmread(p, stop_before_pixels=True) for p in sorted(folder.iterdir())]
+
+
 def main():
     kinds, program = pathlib.Path(sys.argv[1]), sys.argv[2]
     failed = []
@@ -58,8 +62,7 @@ def main():
             expected, expected_affine = pydicom_series(folder)
         slope = 1.0
         if about.get("lossy"):
-            headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in folder.iterdir()]
-            slope = max(float(ds.RescaleSlope) for ds in headers)
+            slope = max(float(ds.RescaleSlope) for ds in headers(folder))
         off = np.abs(voxels.astype(np.float64) - expected.astype(np.float32)).max()
         moved = 0 if expected_affine is None else np.abs(affine - expected_affine).max()
         right = voxels.shape == expected.shape and off <= (slope * 1.001 if about.get("lossy") else 0) and moved < 1e-4
@@ -70,4 +73,5 @@ def main():
     sys.exit(bool(failed))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -156,7 +156,7 @@ def _(slices, folder):
 
 @kind("jpegls_near", lossy=True)
 def _(slices, folder):
-    recoded(slices, folder, "dcmcjpls", "+en", "+md", "3")
+    recoded(slices, folder, "dcmcjpls", "+en", "+md", "3", "+un")
 
 
 @kind("jpegls_near_charls", lossy=True)
