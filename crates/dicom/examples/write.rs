@@ -6,7 +6,9 @@
 //! and how long that took.
 #![expect(clippy::print_stdout, reason = "a program")]
 
-use fastnnunet_dicom::write::{Algorithm, Code, Labels, Model, ObjectOptions, Segment, rtstruct, sc, seg, sr};
+use fastnnunet_dicom::write::{
+    Algorithm, Code, Labels, Model, ObjectOptions, Segment, rtstruct, sc, seg, sr,
+};
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
 use ndarray::{Array3, ArrayView3};
 use serde_json::Value;
@@ -25,7 +27,7 @@ fn main() -> Result<(), Failure> {
     let bytes = std::fs::read(labels)?;
     let shape = loaded.grid.shape;
     let words: Array3<u16>;
-    let map: Labels<'_> = if labels.ends_with(".u16") {
+    let map: Labels<'_> = if Path::new(labels).extension().is_some_and(|ending| ending == "u16") {
         let values = bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
         words = Array3::from_shape_vec(shape, values)?;
         words.view().into()
@@ -47,8 +49,11 @@ fn main() -> Result<(), Failure> {
         let source = &loaded.source;
         let written = match kind.as_str() {
             "binary" | "labelmap" => {
-                let encoding =
-                    if kind == "binary" { seg::SegEncoding::Binary } else { seg::SegEncoding::Labelmap };
+                let encoding = if kind == "binary" {
+                    seg::SegEncoding::Binary
+                } else {
+                    seg::SegEncoding::Labelmap
+                };
                 let written =
                     seg::write(&path, source, map, &segments, &algorithm, encoding, &options)?;
                 reference = Some(sr::SegReference::new(&written, &segments, encoding));

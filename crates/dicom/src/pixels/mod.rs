@@ -67,15 +67,18 @@ pub(crate) fn decode(
     let pixels = layout.rows * layout.columns;
     assert_eq!(out.len(), pixels, "one value for each pixel");
     let Some(coding) = layout.syntax.coding else {
-        return Err(Fault::new(format!("pixels coded as {}", layout.syntax.name), "another coding"));
+        return Err(Fault::new(
+            format!("pixels coded as {}", layout.syntax.name),
+            "another coding",
+        ));
     };
     let cells = Cells::new(layout, slope, intercept);
     let size = [layout.rows, layout.columns];
     match coding {
-        Coding::Native { big_endian } => cells.from_bytes(bytes, big_endian, out),
+        Coding::Native { big_endian } => cells.fill_bytes(bytes, big_endian, out),
         Coding::Rle => {
             let bytes = rle::decode(bytes, pixels, layout.bits_allocated as usize / 8)?;
-            cells.from_bytes(&bytes, false, out)
+            cells.fill_bytes(&bytes, false, out)
         }
         Coding::DeflatedFrames => {
             let mut whole = Vec::with_capacity(layout.frame_bytes());
@@ -83,18 +86,18 @@ pub(crate) fn decode(
                 .take(layout.frame_bytes() as u64)
                 .read_to_end(&mut whole)
                 .map_err(|_| Fault::new("a damaged deflated frame", "a whole one"))?;
-            cells.from_bytes(&whole, false, out)
+            cells.fill_bytes(&whole, false, out)
         }
         Coding::JpegDct | Coding::JpegLossless => {
-            cells.from_samples(jpeg::decode(bytes, size)?.into_iter().map(u32::from), out);
+            cells.fill(jpeg::decode(bytes, size)?.into_iter().map(u32::from), out);
             Ok(())
         }
         Coding::JpegLs { .. } => {
-            cells.from_samples(jpegls::decode(bytes, size)?.into_iter().map(u32::from), out);
+            cells.fill(jpegls::decode(bytes, size)?.into_iter().map(u32::from), out);
             Ok(())
         }
         Coding::Jpeg2000 { .. } => jpeg2000::decode(bytes, size, |samples| {
-            cells.from_samples(samples.iter().map(|&sample| sample as u32), out);
+            cells.fill(samples.iter().map(|&sample| sample as u32), out);
         }),
     }
 }
@@ -132,13 +135,13 @@ impl Cells {
         (stored * self.slope + self.intercept) as f32
     }
 
-    fn from_samples(&self, cells: impl Iterator<Item = u32>, out: &mut [f32]) {
+    fn fill(&self, cells: impl Iterator<Item = u32>, out: &mut [f32]) {
         for (out, cell) in out.iter_mut().zip(cells) {
             *out = self.value(cell);
         }
     }
 
-    fn from_bytes(&self, bytes: &[u8], big_endian: bool, out: &mut [f32]) -> Result<(), Fault> {
+    fn fill_bytes(&self, bytes: &[u8], big_endian: bool, out: &mut [f32]) -> Result<(), Fault> {
         let need = out.len() * (self.allocated as usize / 8);
         let Some(bytes) = bytes.get(..need) else {
             return Err(Fault::new(
@@ -147,22 +150,22 @@ impl Cells {
             ));
         };
         match (self.allocated, big_endian) {
-            (8, _) => self.from_samples(bytes.iter().map(|&b| u32::from(b)), out),
+            (8, _) => self.fill(bytes.iter().map(|&b| u32::from(b)), out),
             (16, false) => {
                 let cells = bytes.as_chunks().0.iter();
-                self.from_samples(cells.map(|b| u32::from(u16::from_le_bytes(*b))), out);
+                self.fill(cells.map(|b| u32::from(u16::from_le_bytes(*b))), out);
             }
             (16, true) => {
                 let cells = bytes.as_chunks().0.iter();
-                self.from_samples(cells.map(|b| u32::from(u16::from_be_bytes(*b))), out);
+                self.fill(cells.map(|b| u32::from(u16::from_be_bytes(*b))), out);
             }
             (_, false) => {
                 let cells = bytes.as_chunks().0.iter();
-                self.from_samples(cells.map(|b| u32::from_le_bytes(*b)), out);
+                self.fill(cells.map(|b| u32::from_le_bytes(*b)), out);
             }
             (_, true) => {
                 let cells = bytes.as_chunks().0.iter();
-                self.from_samples(cells.map(|b| u32::from_be_bytes(*b)), out);
+                self.fill(cells.map(|b| u32::from_be_bytes(*b)), out);
             }
         }
         Ok(())
@@ -198,10 +201,10 @@ mod tests {
     fn both_byte_orders_give_the_same_values() {
         let (mut little, mut big) = ([0.0; 2], [0.0; 2]);
         let cells = cells(16, 16, 15, false);
-        cells.from_bytes(&[1, 0, 0, 2], false, &mut little).expect("enough bytes");
-        cells.from_bytes(&[0, 1, 2, 0], true, &mut big).expect("enough bytes");
+        cells.fill_bytes(&[1, 0, 0, 2], false, &mut little).expect("enough bytes");
+        cells.fill_bytes(&[0, 1, 2, 0], true, &mut big).expect("enough bytes");
         assert_eq!(little, [1.0, 1023.0]);
         assert_eq!(big, little);
-        assert!(cells.from_bytes(&[1, 0, 0], false, &mut little).is_err());
+        assert!(cells.fill_bytes(&[1, 0, 0], false, &mut little).is_err());
     }
 }

@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn values_are_read_as_their_kind_says() {
-        let element = |tag, vr, bytes: &[u8]| Element { tag, vr, value: Value::Bytes(bytes.into()) };
+        let element =
+            |tag, vr, bytes: &[u8]| Element { tag, vr, value: Value::Bytes(bytes.into()) };
         let set = DataSet(vec![
             element(Tag(0x0028, 0x0030), VR::DS, b" 0.5\\1e1 "),
             element(Tag(0x0028, 0x0010), VR::US, &[0, 2]),

@@ -138,7 +138,10 @@ fn inflate(source: &mut dyn Source, start: u64, max_bytes: u64) -> Result<Vec<u8
         .read_to_end(&mut bytes);
     inflated.map_err(damaged)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(Fault::new("a deflated data set beyond the limit", format!("{max_bytes} bytes")));
+        return Err(Fault::new(
+            "a deflated data set beyond the limit",
+            format!("{max_bytes} bytes"),
+        ));
     }
     Ok(bytes)
 }
@@ -169,7 +172,8 @@ mod tests {
 
     #[test]
     fn other_files_are_not_dicom() {
-        let files: [&[u8]; 5] = [b"", b"\x08", b"%PDF-1.4 and so on", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0"];
+        let files: [&[u8]; 5] =
+            [b"", b"\x08", b"%PDF-1.4 and so on", b"\x89PNG\r\n\x1a\n", b"II*\0\x08\0\0\0"];
         for bytes in files {
             assert!(opened(bytes).expect("no fault").is_none(), "{bytes:?}");
         }
@@ -178,7 +182,9 @@ mod tests {
     #[test]
     fn damage_is_a_fault_and_never_more_memory_than_the_file() {
         let explicit = |rest: &[u8]| [b"\x08\0\x05\0CS\x02\0AB", rest].concat();
-        let nested = [b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff".as_slice(); 40].concat();
+        let nested = [b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
+            .as_slice(); 40]
+            .concat();
         let cases = [
             ("longer than the file", explicit(b"\x10\0\x10\0UN\0\0\xf0\xff\xff\xff")),
             ("no sequence end", explicit(b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0")),

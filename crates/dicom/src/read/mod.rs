@@ -2,6 +2,7 @@
 
 pub(crate) mod dataset;
 pub(crate) mod file;
+pub(crate) mod frame;
 pub(crate) mod image;
 pub(crate) mod parse;
 pub(crate) mod place;

@@ -9,8 +9,8 @@
 
 use super::dataset::{DataSet, Element, Value};
 use crate::error::Fault;
-use dicom_core::header::{Header, SequenceItemHeader};
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_core::header::{Header, SequenceItemHeader};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 use dicom_encoding::transfer_syntax::{DynDecoder, Endianness, TransferSyntax};

@@ -137,9 +137,7 @@ impl Places {
             let found = format!("a file of {len} bytes");
             return Err(Fault::new(found, format!("{} bytes", self.max_file_bytes)).at(path));
         }
-        content
-            .into_bytes()
-            .map_err(|source| Error::Read { path: path.to_path_buf(), source })
+        content.into_bytes().map_err(|source| Error::Read { path: path.to_path_buf(), source })
     }
 
     fn folder(&mut self, folder: &Path, depth: usize, limits: &Limits) -> Result<()> {
@@ -179,7 +177,7 @@ impl Places {
         }
         if magic != *b"PK\x03\x04" && magic != *b"PK\x05\x06" {
             self.files.push(Place::File(path.to_path_buf()));
-        } else if let Some(archive) = self.archive(path, alone)? {
+        } else if let Some(archive) = open_archive(path, alone)? {
             let number = self.archives.len();
             if archive.len() > limits.max_files {
                 return Err(too_many(limits).at(path));
@@ -192,17 +190,17 @@ impl Places {
         }
         Ok(())
     }
+}
 
-    /// Opens an archive; one among other files that cannot be read is none of ours.
-    fn archive(&self, path: &Path, alone: bool) -> Result<Option<Archive>> {
-        let unreadable = |source| Error::Read { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let shared = SharedFile { file: Arc::new(Mutex::new(file)), at: 0 };
-        match ZipArchive::new(shared) {
-            Ok(archive) => Ok(Some(archive)),
-            Err(_) if !alone => Ok(None),
-            Err(e) => Err(zipped(e).at(path)),
-        }
+/// Opens an archive; one among other files that cannot be read is none of ours.
+fn open_archive(path: &Path, alone: bool) -> Result<Option<Archive>> {
+    let unreadable = |source| Error::Read { path: path.to_path_buf(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let shared = SharedFile { file: Arc::new(Mutex::new(file)), at: 0 };
+    match ZipArchive::new(shared) {
+        Ok(archive) => Ok(Some(archive)),
+        Err(_) if !alone => Ok(None),
+        Err(e) => Err(zipped(e).at(path)),
     }
 }
 

@@ -11,15 +11,21 @@ const DEFLATED_LE: &str = "1.2.840.10008.1.2.1.99";
 /// How the pixels of a file are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
-    Native { big_endian: bool },
+    Native {
+        big_endian: bool,
+    },
     Rle,
     DeflatedFrames,
     /// Baseline and extended (processes 1, 2 and 4): lossy.
     JpegDct,
     JpegLossless,
-    JpegLs { near: bool },
+    JpegLs {
+        near: bool,
+    },
     /// JPEG 2000 and HTJ2K.
-    Jpeg2000 { lossy: bool },
+    Jpeg2000 {
+        lossy: bool,
+    },
 }
 
 /// What a file says it is encoded as.

@@ -11,9 +11,7 @@ pub(crate) fn decoded(set: &DataSet, tag: Tag) -> Option<String> {
     // Of several character sets the last is the one that names the script.
     let charset = set.text(tags::SPECIFIC_CHARACTER_SET).unwrap_or_default();
     let codec = charset.rsplit('\\').find_map(SpecificCharacterSet::from_code).unwrap_or_default();
-    let text = codec
-        .decode(bytes)
-        .unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned());
+    let text = codec.decode(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned());
     let shown: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
     (!shown.is_empty()).then_some(shown)
 }

@@ -9,7 +9,8 @@
 
 use super::stack::{self, ONE_PLACE_MM, Slice, Stack};
 use crate::error::Fault;
-use crate::read::image::{Frame, Image, Keys, Standing};
+use crate::read::frame::{Frame, Keys};
+use crate::read::image::{Image, Standing};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -82,7 +83,8 @@ pub(crate) fn parts(images: Vec<Image>, allow_gaps: bool, same: Same<'_>) -> Vec
         }
     }
     if done.len() > 1 {
-        let what = if several_kinds { "differs in geometry or kernel" } else { "another acquisition" };
+        let what =
+            if several_kinds { "differs in geometry or kernel" } else { "another acquisition" };
         let count = done.len();
         for (k, part) in done.iter_mut().enumerate() {
             part.notes.push(format!("part {} of {count} under one series UID: {what}", k + 1));

@@ -94,7 +94,8 @@ impl Series {
 
     /// A line that tells it from others.
     fn summary(&self) -> String {
-        let id = if self.series_uid.is_empty() { format!("(no UID) {}", self.name) } else { self.id() };
+        let id =
+            if self.series_uid.is_empty() { format!("(no UID) {}", self.name) } else { self.id() };
         let size = self.shape.map_or_else(String::new, |[z, y, x]| format!(", {x}x{y}x{z}"));
         let spacing = self.spacing.map_or_else(String::new, |mm| format!(" at {:.2} mm", mm[0]));
         let kernel = self.kernel.as_ref().map_or_else(String::new, |k| format!(", kernel {k}"));

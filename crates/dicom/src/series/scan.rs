@@ -70,7 +70,9 @@ pub fn scan(path: &Path, options: &ScanOptions) -> Result<Catalog> {
             let mut parts = group::parts(images, options.allow_gaps, &same);
             if nameless {
                 let note = "no series UID: the images of one folder taken as a series";
-                parts.iter_mut().for_each(|part| part.notes.push(note.into()));
+                for part in &mut parts {
+                    part.notes.push(note.into());
+                }
             }
             let several = parts.len() > 1;
             let list: Vec<Series> = parts
@@ -173,5 +175,5 @@ fn digest(texts: &[&str]) -> String {
         hash.update(text.as_bytes());
         hash.update([0]);
     }
-    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex(&hash.finalize()[..8])
 }

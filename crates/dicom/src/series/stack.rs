@@ -6,7 +6,8 @@
 //! with slices missing cannot.
 
 use crate::error::Fault;
-use crate::read::image::{Frame, Image};
+use crate::read::frame::Frame;
+use crate::read::image::Image;
 use crate::volume::{Affine, Grid};
 use std::sync::Arc;
 
@@ -58,8 +59,7 @@ const CLOSE: f64 = 0.25;
 /// Direction in which columns, rows and slices are counted.
 pub(crate) fn axes(frame: &Frame) -> [[f64; 3]; 3] {
     let [r, c] = frame.orientation;
-    let normal =
-        [r[1] * c[2] - r[2] * c[1], r[2] * c[0] - r[0] * c[2], r[0] * c[1] - r[1] * c[0]];
+    let normal = [r[1] * c[2] - r[2] * c[1], r[2] * c[0] - r[0] * c[2], r[0] * c[1] - r[1] * c[0]];
     [r, c, normal]
 }
 
@@ -93,9 +93,10 @@ pub(crate) fn stack(
         return Err(Fault::new("two different images in one place", "one image at each position"));
     }
     let drift = in_plane_drift(&slices, &depths, axes)?;
-    let tilted = drift.iter().zip([first.spacing[1], first.spacing[0]]).any(|(offsets, mm)| {
-        offsets.iter().any(|offset| offset.abs() > STRAIGHT_PIXELS * mm)
-    });
+    let tilted = drift
+        .iter()
+        .zip([first.spacing[1], first.spacing[0]])
+        .any(|(offsets, mm)| offsets.iter().any(|offset| offset.abs() > STRAIGHT_PIXELS * mm));
     let upright = axes[2].iter().any(|part| part.abs() > 1.0 - 1e-6);
     if !tilted && upright && slices[0].image.tilt_degrees > 0.5 {
         notes.push("a gantry tilt in the header that positions do not show".into());
@@ -264,9 +265,8 @@ fn regridded(
     let pixel = [first.spacing[1], first.spacing[0]];
     let more = [0, 1].map(|axis| ((high[axis] - low[axis]) / pixel[axis] - 0.01).ceil() as usize);
     let shape = [planes, layout.rows + more[1], layout.columns + more[0]];
-    let origin = std::array::from_fn(|i| {
-        first.position[i] + low[0] * axes[0][i] + low[1] * axes[1][i]
-    });
+    let origin =
+        std::array::from_fn(|i| first.position[i] + low[0] * axes[0][i] + low[1] * axes[1][i]);
     let regrid = Regrid {
         depth: if even {
             (0..count).map(|i| i as f64).collect()

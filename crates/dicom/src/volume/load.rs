@@ -1,8 +1,8 @@
 //! Slices to a volume: decoded side by side, each released as it goes into its place.
 
+use super::Grid;
 use super::regrid;
 use super::source::Source;
-use super::Grid;
 use crate::error::{Error, Fault, Result};
 use crate::limits::Limits;
 use crate::pixels;
@@ -229,7 +229,8 @@ pub(crate) fn same_pixels(places: &Places, a: &Slice, b: &Slice) -> Result<bool,
         let mut out = vec![0.0; layout.rows * layout.columns];
         let unreadable = |e: Error| Fault::new(e.to_string(), "a readable file");
         if layout.syntax.deflated {
-            let bytes = data_of(&slice.image, places.bytes(slice.image.place).map_err(unreadable)?)?;
+            let bytes =
+                data_of(&slice.image, places.bytes(slice.image.place).map_err(unreadable)?)?;
             decode(slice, &joined(&bytes, &extents(slice)?)?, &mut out)?;
         } else {
             let mut content = places.open(slice.image.place).map_err(unreadable)?;

@@ -4,10 +4,10 @@ mod load;
 mod regrid;
 mod source;
 
-pub use load::{LoadOptions, Loaded};
-pub use source::{Source, SourceSlice};
 pub(crate) use load::same_pixels;
+pub use load::{LoadOptions, Loaded};
 pub(crate) use source::Planes;
+pub use source::{Source, SourceSlice};
 
 /// Maps a voxel index `(x, y, z)` to millimetres `(right, anterior, superior)`.
 ///

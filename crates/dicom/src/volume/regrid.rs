@@ -92,10 +92,8 @@ mod tests {
     #[test]
     fn a_shift_by_whole_pixels_moves_and_labels_come_back() {
         let slices = Array3::from_shape_fn([3, 4, 5], |(z, y, x)| (100 * z + 10 * y + x) as f32);
-        let regrid = Regrid {
-            depth: vec![0.0, 1.0, 2.0],
-            offset: vec![[0.0, 1.0], [1.0, 1.0], [2.0, 0.0]],
-        };
+        let regrid =
+            Regrid { depth: vec![0.0, 1.0, 2.0], offset: vec![[0.0, 1.0], [1.0, 1.0], [2.0, 0.0]] };
         let grid = resample(slices.view(), &regrid, [3, 6, 6]);
         assert_eq!(grid[[0, 0, 1]], 0.0);
         assert_eq!(grid[[0, 0, 0]], AIR);

@@ -151,11 +151,10 @@ impl Source {
         };
         let mut content = places.open(first.place)?;
         let (source, len) = content.source();
-        let opened = file::open(source, len, limits)
-            .map_err(|fault| fault.at(places.path(first.place)))?;
+        let opened =
+            file::open(source, len, limits).map_err(|fault| fault.at(places.path(first.place)))?;
         let set = opened.map(|opened| opened.parsed.set).unwrap_or_default();
-        let copied: Vec<Element> =
-            COPIED.iter().filter_map(|tag| set.get(*tag)).cloned().collect();
+        let copied: Vec<Element> = COPIED.iter().filter_map(|tag| set.get(*tag)).cloned().collect();
         let lossy = stack.slices.iter().any(|slice| slice.image.layout.lossy);
         let first_of = |tags: [Tag; 4]| tags.iter().find_map(|tag| set.text(*tag));
         let date = first_of([
@@ -171,13 +170,19 @@ impl Source {
             tags::STUDY_TIME,
         ]);
         let or_made = |uid: &str, what: &str| {
-            if uid.is_empty() { crate::uid::of(&[sha256.as_bytes(), what.as_bytes()]) } else { uid.to_owned() }
+            if uid.is_empty() {
+                crate::uid::of(&[sha256.as_bytes(), what.as_bytes()])
+            } else {
+                uid.to_owned()
+            }
         };
         let frame_of_reference = first.frame_of_reference.as_deref().unwrap_or_default();
         let slices = stack.slices.iter().enumerate().map(|(k, slice)| {
             let (image, frame) = (&slice.image, slice.of());
-            let class = if image.class_uid.is_empty() { uids::CT_IMAGE_STORAGE } else { &image.class_uid };
-            let several = image.frames.len() > 1 || image.class_uid != uids::CT_IMAGE_STORAGE && image.enhanced;
+            let class =
+                if image.class_uid.is_empty() { uids::CT_IMAGE_STORAGE } else { &image.class_uid };
+            let several = image.frames.len() > 1
+                || image.class_uid != uids::CT_IMAGE_STORAGE && image.enhanced;
             SourceSlice {
                 class_uid: class.to_owned(),
                 instance_uid: or_made(&image.instance_uid, &format!("instance {k}")),

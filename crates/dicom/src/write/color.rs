@@ -1,4 +1,14 @@
-//! Colors as DICOM recommends them: CIELab under D50, in 16 bits each (PS3.3 C.10.7.1.1).
+//! Colors as DICOM recommends them: `CIELab` under D50, in 16 bits each (PS3.3 C.10.7.1.1).
+
+/// sRGB's primaries, adapted from D65 to D50 by Bradford's method.
+const TO_XYZ: [[f64; 3]; 3] = [
+    [0.436_065_7, 0.385_151_5, 0.143_078_4],
+    [0.222_493_1, 0.716_887_0, 0.060_616_9],
+    [0.013_923_9, 0.097_081_3, 0.714_099_3],
+];
+
+/// Their sum.
+const WHITE: [f64; 3] = [0.964_295_6, 0.999_997_0, 0.825_104_5];
 
 /// L, a and b of an sRGB color.
 pub(super) fn lab(rgb: [u8; 3]) -> [u16; 3] {
@@ -6,13 +16,6 @@ pub(super) fn lab(rgb: [u8; 3]) -> [u16; 3] {
         let c = f64::from(c) / 255.0;
         if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
     });
-    // sRGB's primaries adapted from D65 to D50 by Bradford's method, over the white point.
-    const TO_XYZ: [[f64; 3]; 3] = [
-        [0.436_065_7, 0.385_151_5, 0.143_078_4],
-        [0.222_493_1, 0.716_887_0, 0.060_616_9],
-        [0.013_923_9, 0.097_081_3, 0.714_099_3],
-    ];
-    const WHITE: [f64; 3] = [0.964_295_6, 0.999_997_0, 0.825_104_5];
     let f = |k: usize| {
         let t = TO_XYZ[k].iter().zip(linear).map(|(m, c)| m * c).sum::<f64>() / WHITE[k];
         if t > 216.0 / 24389.0 { t.cbrt() } else { (24389.0 / 27.0 * t + 16.0) / 116.0 }

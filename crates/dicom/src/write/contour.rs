@@ -14,10 +14,7 @@ pub(super) type Corner = [i32; 2];
 /// Closed outlines, each with its holes.
 ///
 /// `has` tells whether voxel `(row, column)` has the label; `place` holds all that have.
-pub(super) fn outlines(
-    has: impl Fn(usize, usize) -> bool,
-    place: &Place,
-) -> Vec<Vec<Corner>> {
+pub(super) fn outlines(has: impl Fn(usize, usize) -> bool, place: &Place) -> Vec<Vec<Corner>> {
     if place.is_empty() {
         return Vec::new();
     }
@@ -70,7 +67,7 @@ impl<F: Fn(usize, usize) -> bool> Field<F> {
             let (mut a, mut d) = (false, false);
             for x in -1..self.width {
                 let (b, c) = (self.at(y, x + 1), self.at(y + 1, x + 1));
-                for ([x0, y0], step) in cell(a, b, c, d) {
+                for ([x0, y0], step) in cell([a, b, c, d]) {
                     let from = [2 * x + x0, 2 * y + y0];
                     steps[self.index(from)] = step;
                     starts.push(from);
@@ -107,7 +104,9 @@ impl<F: Fn(usize, usize) -> bool> Field<F> {
         for &hole in &holes {
             // The leftmost corner lies between two voxels of a row: the one on its left has the
             // label, and so have those before it up to the next line.
-            let Some(first) = (0..lines[hole].len()).min_by_key(|&k| lines[hole][k]) else { continue };
+            let Some(first) = (0..lines[hole].len()).min_by_key(|&k| lines[hole][k]) else {
+                continue;
+            };
             let [x, y] = lines[hole][first];
             let mut left = (x - 1) / 2;
             while left > self.left && (self.has)((y / 2) as usize, (left - 1) as usize) {
@@ -158,27 +157,27 @@ type Piece = (Corner, [i8; 2]);
 /// Pieces of lines in the cell between four voxels: left above, right above, right below, left
 /// below. Corners are in half voxels from the first; the label is on the right hand, as seen with
 /// rows going down.
-fn cell(a: bool, b: bool, c: bool, d: bool) -> impl Iterator<Item = Piece> {
+fn cell(corners: [bool; 4]) -> impl Iterator<Item = Piece> {
     const TOP: Corner = [1, 0];
     const RIGHT: Corner = [2, 1];
     const BOTTOM: Corner = [1, 2];
     const LEFT: Corner = [0, 1];
-    let pieces: [Option<(Corner, Corner)>; 2] = match (a, b, c, d) {
-        (false, false, false, false) | (true, true, true, true) => [None, None],
-        (true, false, false, false) => [Some((TOP, LEFT)), None],
-        (false, true, false, false) => [Some((RIGHT, TOP)), None],
-        (false, false, true, false) => [Some((BOTTOM, RIGHT)), None],
-        (false, false, false, true) => [Some((LEFT, BOTTOM)), None],
-        (true, true, false, false) => [Some((RIGHT, LEFT)), None],
-        (false, true, true, false) => [Some((BOTTOM, TOP)), None],
-        (false, false, true, true) => [Some((LEFT, RIGHT)), None],
-        (true, false, false, true) => [Some((TOP, BOTTOM)), None],
-        (true, false, true, false) => [Some((TOP, LEFT)), Some((BOTTOM, RIGHT))],
-        (false, true, false, true) => [Some((RIGHT, TOP)), Some((LEFT, BOTTOM))],
-        (false, true, true, true) => [Some((LEFT, TOP)), None],
-        (true, false, true, true) => [Some((TOP, RIGHT)), None],
-        (true, true, false, true) => [Some((RIGHT, BOTTOM)), None],
-        (true, true, true, false) => [Some((BOTTOM, LEFT)), None],
+    let pieces: [Option<(Corner, Corner)>; 2] = match corners.map(u8::from) {
+        [1, 0, 0, 0] => [Some((TOP, LEFT)), None],
+        [0, 1, 0, 0] => [Some((RIGHT, TOP)), None],
+        [0, 0, 1, 0] => [Some((BOTTOM, RIGHT)), None],
+        [0, 0, 0, 1] => [Some((LEFT, BOTTOM)), None],
+        [1, 1, 0, 0] => [Some((RIGHT, LEFT)), None],
+        [0, 1, 1, 0] => [Some((BOTTOM, TOP)), None],
+        [0, 0, 1, 1] => [Some((LEFT, RIGHT)), None],
+        [1, 0, 0, 1] => [Some((TOP, BOTTOM)), None],
+        [1, 0, 1, 0] => [Some((TOP, LEFT)), Some((BOTTOM, RIGHT))],
+        [0, 1, 0, 1] => [Some((RIGHT, TOP)), Some((LEFT, BOTTOM))],
+        [0, 1, 1, 1] => [Some((LEFT, TOP)), None],
+        [1, 0, 1, 1] => [Some((TOP, RIGHT)), None],
+        [1, 1, 0, 1] => [Some((RIGHT, BOTTOM)), None],
+        [1, 1, 1, 0] => [Some((BOTTOM, LEFT)), None],
+        _ => [None, None],
     };
     pieces
         .into_iter()
@@ -189,7 +188,10 @@ fn cell(a: bool, b: bool, c: bool, d: bool) -> impl Iterator<Item = Piece> {
 /// Twice the area, positive where corners go round clockwise as seen with rows going down.
 fn twice_area(line: &[Corner]) -> i64 {
     let next = line.iter().cycle().skip(1);
-    line.iter().zip(next).map(|(a, b)| i64::from(a[0]) * i64::from(b[1]) - i64::from(b[0]) * i64::from(a[1])).sum()
+    line.iter()
+        .zip(next)
+        .map(|(a, b)| i64::from(a[0]) * i64::from(b[1]) - i64::from(b[0]) * i64::from(a[1]))
+        .sum()
 }
 
 /// Without the corners where nothing turns.
@@ -197,7 +199,8 @@ fn straightened(line: &[Corner]) -> Vec<Corner> {
     let n = line.len();
     let turns = |k: usize| {
         let (before, here, after) = (line[(k + n - 1) % n], line[k], line[(k + 1) % n]);
-        let (a, b) = ([here[0] - before[0], here[1] - before[1]], [after[0] - here[0], after[1] - here[1]]);
+        let (a, b) =
+            ([here[0] - before[0], here[1] - before[1]], [after[0] - here[0], after[1] - here[1]]);
         let (cross, along) = (a[0] * b[1] - a[1] * b[0], a[0] * b[0] + a[1] * b[1]);
         cross != 0 || along < 0
     };
@@ -229,7 +232,8 @@ mod tests {
         let (rows, columns) = (picture.len(), picture[0].len());
         let has = |y: usize, x: usize| picture[y].as_bytes()[x] == b'#';
         let place = Place { rows: 0..rows, columns: 0..columns };
-        let wanted: Vec<bool> = (0..rows * columns).map(|k| has(k / columns, k % columns)).collect();
+        let wanted: Vec<bool> =
+            (0..rows * columns).map(|k| has(k / columns, k % columns)).collect();
         let lines = outlines(has, &place);
         assert_eq!(rasterized(&lines, rows, columns), wanted, "{picture:?}");
         assert_eq!(lines.len(), outlines_expected, "{picture:?}");

@@ -126,7 +126,9 @@ pub(super) fn decimal(value: f64) -> String {
     let plain = value.abs() < 1e14 && value.abs() >= 1e-4;
     (0..=14)
         .rev()
-        .map(|digits| if plain { format!("{value:.digits$}") } else { format!("{value:.digits$e}") })
+        .map(
+            |digits| if plain { format!("{value:.digits$}") } else { format!("{value:.digits$e}") },
+        )
         .find(|text| text.len() <= 16)
         .unwrap_or_else(|| "0".into())
 }
@@ -141,7 +143,7 @@ mod tests {
             (0.0, "0"),
             (-0.0, "0"),
             (0.1, "0.1"),
-            (-249.51171875, "-249.51171875"),
+            (-249.511_718_75, "-249.51171875"),
             (1.0 / 3.0, "0.33333333333333"),
             (-1000.0 / 3.0, "-333.33333333333"),
             (1e-9 / 3.0, "3.3333333333e-10"),

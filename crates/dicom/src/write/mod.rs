@@ -124,11 +124,7 @@ impl Label for u8 {
 }
 
 /// Checks what the caller must have right: shapes, and a segment for each label in the map.
-fn check(
-    source: &crate::Source,
-    labels: Labels<'_>,
-    segments: &[Segment],
-) -> Result<()> {
+fn check(source: &crate::Source, labels: Labels<'_>, segments: &[Segment]) -> Result<()> {
     let mistake = |found: String, expected: &str| Error::Usage {
         what: "label map".into(),
         found,
@@ -144,9 +140,13 @@ fn check(
     }
     let mut known = vec![false; 1 << 16];
     known[0] = true;
-    ids.iter().for_each(|&id| known[usize::from(id)] = true);
+    for &id in &ids {
+        known[usize::from(id)] = true;
+    }
     let stranger = match labels {
-        Labels::U8(labels) => labels.iter().copied().map(u16::from).find(|&l| !known[usize::from(l)]),
+        Labels::U8(labels) => {
+            labels.iter().copied().map(u16::from).find(|&l| !known[usize::from(l)])
+        }
         Labels::U16(labels) => labels.iter().copied().find(|&l| !known[usize::from(l)]),
     };
     match stranger {

@@ -8,7 +8,7 @@ use crate::volume::Source;
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// What tells one kind of object from another.
 pub(super) struct Kind {
@@ -20,14 +20,12 @@ pub(super) struct Kind {
 
 /// Date and time of an object's making.
 pub(super) fn made(source: &Source, options: &ObjectOptions) -> (String, String) {
-    match &options.fresh {
-        Some(fresh) => (fresh.date.clone(), fresh.time.clone()),
-        None => {
-            // Where a source has no date at all, one that is plainly none.
-            let or = |value: &str, none: &str| if value.is_empty() { none } else { value }.to_owned();
-            (or(&source.date, "19000101"), or(&source.time, "000000"))
-        }
+    if let Some(fresh) = &options.fresh {
+        return (fresh.date.clone(), fresh.time.clone());
     }
+    // Where a source has no date at all, one that is plainly none.
+    let or = |value: &str, none: &str| if value.is_empty() { none } else { value }.to_owned();
+    (or(&source.date, "19000101"), or(&source.time, "000000"))
 }
 
 /// The elements that all objects have.
@@ -100,10 +98,10 @@ pub(super) fn instance(class_uid: &str, instance_uid: &str) -> Item {
 
 /// The files of the source: class and instance, each once, in the order of slices.
 pub(super) fn source_files(source: &Source) -> Vec<(&str, &str)> {
-    let mut seen = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut files = Vec::new();
     for slice in &source.slices {
-        if seen.insert(&slice.instance_uid, ()).is_none() {
+        if seen.insert(&slice.instance_uid) {
             files.push((slice.class_uid.as_str(), slice.instance_uid.as_str()));
         }
     }
@@ -122,7 +120,10 @@ pub(super) fn referenced_series(source: &Source) -> elements::Element {
 
 /// Whether and how the source lost something.
 pub(super) fn lossy(source: &Source, set: &mut Item) {
-    set.put(keyword(tags::LOSSY_IMAGE_COMPRESSION, if source.lossy.is_some() { "01" } else { "00" }));
+    set.put(keyword(
+        tags::LOSSY_IMAGE_COMPRESSION,
+        if source.lossy.is_some() { "01" } else { "00" },
+    ));
     if let Some(lossy) = &source.lossy {
         set.put(text(tags::LOSSY_IMAGE_COMPRESSION_RATIO, VR::DS, &lossy.ratio));
         set.put(text(tags::LOSSY_IMAGE_COMPRESSION_METHOD, VR::CS, &lossy.method));

@@ -79,7 +79,7 @@ impl Object<'_> {
             encoded.iter().try_for_each(|bytes| sink.item(bytes))?;
         }
         sink.end_sequence()?;
-        sink.elements(&self.observations(&present))?;
+        sink.elements(&observations(&present))?;
         sink.finish(self.options.fresh.as_ref())
     }
 
@@ -172,28 +172,29 @@ impl Object<'_> {
         }
         region
     }
+}
 
-    fn observations(&self, present: &[(usize, &Segment)]) -> Item {
-        let observations = present.iter().map(|(_, segment)| {
-            let mut kind = elements::code(&segment.kind);
-            if let Some(modifier) = &segment.modifier {
-                let tag = tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE;
-                kind.put(coded(tag, modifier));
-            }
-            item([
-                integer(tags::OBSERVATION_NUMBER, segment.id),
-                integer(tags::REFERENCED_ROI_NUMBER, segment.id),
-                sequence(tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, vec![kind]),
-                coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category),
-                keyword(tags::RTROI_INTERPRETED_TYPE, "ORGAN"),
-                text(tags::ROI_INTERPRETER, VR::PN, ""),
-            ])
-        });
+/// What each structure is.
+fn observations(present: &[(usize, &Segment)]) -> Item {
+    let observations = present.iter().map(|(_, segment)| {
+        let mut kind = elements::code(&segment.kind);
+        if let Some(modifier) = &segment.modifier {
+            let tag = tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE;
+            kind.put(coded(tag, modifier));
+        }
         item([
-            sequence(tags::RTROI_OBSERVATIONS_SEQUENCE, observations.collect()),
-            keyword(tags::APPROVAL_STATUS, "UNAPPROVED"),
+            integer(tags::OBSERVATION_NUMBER, segment.id),
+            integer(tags::REFERENCED_ROI_NUMBER, segment.id),
+            sequence(tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, vec![kind]),
+            coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category),
+            keyword(tags::RTROI_INTERPRETED_TYPE, "ORGAN"),
+            text(tags::ROI_INTERPRETER, VR::PN, ""),
         ])
-    }
+    });
+    item([
+        sequence(tags::RTROI_OBSERVATIONS_SEQUENCE, observations.collect()),
+        keyword(tags::APPROVAL_STATUS, "UNAPPROVED"),
+    ])
 }
 
 fn contour_item(slice: &SourceSlice, outline: &[Corner], spacing: [f64; 2]) -> Item {

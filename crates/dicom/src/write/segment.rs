@@ -80,15 +80,18 @@ impl Segment {
         }
     }
 
-    /// An anatomical structure. Its side, if it has one, is what the name ends in: `_left` or
-    /// `_right`, unless the concept itself says the side (*left atrium*).
+    /// An anatomical structure. Its side, if it has one, is the word `left` or `right` of its name,
+    /// unless the concept itself says the side (*left atrium*).
     #[must_use]
     pub fn structure(id: u16, name: &str, kind: Code) -> Self {
-        let has_side = |side: &str| kind.meaning.to_ascii_lowercase().contains(side);
-        let modifier = match () {
-            () if name.ends_with("_left") && !has_side("left") => Some(Code::left()),
-            () if name.ends_with("_right") && !has_side("right") => Some(Code::right()),
-            () => None,
+        let has = |text: &str, word: &str| {
+            text.split([' ', '_', '-']).any(|part| part.eq_ignore_ascii_case(word))
+        };
+        let side = |word| has(name, word) && !has(&kind.meaning, word);
+        let modifier = match (side("left"), side("right")) {
+            (true, false) => Some(Code::left()),
+            (false, true) => Some(Code::right()),
+            _ => None,
         };
         let category = Code::sct("123037004", "Anatomical Structure");
         Self { category, kind, modifier, ..Self::named(id, name) }

@@ -154,10 +154,7 @@ pub fn write(
         sequence(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
         sequence(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, vec![report.evidence()]),
         keyword(tags::VALUE_TYPE, "CONTAINER"),
-        coded(
-            tags::CONCEPT_NAME_CODE_SEQUENCE,
-            &Code::dcm("126000", "Imaging Measurement Report"),
-        ),
+        coded(tags::CONCEPT_NAME_CODE_SEQUENCE, &Code::dcm("126000", "Imaging Measurement Report")),
         keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"),
         template("1500"),
         sequence(tags::CONTENT_SEQUENCE, report.content(measurements)),
@@ -202,7 +199,8 @@ fn identifier(relation: &str, name: &Code, value: &str) -> Item {
 }
 
 fn container(name: &Code, number: Option<&str>, items: Vec<Item>) -> Item {
-    let mut container = content("CONTAINS", "CONTAINER", name, keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"));
+    let mut container =
+        content("CONTAINS", "CONTAINER", name, keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"));
     if let Some(number) = number {
         container.put(template(number));
     }
@@ -257,7 +255,11 @@ impl Report<'_> {
 
     fn content(&self, measurements: &[Measurement]) -> Vec<Item> {
         let language = Code::dcm("121049", "Language of Content Item and Descendants");
-        let mut items = vec![concept(HAS_MODIFIER, &language, &Code::new("en-US", "RFC5646", "English (United States)"))];
+        let mut items = vec![concept(
+            HAS_MODIFIER,
+            &language,
+            &Code::new("en-US", "RFC5646", "English (United States)"),
+        )];
         items.extend(self.observer());
         let procedure = Code::new("25045-6", "LN", "CT unspecified body region");
         items.push(concept(HAS_MODIFIER, &Code::dcm("121058", "Procedure reported"), &procedure));
@@ -272,11 +274,19 @@ impl Report<'_> {
         let models = self.algorithm.parameters();
         let device = crate::uid::of(&[name.as_bytes(), version.as_bytes(), models.as_bytes()]);
         vec![
-            concept(HAS_CONTEXT, &Code::dcm("121005", "Observer Type"), &Code::dcm("121007", "Device")),
+            concept(
+                HAS_CONTEXT,
+                &Code::dcm("121005", "Observer Type"),
+                &Code::dcm("121007", "Device"),
+            ),
             identifier(HAS_CONTEXT, &Code::dcm("121012", "Device Observer UID"), &device),
             words(HAS_CONTEXT, &Code::dcm("121013", "Device Observer Name"), name),
             words(HAS_CONTEXT, &Code::dcm("121014", "Device Observer Manufacturer"), name),
-            words(HAS_CONTEXT, &Code::dcm("121015", "Device Observer Model Name"), &format!("{name} {version}")),
+            words(
+                HAS_CONTEXT,
+                &Code::dcm("121015", "Device Observer Model Name"),
+                &format!("{name} {version}"),
+            ),
         ]
     }
 
@@ -294,10 +304,15 @@ impl Report<'_> {
         if let Some((seg, number)) = reference {
             items.extend(self.segment(seg, number));
         }
-        items.push(self.site(segment));
+        items.push(site(segment));
         items.extend(self.made_by());
         let unit = Code::new("mm3", "UCUM", "cubic millimeter");
-        items.push(number(&Code::sct("118565006", "Volume"), measurement.volume_mm3, &unit, Vec::new()));
+        items.push(number(
+            &Code::sct("118565006", "Volume"),
+            measurement.volume_mm3,
+            &unit,
+            Vec::new(),
+        ));
         let unit = Code::new("[hnsf'U]", "UCUM", "Hounsfield unit");
         let derivation = Code::dcm("121401", "Derivation");
         for (value, kind) in [
@@ -327,18 +342,6 @@ impl Report<'_> {
         ]
     }
 
-    /// Where, and on which side.
-    fn site(&self, segment: &Segment) -> Item {
-        let site = segment.region.as_ref().unwrap_or(&segment.kind);
-        let side = if segment.region.is_some() { &segment.region_modifier } else { &segment.modifier };
-        let mut item = concept(HAS_MODIFIER, &Code::sct("363698007", "Finding Site"), site);
-        if let Some(side) = side {
-            let side = concept(HAS_MODIFIER, &Code::sct("272741003", "Laterality"), side);
-            item.put(sequence(tags::CONTENT_SEQUENCE, vec![side]));
-        }
-        item
-    }
-
     /// Name, version and models (TID 4019).
     fn made_by(&self) -> Vec<Item> {
         let Algorithm { name, version, .. } = self.algorithm;
@@ -352,6 +355,18 @@ impl Report<'_> {
         }
         items
     }
+}
+
+/// Where, and on which side.
+fn site(segment: &Segment) -> Item {
+    let site = segment.region.as_ref().unwrap_or(&segment.kind);
+    let side = if segment.region.is_some() { &segment.region_modifier } else { &segment.modifier };
+    let mut item = concept(HAS_MODIFIER, &Code::sct("363698007", "Finding Site"), site);
+    if let Some(side) = side {
+        let side = concept(HAS_MODIFIER, &Code::sct("272741003", "Laterality"), side);
+        item.put(sequence(tags::CONTENT_SEQUENCE, vec![side]));
+    }
+    item
 }
 
 #[cfg(test)]

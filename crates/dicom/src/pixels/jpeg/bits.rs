@@ -167,7 +167,7 @@ mod tests {
         for k in 0..16 {
             text += &("1".repeat(k) + "0");
         }
-        while text.len() % 8 > 0 {
+        while !text.len().is_multiple_of(8) {
             text.push('0');
         }
         let mut bytes = Vec::new();
@@ -188,7 +188,10 @@ mod tests {
     #[test]
     fn signed_numbers_are_the_negative_half_first() {
         let mut bits = Bits::new(&[0b0001_1011, 0xFF, 0xD9], 0);
-        assert_eq!([bits.signed(2), bits.signed(2), bits.signed(2), bits.signed(2)], [-3, -2, 2, 3]);
+        assert_eq!(
+            [bits.signed(2), bits.signed(2), bits.signed(2), bits.signed(2)],
+            [-3, -2, 2, 3]
+        );
         assert!(!bits.ran_out());
         bits.signed(1);
         assert!(bits.ran_out());

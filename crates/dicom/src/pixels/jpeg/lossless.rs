@@ -19,7 +19,8 @@ pub(super) fn decode(
     let mut samples = vec![0_u16; rows * columns];
     for y in 0..rows {
         let (above, rest) = samples.split_at_mut(y * columns);
-        let (above, line) = (above.get(above.len().saturating_sub(columns)..)?, &mut rest[..columns]);
+        let (above, line) =
+            (above.get(above.len().saturating_sub(columns)..)?, &mut rest[..columns]);
         // A line at the start of a restart interval is predicted like the first one.
         let restarted = bits.restarts()?;
         let alone = y == 0 || restarted;
@@ -51,7 +52,9 @@ pub(super) fn decode(
         }
     }
     if low > 0 {
-        samples.iter_mut().for_each(|sample| *sample <<= low);
+        for sample in &mut samples {
+            *sample <<= low;
+        }
     }
     Some(samples)
 }

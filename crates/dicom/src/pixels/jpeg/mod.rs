@@ -96,7 +96,8 @@ impl Frame {
             ));
         }
         let lossless = marker == 0xC3;
-        let precise = if lossless { (2..=16).contains(precision) } else { [8, 12].contains(precision) };
+        let precise =
+            if lossless { (2..=16).contains(precision) } else { [8, 12].contains(precision) };
         if !precise {
             return Err(Fault::new(
                 format!("a JPEG frame of {precision} bits"),

@@ -12,8 +12,8 @@ pub(super) struct Preset {
 
 /// Logarithm of the length of a run at each index (A.7.1.1).
 const RUN_BITS: [u8; 32] = [
-    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13, 14,
-    15,
+    0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 9, 10, 11, 12, 13,
+    14, 15,
 ];
 
 /// Contexts of regular samples, then the two of samples that end a run.
@@ -154,9 +154,8 @@ impl Coding {
         let turned = self.near == 0 && k == 0 && 2 * context.b <= -context.n;
         let half = mapped >> 1;
         let error = match (turned, mapped & 1 == 0) {
-            (false, true) => half,
+            (false, true) | (true, false) => half,
             (false, false) | (true, true) => -half - 1,
-            (true, false) => half,
         };
         self.learn(number, error);
         Some(self.reconstructed(predicted, sign * error))
@@ -215,8 +214,12 @@ impl Coding {
         let size = (mapped + kind + 1) >> 1;
         let error = if (k != 0 || 2 * negative >= n) == odd { -size } else { size };
 
-        let mut context =
-            Context { a: sum.saturating_add((mapped + 1 - kind) >> 1), b: negative + i32::from(error < 0), c, n };
+        let mut context = Context {
+            a: sum.saturating_add((mapped + 1 - kind) >> 1),
+            b: negative + i32::from(error < 0),
+            c,
+            n,
+        };
         if n == self.reset {
             context = Context { a: context.a >> 1, b: context.b >> 1, c, n: n >> 1 };
         }

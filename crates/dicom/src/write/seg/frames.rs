@@ -177,8 +177,7 @@ pub(super) fn derivations(source: &Source) -> io::Result<Vec<SliceGroups>> {
                 sequence(tags::SOURCE_IMAGE_SEQUENCE, vec![image]),
                 coded(tags::DERIVATION_CODE_SEQUENCE, &Code::dcm("113076", "Segmentation")),
             ]);
-            let position =
-                item([text(tags::IMAGE_POSITION_PATIENT, VR::DS, &slice.position_text)]);
+            let position = item([text(tags::IMAGE_POSITION_PATIENT, VR::DS, &slice.position_text)]);
             let encoded = |group| encoded(&item([group]), Encoding::Explicit);
             Ok(SliceGroups {
                 image: encoded(sequence(tags::DERIVATION_IMAGE_SEQUENCE, vec![derivation]))?,

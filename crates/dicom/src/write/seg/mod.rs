@@ -264,7 +264,8 @@ impl Object<'_> {
             let own = super::file::encoded(&group, Encoding::Explicit)?;
             let slice = &derivation[frame.slice];
             let content_end = frames::end_of_content(&own);
-            let bytes = [&slice.image[..], &own[..content_end], &slice.position, &own[content_end..]];
+            let bytes =
+                [&slice.image[..], &own[..content_end], &slice.position, &own[content_end..]];
             sink.item(&bytes.concat())?;
         }
         Ok(())

@@ -3,11 +3,10 @@
 //! The fixtures are made of a phantom by `judges/fixtures.py`; golden voxels and affines are
 //! SimpleITK's.
 
-mod common;
-
-use common::{Fixture, fixtures, inflated};
+use crate::fixtures::{Fixture, fixtures, inflated};
 use fastnnunet_dicom::{Catalog, Error, LoadOptions, ScanOptions, Series, Verdict, scan};
 use serde_json::Value;
+use std::fmt::Write;
 
 fn catalog(fixture: &Fixture) -> Catalog {
     scan(fixture.path(), &ScanOptions::default()).expect("a folder can be scanned")
@@ -70,8 +69,12 @@ fn odd_series_get_their_verdict_and_say_why() {
         let catalog = catalog(&fixture);
         let (mut verdicts, said): (Vec<_>, Vec<_>) = catalog.series.iter().map(verdict).unzip();
         verdicts.sort_unstable();
-        let mut expected: Vec<&str> =
-            about["verdicts"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+        let mut expected: Vec<&str> = about["verdicts"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
         expected.sort_unstable();
         assert_eq!(verdicts, expected, "{name}: {said:?}");
         let said = said.join("; ");
@@ -107,11 +110,12 @@ fn no_patient_is_named_unless_asked_for() {
             let catalog = catalog(&fixture);
             let mut said = catalog.to_json(false).to_string();
             for series in &catalog.series {
-                said += &format!("{:?}", series.load(&LoadOptions::default()).map(|l| l.notes));
+                write!(said, "{:?}", series.load(&LoadOptions::default()).map(|l| l.notes))
+                    .expect("a string");
                 said += &series.name;
             }
-            said += &format!("{:?}", catalog.pick(None).err());
-            said += &format!("{:?}", catalog.damaged);
+            write!(said, "{:?}", catalog.pick(None).err()).expect("a string");
+            write!(said, "{:?}", catalog.damaged).expect("a string");
             for word in NAMES {
                 assert!(!said.contains(word), "{group}/{name}: {word} in {said}");
             }
@@ -168,7 +172,10 @@ fn several_series_are_listed_and_one_is_picked() {
     }
     assert!(matches!(catalog.pick(Some("1.2.3")), Err(Error::Usage { .. })));
     let uid = catalog.series[0].series_uid.clone();
-    assert!(matches!(catalog.pick(Some(&uid)), Err(Error::Usage { .. })), "two parts have this UID");
+    assert!(
+        matches!(catalog.pick(Some(&uid)), Err(Error::Usage { .. })),
+        "two parts have this UID"
+    );
 
     let fixture = Fixture::unpack("odd", "pdf_beside");
     let catalog = self::catalog(&fixture);
@@ -257,9 +264,11 @@ fn the_same_series_gives_the_same_volume_at_any_number_of_threads() {
     for name in ["gantry_tilt", "thicker_further_on", "frames_in_any_order"] {
         let fixture = Fixture::unpack("odd", name);
         let read = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            let pool =
+                rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
-                let loaded = catalog(&fixture).pick(None).expect("one").load(&LoadOptions::default());
+                let loaded =
+                    catalog(&fixture).pick(None).expect("one").load(&LoadOptions::default());
                 let loaded = loaded.expect("a volume");
                 (loaded.voxels, loaded.sha256)
             })

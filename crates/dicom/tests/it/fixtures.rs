@@ -11,13 +11,13 @@ fn root() -> PathBuf {
 }
 
 /// The kinds of a group and what is known of each.
-pub fn fixtures(group: &str) -> Map<String, Value> {
+pub(crate) fn fixtures(group: &str) -> Map<String, Value> {
     let text = fs::read_to_string(root().join(format!("{group}.json"))).expect("a list of kinds");
     serde_json::from_str(&text).expect("an object")
 }
 
 /// A compressed file.
-pub fn inflated(name: &str) -> Vec<u8> {
+pub(crate) fn inflated(name: &str) -> Vec<u8> {
     let file = fs::File::open(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut bytes = Vec::new();
     ZlibDecoder::new(file).read_to_end(&mut bytes).expect("whole");
@@ -25,10 +25,10 @@ pub fn inflated(name: &str) -> Vec<u8> {
 }
 
 /// A folder with the files of one kind, gone in the end.
-pub struct Fixture(tempfile::TempDir);
+pub(crate) struct Fixture(tempfile::TempDir);
 
 impl Fixture {
-    pub fn unpack(group: &str, name: &str) -> Self {
+    pub(crate) fn unpack(group: &str, name: &str) -> Self {
         let bytes = inflated(&format!("{group}/{name}.zip.z"));
         let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).expect("a zip");
         let folder = tempfile::tempdir().expect("a folder");
@@ -36,7 +36,7 @@ impl Fixture {
         Self(folder)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 }

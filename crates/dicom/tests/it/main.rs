@@ -1,0 +1,5 @@
+//! Series in and objects out, by the public interface.
+
+mod fixtures;
+mod objects;
+mod series;
