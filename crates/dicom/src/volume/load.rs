@@ -62,6 +62,25 @@ impl Series {
         Some(bytes + rayon::current_num_threads() as u64 * 16 * pixels)
     }
 
+    /// What objects about the series refer to, for labels that were made elsewhere.
+    ///
+    /// Identifiers that the series has not got are made of its name; those of
+    /// [`load`](Self::load), of what was read.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn source(&self) -> Result<Source> {
+        Source::read(&self.places, self.suitable()?, &self.name)
+    }
+
+    fn suitable(&self) -> Result<&Stack> {
+        self.stack.as_ref().ok_or_else(|| {
+            let none = || Fault::new("no volume", "a suitable series").at(&self.places.root);
+            self.refusal().unwrap_or_else(none)
+        })
+    }
+
     /// Reads the series as a volume.
     ///
     /// Values are `stored * slope + intercept` of each slice, in `f64` and then rounded to `f32`;
@@ -74,12 +93,8 @@ impl Series {
     /// [`Error::Input`] if the series is refused or its pixels are damaged, [`Error::Read`] if a
     /// file cannot be read, and [`Error::Memory`] if the volume would exceed the limit.
     pub fn load(&self, options: &LoadOptions) -> Result<Loaded> {
-        let (Some(stack), Some(need_bytes)) = (&self.stack, self.bytes()) else {
-            let refused = self.refusal();
-            return Err(refused.unwrap_or_else(|| {
-                Fault::new("no volume", "a suitable series").at(&self.places.root)
-            }));
-        };
+        let stack = self.suitable()?;
+        let need_bytes = self.bytes().unwrap_or(u64::MAX);
         if need_bytes > options.max_bytes {
             let limit_bytes = options.max_bytes;
             return Err(Error::Memory { what: "the volume of a series", need_bytes, limit_bytes });

@@ -1,0 +1,73 @@
+//! Doors for fuzz targets: parts of reading that a path to one small file does not reach.
+
+use crate::pixels;
+use crate::read::file::{self, FileLimits};
+use crate::read::image::{Image, Layout};
+use crate::read::parse::PixelData;
+use crate::read::syntax::Syntax;
+use std::io::Cursor;
+use std::sync::Arc;
+
+/// A fuzzed image is no larger.
+const MAX_PIXELS: usize = 1 << 16;
+
+/// Reads a file's headers and decodes its frames, as far as they are small.
+pub fn file(bytes: &[u8]) {
+    let limits = FileLimits { max_elements: 10_000, max_bytes: 1 << 22 };
+    let opened = file::open(&mut Cursor::new(bytes), bytes.len() as u64, limits);
+    let Ok(Some(opened)) = opened else { return };
+    let image = Image::of(&opened, 0);
+    let data = opened.inflated.as_deref().unwrap_or(bytes);
+    let size = image.layout.rows * image.layout.columns;
+    if size > MAX_PIXELS {
+        return;
+    }
+    let mut out = vec![0.0; size];
+    for (k, frame) in image.frames.iter().enumerate().take(16) {
+        let Ok(parts) = pixels::extents(&image.layout, k, image.frames.len()) else { continue };
+        let whole: Option<Vec<&[u8]>> = parts
+            .iter()
+            .map(|&(start, len)| data.get(start as usize..start.saturating_add(len) as usize))
+            .collect();
+        if let Some(whole) = whole {
+            let scale = (frame.slope, frame.intercept);
+            let _ = pixels::decode(&image.layout, scale, &whole.concat(), &mut out);
+        }
+    }
+}
+
+/// Codings that a frame is decoded in.
+const SYNTAXES: [&str; 6] = [
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.8.1",
+    "1.2.840.10008.1.2.4.51",
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.80",
+    "1.2.840.10008.1.2.4.90",
+];
+
+/// Decodes a frame: coding, rows, columns and layout in the first four bytes, then its code.
+pub fn frame(bytes: &[u8]) {
+    let [coding, rows, columns, bits, code @ ..] = bytes else { return };
+    let syntax = SYNTAXES.get(usize::from(*coding)).and_then(|uid| Syntax::find(uid));
+    let Some(syntax) = syntax else { return };
+    let (rows, columns) = (usize::from(*rows) + 1, usize::from(*columns) + 1);
+    let bits_allocated = if bits & 0x80 == 0 { 16 } else { 8 };
+    let bits_stored = u32::from(bits & 15).min(bits_allocated - 1) + 1;
+    let fragments = vec![(0, code.len() as u32)];
+    let pixels = PixelData::Encapsulated { fragments, offsets: Vec::new(), whole: true };
+    let layout = Layout {
+        syntax,
+        rows,
+        columns,
+        bits_allocated,
+        bits_stored,
+        high_bit: bits_stored - 1,
+        signed: bits & 0x40 != 0,
+        pixels: Some(Arc::new(pixels)),
+        frame_offsets: Vec::new(),
+        lossy: false,
+    };
+    let mut out = vec![0.0; rows * columns];
+    let _ = pixels::decode(&layout, (1.0, 0.0), code, &mut out);
+}
