@@ -57,8 +57,9 @@ fn segmentations(series: &str, labels: &str, folder: &Path) -> Result<(), Failur
     let bytes = std::fs::read(labels)?;
     let map = ArrayView3::from_shape(source.grid.shape, &bytes)?;
     let kind = Code::sct("85756007", "Tissue");
-    let segments: Vec<Segment> =
-        (1..=117).map(|id| Segment::structure(id, &format!("structure_{id}"), kind.clone())).collect();
+    let segments: Vec<Segment> = (1..=117)
+        .map(|id| Segment::structure(id, &format!("structure_{id}"), kind.clone()))
+        .collect();
     let algorithm = Algorithm { name: "speed".into(), version: "1".into(), models: Vec::new() };
     let options = ObjectOptions { overwrite: true, ..Default::default() };
     println!("start 0 0 {:.0}", peak_mb());

@@ -43,8 +43,12 @@ impl Syntax {
     /// The syntax of that UID, if there is such a one.
     pub(crate) fn find(uid: &str) -> Option<Self> {
         let retired = uid.strip_prefix("1.2.840.10008.1.2.4.").and_then(|tail| tail.parse().ok());
-        if matches!(retired, Some(52..=56 | 58..=66)) {
-            let name = "a JPEG process of old (PS3.5 before 2004)";
+        if let Some(number @ (52..=56 | 58..=66)) = retired {
+            let name = match number {
+                53 => "JPEG spectral selection (retired)",
+                55 => "JPEG full progression (retired)",
+                _ => "a retired JPEG process",
+            };
             return Some(Self { uid: EXPLICIT_LE, name, deflated: false, coding: None });
         }
         let known = TransferSyntaxRegistry.get(uid)?;
@@ -90,6 +94,12 @@ fn coding(uid: &str) -> Option<Coding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn retired_processes_are_named() {
+        let syntax = Syntax::find("1.2.840.10008.1.2.4.55").expect("named");
+        assert_eq!((syntax.coding, syntax.name), (None, "JPEG full progression (retired)"));
+    }
 
     #[test]
     fn every_coding_is_of_a_syntax_the_registry_names() {

@@ -153,6 +153,10 @@ fn differs_in_orientation(a: &Frame, b: &Frame) -> bool {
     flat(a).iter().zip(flat(b)).any(|(a, b)| (a - b).abs() > 5e-4)
 }
 
+fn counted(slices: usize) -> String {
+    if slices == 1 { "1 slice".into() } else { format!("{slices} slices") }
+}
+
 /// A few slices beside a stack many times their number are a localizer or a left-over.
 fn leave_out_strays(stacks: &mut Vec<Vec<Slice>>, notes: &mut Vec<String>) {
     let Some(most) = stacks.first().map(Vec::len) else { return };
@@ -170,7 +174,7 @@ fn leave_out_strays(stacks: &mut Vec<Vec<Slice>>, notes: &mut Vec<String>) {
             } else {
                 "another matrix or pixel spacing"
             };
-            notes.push(format!("left out: {} slices of {what}", slices.len()));
+            notes.push(format!("left out: {} of {what}", counted(slices.len())));
         }
         !stray
     });
@@ -215,7 +219,7 @@ fn distinct(
         }
     }
     if dropped > 0 {
-        notes.push(format!("{dropped} slices are there twice: one of each is used"));
+        notes.push(format!("{} there twice: one of each is used", counted(dropped)));
     }
     Ok(kept)
 }

@@ -195,7 +195,7 @@ fn check_gaps(
     let thick = |i: usize| slices[i].of().thickness.unwrap_or(0.0);
     let narrow = steps.iter().enumerate().filter(|(_, step)| **step <= WIDE * usual);
     let usually_thick = median(narrow.map(|(i, _)| thick(i)).collect()).unwrap_or(0.0);
-    let (mut gaps, mut missing, mut widest) = (0, 0.0, 0.0_f64);
+    let (mut missing, mut widest) = (0.0, 0.0_f64);
     for (i, &step) in steps.iter().enumerate() {
         if step <= WIDE * usual {
             continue;
@@ -204,17 +204,15 @@ fn check_gaps(
         if thickness * WIDE >= step && thickness > 1.2 * usually_thick {
             continue;
         }
-        gaps += 1;
-        missing += (step / usual).round() - 1.0;
+        missing += ((step / usual).round() - 1.0).max(1.0);
         widest = widest.max(step);
     }
-    if gaps == 0 {
+    if missing == 0.0 {
         return Ok(());
     }
-    let missing = missing.max(1.0);
+    let slices = if missing > 1.0 { "slices" } else { "slice" };
     let what = format!(
-        "{missing} slices missing in {gaps} places (a gap of {widest:.2} mm where slices are \
-         {usual:.2} mm apart)"
+        "{missing} {slices} missing (a gap of {widest:.2} mm where slices are {usual:.2} mm apart)"
     );
     if allow_gaps {
         notes.push(format!("{what}: filled by interpolation, as asked"));

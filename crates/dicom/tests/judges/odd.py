@@ -243,7 +243,7 @@ def _(slices, folder):
     base.save(folder, slices + more)
 
 
-@kind("slice_missing", "refused", says="1 slices missing")
+@kind("slice_missing", "refused", says="1 slice missing")
 def _(slices, folder):
     base.save(folder, slices[:2] + slices[3:])
 
@@ -585,7 +585,7 @@ def _(slices, folder):
         path.write_bytes(data[:at] + icon + data[at:])
 
 
-@kind("progressive_jpeg", "refused", says="JPEG process of old")
+@kind("progressive_jpeg", "refused", says="JPEG full progression")
 def _(slices, folder):
     regular.recoded(regular.eight_bits(slices), folder, "dcmcjpeg", "+ep", "+un")
 
