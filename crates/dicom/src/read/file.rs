@@ -2,7 +2,7 @@
 //! that is missing or wrong, seen from its first bytes.
 
 use super::dataset::DataSet;
-use super::parse::{self, Parsed, Source};
+use super::parse::{self, Parsed, ReadSeek};
 use super::syntax::{self, Syntax};
 use crate::error::Fault;
 use dicom_core::VR;
@@ -29,7 +29,7 @@ pub(crate) struct FileLimits {
 
 /// Reads the headers of a file of `len` bytes; `None` if it is not DICOM at all.
 pub(crate) fn open(
-    source: &mut dyn Source,
+    source: &mut dyn ReadSeek,
     len: u64,
     limits: FileLimits,
 ) -> Result<Option<Opened>, Fault> {
@@ -129,7 +129,7 @@ fn encoding_of(first: [u8; 8]) -> Option<&'static str> {
     (plausible(little) && len < 1 << 20).then_some(syntax::IMPLICIT_LE)
 }
 
-fn inflate(source: &mut dyn Source, start: u64, max_bytes: u64) -> Result<Vec<u8>, Fault> {
+fn inflate(source: &mut dyn ReadSeek, start: u64, max_bytes: u64) -> Result<Vec<u8>, Fault> {
     let damaged = |_| Fault::new("a deflated data set that is damaged", "a whole one");
     source.seek(SeekFrom::Start(start)).map_err(damaged)?;
     let mut bytes = Vec::new();

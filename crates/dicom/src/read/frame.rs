@@ -94,18 +94,18 @@ impl Frame {
         let spacing_text =
             required(tags::PIXEL_MEASURES_SEQUENCE, tags::PIXEL_SPACING, "PixelSpacing")?;
         let (slope, intercept) = rescale(groups, layout, notes)?;
-        let thickness = groups.text(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS);
+        let thickness = groups
+            .text(tags::PIXEL_MEASURES_SEQUENCE, tags::SLICE_THICKNESS)
+            .and_then(|text| decimals(&text)?.first().copied())
+            .filter(|thickness| *thickness > 0.0);
         Ok(Self {
             position: numbers(&position_text, "ImagePositionPatient")?,
             orientation: directions(numbers(&orientation_text, "ImageOrientationPatient")?)?,
             spacing: spacing(numbers(&spacing_text, "PixelSpacing")?)?,
-            thickness: thickness
-                .as_deref()
-                .and_then(|text| decimals(text)?.first().copied())
-                .filter(|thickness| *thickness > 0.0),
+            thickness,
             slope,
             intercept,
-            keys: Keys::of(groups, thickness.unwrap_or_default()),
+            keys: Keys::of(groups, thickness.map_or_else(String::new, |mm| format!("{mm:.2}"))),
             position_text,
             orientation_text,
             spacing_text,

@@ -19,7 +19,8 @@ pub(crate) struct Image {
     pub(crate) instance_uid: String,
     pub(crate) study_uid: String,
     pub(crate) series_uid: String,
-    pub(crate) frame_of_reference: Option<String>,
+    /// Empty if there is none.
+    pub(crate) frame_of_reference: String,
     pub(crate) modality: String,
     pub(crate) contrast: bool,
     pub(crate) texts: Texts,
@@ -116,7 +117,7 @@ impl Image {
             instance_uid: instance_uid.unwrap_or_default(),
             study_uid: text(tags::STUDY_INSTANCE_UID),
             series_uid: text(tags::SERIES_INSTANCE_UID),
-            frame_of_reference: set.text(tags::FRAME_OF_REFERENCE_UID),
+            frame_of_reference: text(tags::FRAME_OF_REFERENCE_UID),
             modality,
             contrast: contrast.is_some()
                 || !set.items(tags::CONTRAST_BOLUS_AGENT_SEQUENCE).is_empty(),

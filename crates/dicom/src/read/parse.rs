@@ -17,8 +17,8 @@ use dicom_encoding::transfer_syntax::{DynDecoder, Endianness, TransferSyntax};
 use std::io::{Read, Seek, SeekFrom};
 
 /// Where the bytes come from.
-pub(crate) trait Source: Read + Seek {}
-impl<T: Read + Seek> Source for T {}
+pub(crate) trait ReadSeek: Read + Seek {}
+impl<T: Read + Seek> ReadSeek for T {}
 
 /// Values longer than this are not what a geometry or a patient is described with.
 const MAX_VALUE_BYTES: u64 = 64 << 10;
@@ -63,7 +63,7 @@ pub(crate) struct Parsed {
 
 /// Follows a data set from the stream's position `at` to its end at `len`.
 pub(crate) fn parse(
-    source: &mut dyn Source,
+    source: &mut dyn ReadSeek,
     (at, len): (u64, u64),
     syntax: &TransferSyntax,
     max_elements: usize,
@@ -76,7 +76,7 @@ pub(crate) fn parse(
 
 /// Reads elements of group 2 from `at`; returns them and where the data set starts.
 pub(crate) fn parse_meta(
-    source: &mut dyn Source,
+    source: &mut dyn ReadSeek,
     (at, len): (u64, u64),
     syntax: &TransferSyntax,
 ) -> Result<(DataSet, u64), Fault> {
@@ -100,10 +100,10 @@ pub(crate) fn parse_meta(
 }
 
 struct Parser<'a> {
-    source: &'a mut dyn Source,
+    source: &'a mut dyn ReadSeek,
     at: u64,
     len: u64,
-    decoder: DynDecoder<dyn Source + 'a>,
+    decoder: DynDecoder<dyn ReadSeek + 'a>,
     big_endian: bool,
     elements_left: usize,
     pixels: Option<PixelData>,
@@ -118,7 +118,7 @@ struct ElementHeader {
 
 impl<'a> Parser<'a> {
     fn new(
-        source: &'a mut dyn Source,
+        source: &'a mut dyn ReadSeek,
         (at, len): (u64, u64),
         syntax: &TransferSyntax,
         max_elements: usize,

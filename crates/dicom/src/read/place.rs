@@ -1,6 +1,6 @@
 //! The files below a path: in folders, or entries of a zip.
 
-use super::parse::Source;
+use super::parse::ReadSeek;
 use crate::error::{Error, Fault, Result};
 use crate::limits::Limits;
 use std::fs::{self, File};
@@ -35,7 +35,7 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    pub(crate) fn source(&mut self) -> (&mut dyn Source, u64) {
+    pub(crate) fn source(&mut self) -> (&mut dyn ReadSeek, u64) {
         match self {
             Self::File(file, len) => (file, *len),
             Self::Bytes(bytes) => {

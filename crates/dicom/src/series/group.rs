@@ -140,10 +140,12 @@ fn partition(slices: Vec<Slice>) -> Result<Vec<Vec<Slice>>, Fault> {
 /// Whether two slices can never be of one stack.
 fn hard_difference(a: &Slice, b: &Slice) -> bool {
     let (one, other) = (a.of(), b.of());
+    // What one slice says and another leaves out is no difference.
+    let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
     let size = |slice: &Slice| (slice.image.layout.rows, slice.image.layout.columns);
     size(a) != size(b)
-        || a.image.frame_of_reference != b.image.frame_of_reference
-        || one.keys.kernel != other.keys.kernel
+        || differ(&a.image.frame_of_reference, &b.image.frame_of_reference)
+        || differ(&one.keys.kernel, &other.keys.kernel)
         || differs_in_orientation(one, other)
         || one.spacing.iter().zip(other.spacing).any(|(a, b)| (a - b).abs() > 1e-3 * a)
 }
@@ -241,7 +243,7 @@ const KEYS: [Key; 8] = [
     Key { of: |keys| &keys.temporal_position, by_range: true },
     Key { of: |keys| &keys.voltage, by_range: true },
     Key { of: |keys| &keys.contrast, by_range: true },
-    Key { of: |keys| &keys.thickness, by_range: false },
+    Key { of: |keys| &keys.thickness, by_range: true },
     Key { of: |keys| &keys.acquisition_time, by_range: false },
     Key { of: |keys| &keys.content_time, by_range: false },
 ];
@@ -260,8 +262,12 @@ fn split(
     for (k, key) in keys.iter().enumerate() {
         let mut groups: Vec<Vec<Slice>> = Vec::new();
         let mut numbers: HashMap<&str, usize> = HashMap::new();
-        for slice in &slices {
-            let number = *numbers.entry((key.of)(&slice.of().keys)).or_insert(groups.len());
+        let values = || slices.iter().map(|slice| (key.of)(&slice.of().keys));
+        // A slice that leaves it out is of its neighbour's scan.
+        let mut value = values().find(|value| !value.is_empty()).unwrap_or_default();
+        for (slice, own) in slices.iter().zip(values()) {
+            value = if own.is_empty() { value } else { own };
+            let number = *numbers.entry(value).or_insert(groups.len());
             if number == groups.len() {
                 groups.push(Vec::new());
             }

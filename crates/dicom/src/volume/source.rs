@@ -176,7 +176,8 @@ impl Source {
                 uid.to_owned()
             }
         };
-        let frame_of_reference = first.frame_of_reference.as_deref().unwrap_or_default();
+        let references = stack.slices.iter().map(|slice| &slice.image.frame_of_reference);
+        let frame_of_reference = references.max_by_key(|uid| uid.len()).map_or("", String::as_str);
         let slices = stack.slices.iter().enumerate().map(|(k, slice)| {
             let (image, frame) = (&slice.image, slice.of());
             let class =

@@ -1,7 +1,5 @@
 //! What a label stands for, and what made the map.
 
-use dicom_object::InMemDicomObject;
-
 /// A coded concept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
@@ -123,11 +121,5 @@ impl Algorithm {
     pub(super) fn parameters(&self) -> String {
         let models = self.models.iter().map(|m| format!("{} sha256 {}", m.name, m.sha256));
         models.collect::<Vec<_>>().join("; ")
-    }
-}
-
-impl From<&Code> for InMemDicomObject {
-    fn from(code: &Code) -> Self {
-        super::elements::code(code)
     }
 }

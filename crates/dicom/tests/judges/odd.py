@@ -154,6 +154,16 @@ def _(slices, folder):
     base.save(folder, slices + others)
 
 
+@kind("thin_and_thick_slices", "corrected", "corrected", says="another acquisition")
+def _(slices, folder):
+    others = base.copies(slices)
+    for k, ds in enumerate(others):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("thick", k)
+        ds.SliceThickness = "5"
+        ds.ImagePositionPatient[2] = str(float(ds.ImagePositionPatient[2]) + 1)
+    base.save(folder, slices + others)
+
+
 @kind("phases_by_time", "corrected", "corrected", says="another acquisition")
 def _(slices, folder):
     others = base.copies(slices)
@@ -605,6 +615,13 @@ def _(slices, folder):
         for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
             setattr(ds, name, "")
         ds.pop("FrameOfReferenceUID", None)
+    base.save(folder, slices)
+
+
+@kind("some_slices_leave_things_out", "suitable")
+def _(slices, folder):
+    for ds in slices[1:3]:
+        del ds.FrameOfReferenceUID, ds.ConvolutionKernel, ds.SliceThickness
     base.save(folder, slices)
 
 
