@@ -33,7 +33,7 @@ fn peak_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
     let kb = line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0);
-    kb / 1000.0
+    kb * 1.024 / 1000.0
 }
 
 fn main() -> Result<(), Failure> {
