@@ -71,3 +71,56 @@ pub fn frame(bytes: &[u8]) {
     let mut out = vec![0.0; rows * columns];
     let _ = pixels::decode(&layout, (1.0, 0.0), code, &mut out);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::path::Path;
+
+    /// The first file of each fixture.
+    fn files() -> Vec<(String, Vec<u8>)> {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let mut files = Vec::new();
+        for group in ["regular", "odd"] {
+            for entry in std::fs::read_dir(fixtures.join(group)).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                let packed = std::fs::File::open(&path).expect("a fixture");
+                let mut zip = Vec::new();
+                flate2::read::ZlibDecoder::new(packed).read_to_end(&mut zip).expect("whole");
+                let mut zip = zip::ZipArchive::new(std::io::Cursor::new(zip)).expect("a zip");
+                let mut bytes = Vec::new();
+                zip.by_index(0).expect("an entry").read_to_end(&mut bytes).expect("whole");
+                files.push((path.display().to_string(), bytes));
+            }
+        }
+        files.sort();
+        files
+    }
+
+    /// Cut off anywhere, with bytes that are not what they were: an error or an image, and no panic.
+    #[test]
+    fn damaged_files_are_read_without_a_panic() {
+        let files = files();
+        assert!(files.len() > 100);
+        let mut state = 12345_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize
+        };
+        for (_, whole) in &files {
+            super::file(whole);
+            for _ in 0..25 {
+                let mut bytes = whole[..next() % (whole.len() + 1)].to_vec();
+                super::file(&bytes);
+                bytes = whole.clone();
+                for _ in 0..=next() % 6 {
+                    if !bytes.is_empty() {
+                        let at = next() % bytes.len();
+                        bytes[at] = next() as u8;
+                    }
+                }
+                super::file(&bytes);
+            }
+        }
+    }
+}
