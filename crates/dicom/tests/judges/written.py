@@ -14,6 +14,7 @@ import sys
 import nibabel
 import numpy as np
 import pydicom
+import scipy.ndimage
 import SimpleITK
 
 SEGMENTS = [
@@ -110,29 +111,35 @@ def check_dcmqi(path, scratch, labels, affine):
     assert np.array_equal(merged, labels), f"dcmqi sees other labels: {np.argwhere(merged != labels)[:5]}"
 
 
-def check_plastimatch(series, path, scratch, labels, affine):
+def has_hole(mask):
+    """Whether the mask surrounds anything in a slice."""
+    return any(not np.array_equal(scipy.ndimage.binary_fill_holes(slice_), slice_) for slice_ in mask)
+
+
+def check_plastimatch(series, path, scratch, labels, affine, segments=SEGMENTS):
     """Rasterized on the series by plastimatch: Dice 0.99 and volume within 1 %, 2 % with holes."""
     scratch.mkdir(exist_ok=True)
     rasters = scratch / "rasters"
+    holes = {s["id"] for s in segments if has_hole(labels == s["id"])}
     run("plastimatch", "convert", "--input", path, "--referenced-ct", series, "--output-prefix",
         rasters, "--prefix-format", "nrrd", "--fixed", scratch / "ct.nii")
     voxel = abs(np.linalg.det(affine[:3, :3]))
-    for segment in SEGMENTS:
+    for segment in segments:
         own = labels == segment["id"]
         if not own.any():
             continue
         image = SimpleITK.ReadImage(rasters / f"{segment['name']}.nrrd")
         index = np.argwhere(SimpleITK.GetArrayFromImage(image))[:, ::-1]
+        direction = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+        points = (index @ direction.T + image.GetOrigin()) * [-1, -1, 1]
+        i, j, k = np.linalg.solve(affine[:3, :3], (points - affine[:3, 3]).T).round().astype(int)
         theirs = np.zeros_like(own)
-        for point in index:
-            x, y, z = image.TransformIndexToPhysicalPoint([int(i) for i in point])
-            i, j, k = np.linalg.solve(affine, [-x, -y, z, 1]).round().astype(int)[:3]
-            theirs[k, j, i] = True
+        theirs[k, j, i] = True
         dice = 2 * (own & theirs).sum() / (own.sum() + theirs.sum())
         volume = theirs.sum() / own.sum() - 1
         print(f"  {segment['name']}: {own.sum() * voxel / 1000:.2f} ml, Dice {dice:.4f}, volume {volume:+.2%}")
         if own.sum() * voxel >= 1000:
-            assert dice >= 0.99 and abs(volume) <= (0.02 if segment["id"] == 1 else 0.01)
+            assert dice >= 0.99 and abs(volume) <= (0.02 if segment["id"] in holes else 0.01)
 
 
 def check_report(path, scratch, labels, voxels, affine):
@@ -207,4 +214,5 @@ def main():
         print(f"{kind}: accepted")
 
 
-main()
+if __name__ == "__main__":
+    main()
