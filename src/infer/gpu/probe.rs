@@ -114,12 +114,12 @@ pub(super) fn check(facts: &Facts, index: usize, need_bytes: u64) -> Result<(), 
 impl Facts {
     /// Asks this machine. Stops asking where the driver or the GPU is missing.
     pub(super) fn here(index: usize) -> Self {
-        use super::super::driver;
-        let driver = cuda::driver_version();
+        use super::driver;
+        let driver = driver::driver_version();
         let usable = driver.is_some_and(|version| version >= OLDEST_DRIVER);
-        let gpus = if usable { cuda::gpu_count() } else { None }.unwrap_or(Ok(0));
+        let gpus = if usable { driver::gpu_count() } else { None }.unwrap_or(Ok(0));
         let gpu = if gpus.as_ref().is_ok_and(|&count| index < count) {
-            cuda::gpu(index).map(|gpu| (gpu.name, gpu.capability, gpu.free_bytes))
+            driver::gpu(index).map(|gpu| (gpu.name, gpu.capability, gpu.free_bytes))
         } else {
             Err("not asked".to_owned())
         };
@@ -127,7 +127,7 @@ impl Facts {
             let headers = folder.join("include").join("cuda_fp16.h").is_file();
             (folder, headers)
         });
-        Self { driver, gpus, compiler: cuda::compiler_version(), toolkit, gpu }
+        Self { driver, gpus, compiler: driver::compiler_version(), toolkit, gpu }
     }
 }
 
