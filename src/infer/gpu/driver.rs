@@ -9,20 +9,20 @@ use cudarc::driver::{CudaContext, result, sys};
 
 /// Free and total bytes of a GPU, and the version of its instruction set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gpu {
+pub(super) struct Gpu {
     /// The product, as the driver names it.
-    pub name: String,
+    pub(super) name: String,
     /// Compute capability, for instance `(8, 9)`.
-    pub capability: (i32, i32),
+    pub(super) capability: (i32, i32),
     /// Bytes nobody uses at the moment.
-    pub free_bytes: u64,
+    pub(super) free_bytes: u64,
     /// Bytes it has.
-    pub total_bytes: u64,
+    pub(super) total_bytes: u64,
 }
 
 /// Whether the driver's library (`libcuda.so.1`, `nvcuda.dll`) loads.
 #[must_use]
-pub fn driver_present() -> bool {
+pub(super) fn driver_present() -> bool {
     // SAFETY: loading a library runs its initializers; the driver's are made to be run in any
     // process that looks for a GPU, and the library is not used through this handle.
     unsafe { sys::is_culib_present() }
@@ -30,14 +30,14 @@ pub fn driver_present() -> bool {
 
 /// Whether the run-time compiler's library (`libnvrtc.so`) loads.
 #[must_use]
-pub fn compiler_present() -> bool {
+pub(super) fn compiler_present() -> bool {
     // SAFETY: as in `driver_present`; NVRTC's initializers only set up its own tables.
     unsafe { cudarc::nvrtc::sys::is_culib_present() }
 }
 
 /// The CUDA version the driver implements, as `(major, minor)`; `None` without a driver.
 #[must_use]
-pub fn driver_version() -> Option<(i32, i32)> {
+pub(super) fn driver_version() -> Option<(i32, i32)> {
     if !driver_present() {
         return None;
     }
@@ -50,7 +50,7 @@ pub fn driver_version() -> Option<(i32, i32)> {
 
 /// The CUDA version of the run-time compiler, as `(major, minor)`; `None` without one.
 #[must_use]
-pub fn compiler_version() -> Option<(i32, i32)> {
+pub(super) fn compiler_version() -> Option<(i32, i32)> {
     if !compiler_present() {
         return None;
     }
@@ -62,7 +62,7 @@ pub fn compiler_version() -> Option<(i32, i32)> {
 
 /// Number of GPUs, or what the driver said instead; `None` without a driver.
 #[must_use]
-pub fn gpu_count() -> Option<Result<usize, String>> {
+pub(super) fn gpu_count() -> Option<Result<usize, String>> {
     if !driver_present() {
         return None;
     }
@@ -75,7 +75,7 @@ pub fn gpu_count() -> Option<Result<usize, String>> {
 /// # Errors
 ///
 /// The driver's words where it does not answer, or a sentence where there is no driver.
-pub fn gpu(index: usize) -> Result<Gpu, String> {
+pub(super) fn gpu(index: usize) -> Result<Gpu, String> {
     if !driver_present() {
         return Err("no CUDA driver".to_owned());
     }
