@@ -1,12 +1,13 @@
 //! Times the CPU engine on one patch and prints JSON; `benches/peers/compare.py` calls it.
 //!
-//! `bench_engine MODEL Z Y X --isa NAME --precision f32|bf16 --threads N --runs N
+//! `bench_engine MODEL Z Y X --isa NAME --precision f32|bf16|int8 --threads N --runs N
 //! [--input RAW] [--output RAW] [--profile]`: input and output are little-endian f32,
 //! `[c, z, y, x]`. With `--serve`, runs once per line of standard input instead. MODEL is an
-//! ONNX file or a folder that nnU-Net trained.
+//! ONNX file or a folder that nnU-Net trained. Ranges for int8 are measured on the input first.
 
-use fastnnunet::infer::cpu::{CpuEngine, Isa, StepTime};
+use fastnnunet::infer::cpu::{Calibrator, CpuEngine, Isa, StepTime};
 use fastnnunet::infer::{Engine, Precision};
+use fastnnunet::model::onnx::Graph;
 use fastnnunet::nnunet::{Folder, Folds};
 use ndarray::Array4;
 use std::error::Error;
@@ -47,12 +48,13 @@ impl Arguments {
             None => Isa::best(),
         };
         let precision = self.after("--precision").map_or(Ok(Precision::F32), str::parse)?;
-        Ok(if model.is_dir() {
-            let folder = Folder::open(model, &Folds::Auto, None)?;
-            CpuEngine::from_graph(folder.graph(0)?, patch, precision, isa)?
-        } else {
-            CpuEngine::open(&std::fs::read(model)?, patch, precision, isa)?
-        })
+        if precision != Precision::Int8 {
+            return Ok(CpuEngine::from_graph(network(model)?, patch, precision, isa)?);
+        }
+        let mut calibrator = Calibrator::new(network(model)?, patch, isa)?;
+        let [z, y, x] = patch;
+        calibrator.add(self.input((calibrator.input_channels(), z, y, x))?.view())?;
+        Ok(CpuEngine::quantized(network(model)?, patch, isa, &calibrator.finish())?)
     }
 
     fn input(&self, shape: (usize, usize, usize, usize)) -> Result<Array4<f32>> {
@@ -65,6 +67,14 @@ impl Arguments {
         let values = bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
         Ok(Array4::from_shape_vec(shape, values)?)
     }
+}
+
+/// The graph in an ONNX file, or of the first fold in a folder.
+fn network(model: &Path) -> Result<Graph> {
+    if model.is_dir() {
+        return Ok(Folder::open(model, &Folds::Auto, None)?.graph(0)?);
+    }
+    Ok(Graph::read(&std::fs::read(model)?)?)
 }
 
 fn main() -> Result<()> {
@@ -100,7 +110,9 @@ fn main() -> Result<()> {
         }
         return Ok(());
     }
+    let before = cpu_seconds();
     let seconds = (0..runs).map(|_| once(&mut engine)).collect::<Result<Vec<_>>>()?;
+    let used = cpu_seconds().zip(before).map(|(after, before)| (after - before) / runs as f64);
     if arguments.has("--profile") {
         for step in profile(&mut engine, &input, &mut output, runs)? {
             let rate = step.flops as f64 / step.seconds / 1e9;
@@ -114,6 +126,7 @@ fn main() -> Result<()> {
         "threads": rayon::current_num_threads(),
         "open_seconds": open_seconds,
         "seconds": seconds,
+        "cpu_seconds": used,
         "peak_bytes_of_open": peak_of_open,
         "engine_bytes": engine.memory_bytes(rayon::current_num_threads()),
         "peak_bytes": peak_bytes(),
@@ -137,6 +150,14 @@ fn profile(
         }
     }
     Ok(best)
+}
+
+/// Processor time of this process so far, where the system tells, in its steps of 10 ms.
+fn cpu_seconds() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let mut fields = status.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
 }
 
 /// Largest resident size of this process, where the system tells.

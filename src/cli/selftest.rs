@@ -89,7 +89,8 @@ fn failure(device: Device, worst: &Comparison) -> Error {
             worst.difference.relative(),
             worst.tolerance(),
             match (device, worst.precision) {
-                (_, Precision::F16 | Precision::Bf16) => "--precision f32 rounds less",
+                (_, Precision::F16 | Precision::Bf16 | Precision::Int8) =>
+                    "--precision f32 rounds less",
                 (Device::Cpu, Precision::F32) => "--isa lowers the instruction set",
                 (_, Precision::F32) => "--device cpu is without it",
             }

@@ -72,7 +72,8 @@ pub(super) fn open(model: &Model, precision: Precision) -> Result<Box<dyn Engine
 /// burn's name of a precision; `None` for `f32`, which everything is in already.
 fn half(precision: Precision) -> Option<FloatDType> {
     match precision {
-        Precision::F32 => None,
+        // `open` refuses bytes.
+        Precision::F32 | Precision::Int8 => None,
         Precision::F16 => Some(FloatDType::F16),
         Precision::Bf16 => Some(FloatDType::BF16),
     }

@@ -2,9 +2,11 @@
 
 use super::cpu::{CpuEngine, Isa};
 use super::{Engine, Precision};
+use crate::model::Quantization;
 use crate::model::onnx::Graph;
 use crate::registry::Model;
 use crate::{Error, Result};
+use fastnnunet_kernels::conv::Arithmetic;
 use std::fmt;
 use std::str::FromStr;
 
@@ -80,8 +82,9 @@ pub(super) fn of_generated_code(precision: Option<Precision>) -> Precision {
 pub struct EngineOptions {
     /// Where the network runs.
     pub device: Device,
-    /// What it multiplies in; `None` for bf16 where the CPU multiplies that, as nnU-Net multiplies
-    /// in fp16 on a GPU, and f32 elsewhere.
+    /// What it multiplies in. `None` on the CPU for int8 where that was measured to give the same
+    /// labels ([`Quantization::is_close`]), else for bf16 where it is faster, as nnU-Net multiplies
+    /// in fp16 on a GPU, else for f32.
     pub precision: Option<Precision>,
     /// Instruction set of the CPU engine; `None` for the best there is.
     pub isa: Option<Isa>,
@@ -104,9 +107,14 @@ pub struct EngineOptions {
 pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
     let ours = || {
         let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
-        open_folds(&model.name, 1, graph, patch, options)
+        open_folds(&model.name, 1, graph, patch, model.config().int8.as_slice(), options)
     };
     let device = options.device;
+    let bytes = options.precision == Some(Precision::Int8);
+    if bytes && !matches!(device, Device::Auto | Device::Cpu) {
+        let reason = "int8 runs on the CPU only; use auto or cpu".to_owned();
+        return Err(Error::Device { device: device.to_string(), reason });
+    }
     match device {
         // Who names a precision or instruction set of the CPU gets the CPU.
         Device::Auto if options.precision == Some(Precision::F16) => {
@@ -157,7 +165,8 @@ fn missing(device: Device, feature: &str) -> Error {
 }
 
 /// Loads networks that are known only at run time: those of one or several folds, whose logits
-/// are averaged. `graph` is asked for each in turn; `name` is what errors call the model.
+/// are averaged. `graph` is asked for each in turn; `name` is what errors call the model; `ranges`
+/// are those of each fold, or none.
 ///
 /// # Errors
 ///
@@ -167,14 +176,23 @@ pub fn open_folds(
     folds: usize,
     graph: &mut dyn FnMut(usize) -> Result<Graph>,
     patch: [usize; 3],
+    ranges: &[Quantization],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
     let reason = match options.device {
         Device::Auto | Device::Cpu => {
             let isa = options.isa.unwrap_or_else(Isa::best);
-            let usual = if isa.has_bf16() { Precision::Bf16 } else { Precision::F32 };
-            let precision = options.precision.unwrap_or(usual);
-            let engine = CpuEngine::open_folds(folds, graph, patch, precision, isa);
+            let precision = options.precision.unwrap_or_else(|| usual(isa, folds, ranges));
+            let engine = match precision {
+                Precision::Int8 if ranges.len() == folds => {
+                    CpuEngine::open_quantized(graph, patch, isa, ranges)
+                }
+                Precision::Int8 => Err(super::invalid(
+                    "no measured ranges of this network",
+                    "the field int8 in its configuration, as `fastnnunet calibrate` writes it",
+                )),
+                _ => CpuEngine::open_folds(folds, graph, patch, precision, isa),
+            };
             return match engine {
                 Ok(engine) => Ok(Box::new(engine)),
                 Err(Error::Model { found, expected, .. }) => {
@@ -188,6 +206,19 @@ pub fn open_folds(
         }
     };
     Err(Error::Device { device: options.device.to_string(), reason: reason.to_owned() })
+}
+
+/// The precision of the CPU where nobody asks for one. It depends on the CPU and on what was
+/// measured beforehand, never on a timing: same input, same bytes.
+fn usual(isa: Isa, folds: usize, ranges: &[Quantization]) -> Precision {
+    let close = ranges.len() == folds && ranges.iter().all(Quantization::is_close);
+    if close && isa.is_fast_in(Arithmetic::Int8) {
+        Precision::Int8
+    } else if isa.is_fast_in(Arithmetic::Bf16) {
+        Precision::Bf16
+    } else {
+        Precision::F32
+    }
 }
 
 #[cfg(feature = "reference")]

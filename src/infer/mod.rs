@@ -96,15 +96,17 @@ pub enum Precision {
     F16,
     /// Products of numbers rounded to bf16, where the device multiplies those.
     Bf16,
+    /// Products of bytes, by ranges that were measured on scans.
+    Int8,
 }
 
 impl std::str::FromStr for Precision {
     type Err = crate::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let all = [Self::F32, Self::F16, Self::Bf16];
+        let all = [Self::F32, Self::F16, Self::Bf16, Self::Int8];
         let found = all.into_iter().find(|precision| precision.to_string() == text);
-        found.ok_or_else(|| crate::Error::usage("precision", text, "f32, f16 or bf16"))
+        found.ok_or_else(|| crate::Error::usage("precision", text, "f32, f16, bf16 or int8"))
     }
 }
 
@@ -114,6 +116,7 @@ impl std::fmt::Display for Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }

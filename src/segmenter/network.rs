@@ -76,7 +76,14 @@ impl Network {
         let name = folder.path().display().to_string();
         let folds = folder.folds().len();
         let graph = &mut |fold| folder.graph(fold);
-        let engine = infer::open_folds(&name, folds, graph, config.patch_size, options)?;
+        let engine = infer::open_folds(
+            &name,
+            folds,
+            graph,
+            config.patch_size,
+            config.int8.as_slice(),
+            options,
+        )?;
         let previous = match previous {
             Some(first) => Some(Box::new(Self::from_folder(first, None, options, digests)?)),
             None => None,

@@ -1,8 +1,10 @@
 //! The CPU engine on whole networks, against ONNX Runtime's answers.
 
 use crate::golden;
-use fastnnunet::infer::cpu::{CpuEngine, Isa};
+use fastnnunet::infer::cpu::{Calibrator, CpuEngine, Isa};
 use fastnnunet::infer::{Engine, Precision};
+use fastnnunet::model::Quantization;
+use fastnnunet::model::onnx::Graph;
 use ndarray::{Array4, Array5, ArrayD, Axis, s};
 
 fn model(path: &str) -> Vec<u8> {
@@ -162,4 +164,56 @@ fn unusable_patches_are_refused() {
         assert_eq!(error.kind(), fastnnunet::ErrorKind::Model, "{error}");
         assert!(output.iter().all(|&v| v == 7.0), "nothing is written");
     }
+}
+
+/// Ranges of the golden network, measured on its own patches.
+fn ranges(onnx: &[u8], inputs: &Array5<f32>) -> Quantization {
+    let (_, _, z, y, x) = inputs.dim();
+    let graph = Graph::read(onnx).expect("a graph");
+    let mut calibrator = Calibrator::new(graph, [z, y, x], Isa::SCALAR).expect("it lowers");
+    for input in inputs.outer_iter() {
+        calibrator.add(input).expect("it runs");
+    }
+    calibrator.finish()
+}
+
+/// Sums of bytes are exact, and what is left of floats is rounded alike: every instruction set that
+/// fuses multiplication and addition in the first layer gives the same bytes. Plain Rust does not.
+#[test]
+fn int8_stays_close_and_equal_between_instruction_sets() {
+    for case in golden::entries("network", "cases") {
+        let inputs: Array5<f32> = golden::array("network", &case["input"]);
+        let expected: Array5<f32> = golden::array("network", &case["expected"]);
+        let onnx = model(case["model"].as_str().expect("a path"));
+        let largest = case["largest_logit"].as_f64().expect("a number") as f32;
+        let ranges = ranges(&onnx, &inputs);
+        assert_eq!(ranges.fault(), None);
+        let (input, expected) =
+            (inputs.index_axis(Axis(0), 0).to_owned(), expected.index_axis(Axis(0), 0));
+        let mut fused = None;
+        for isa in Isa::available() {
+            if !isa.has(fastnnunet_kernels::conv::Arithmetic::Int8) {
+                continue;
+            }
+            let graph = Graph::read(&onnx).expect("a graph");
+            let mut engine =
+                CpuEngine::quantized(graph, patch(&input), isa, &ranges).expect("it opens");
+            assert_eq!(engine.precision(), Precision::Int8);
+            let found = run(&mut engine, &input);
+            let off = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            assert!(off <= 0.1 * largest, "{isa}: off by {off} of {largest}");
+            if isa != Isa::SCALAR {
+                let first = fused.get_or_insert_with(|| found.clone());
+                assert!(*first == found, "{isa}: other bytes than the first set's");
+            }
+        }
+    }
+}
+
+#[test]
+fn int8_without_ranges_of_the_network_is_refused() {
+    let onnx = model("models/selftest.onnx");
+    let graph = Graph::read(&onnx).expect("a graph");
+    let error = CpuEngine::quantized(graph, [8, 16, 16], Isa::best(), &Quantization::default());
+    assert!(error.expect_err("no ranges").to_string().contains("ranges"));
 }

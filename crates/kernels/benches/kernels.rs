@@ -5,7 +5,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
-use fastnnunet_kernels::conv::{Arithmetic, Conv, Shape, Source, Upsample};
+use fastnnunet_kernels::conv::{Arithmetic, Conv, Format, Layer, Shape, Source, Upsample};
 use fastnnunet_kernels::row::{Affine, Moments};
 use fastnnunet_kernels::{Isa, Layout};
 use std::hint::black_box;
@@ -38,7 +38,7 @@ fn convolutions(c: &mut Criterion) {
         let layout = Layout::sliced(shape.inputs, shape.input, shape.input[2] + 2);
         let data = values(layout.len());
         let affines = vec![Affine { scale: 1.1, shift: 0.1, slope: 0.01 }; shape.inputs];
-        let source = Source { data: &data, layout, affines: &affines };
+        let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
         for isa in Isa::available() {
             for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
                 if arithmetic == Arithmetic::Bf16 && !isa.has_bf16() {
@@ -46,7 +46,7 @@ fn convolutions(c: &mut Criterion) {
                 }
                 let weights = values(shape.weights());
                 let bias = values(shape.outputs);
-                let conv = Conv::new(isa, arithmetic, shape.clone(), &weights, &bias);
+                let conv = Conv::new(isa, &Layer::new(arithmetic, shape.clone(), &weights, &bias));
                 let dims = shape.output().unwrap_or_default();
                 let layout = Layout::sliced(shape.outputs, dims, conv.pitch());
                 let mut out = Buffer::zeros(layout.len());
@@ -71,16 +71,18 @@ fn upsampling(c: &mut Criterion) {
     let layout = Layout::sliced(inputs, input, input[2] + 2);
     let data = values(layout.len());
     let affines = vec![Affine { scale: 1.1, shift: 0.1, slope: 0.01 }; inputs];
-    let source = Source { data: &data, layout, affines: &affines };
+    let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
     for isa in Isa::available() {
         let weights = values(inputs * outputs * 8);
-        let up = Upsample::new(isa, Arithmetic::F32, input, [2; 3], &weights, &values(outputs));
+        let (shape, bias) = (Shape::plain(inputs, outputs, input, [1; 3]), values(outputs));
+        let layer = Layer::new(Arithmetic::F32, shape, &weights, &bias);
+        let up = Upsample::new(isa, &layer, [2; 3]);
         group.throughput(Throughput::Elements(up.flops()));
         let layout = Layout::sliced(outputs, up.output(), up.output()[2]);
         let mut out = Buffer::zeros(layout.len());
         let scratch = ScratchPool::new(up.scratch_len());
         group.bench_function(up.name(), |b| {
-            b.iter(|| up.run(&[source], black_box(&mut out[..]), layout, &scratch));
+            b.iter(|| up.run(&[source], black_box(&mut out[..]), layout, None, &scratch));
         });
     }
     group.finish();

@@ -66,6 +66,14 @@ impl Buffer {
         buffer
     }
 
+    /// Floats of these bits.
+    #[must_use]
+    pub(crate) fn from_bits(bits: &[u32]) -> Self {
+        let mut buffer = Self::zeros(bits.len());
+        buffer.iter_mut().zip(bits).for_each(|(v, &bits)| *v = f32::from_bits(bits));
+        buffer
+    }
+
     /// How `len` floats are allocated.
     fn layout(len: usize) -> Layout {
         let size =
@@ -168,6 +176,14 @@ pub(super) struct Shared<'a, T> {
 unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a> Shared<'a, u8> {
+    /// The memory of floats.
+    pub(super) fn bytes(floats: &'a mut [f32]) -> Self {
+        let len = size_of_val(floats);
+        Self { start: floats.as_mut_ptr().cast(), len, _borrow: std::marker::PhantomData }
+    }
+}
 
 impl<'a, T> Shared<'a, T> {
     pub(super) fn new(slice: &'a mut [T]) -> Self {

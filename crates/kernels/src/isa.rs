@@ -80,6 +80,13 @@ impl Isa {
         self.has(Arithmetic::Bf16)
     }
 
+    /// Whether a set is among these.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn includes(self, set: &Set) -> bool {
+        let all = closure(set);
+        self.proven & all == all
+    }
+
     /// The functions for rows.
     pub(crate) fn rows(self) -> &'static Rows {
         self.rows
@@ -90,6 +97,7 @@ impl Isa {
         self.last(|set| match arithmetic {
             Arithmetic::F32 => set.f32,
             Arithmetic::Bf16 => set.bf16,
+            Arithmetic::Int8 => set.int8,
         })
     }
 }

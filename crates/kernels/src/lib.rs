@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod conv;
 pub mod isa;
 pub mod layout;
+mod ranking;
 pub mod row;
 mod sets;
 

@@ -6,6 +6,7 @@
 mod config;
 mod mismatch;
 mod orientation;
+mod quantization;
 
 pub mod graph;
 pub mod head;
@@ -23,3 +24,4 @@ pub use config::{
 };
 pub use mismatch::Mismatch;
 pub use orientation::Orientation;
+pub use quantization::{Agreement, Quantization, Ranges};

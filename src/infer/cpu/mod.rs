@@ -6,19 +6,23 @@
 //! patch. The same input gives the same bytes whatever the number of threads, per instruction
 //! set and precision.
 
+mod calibrate;
 mod lower;
 mod ops;
 mod plan;
 mod run;
 
+pub use calibrate::Calibrator;
 pub use fastnnunet_kernels::Isa;
 
 use super::{Engine, LinearHead, Precision};
 use crate::infer::invalid;
+use crate::model::Quantization;
 use crate::model::network::Network;
 use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
+use fastnnunet_kernels::conv::Arithmetic;
 use fastnnunet_kernels::row::Moments;
 use ndarray::{Array4, ArrayView4};
 use plan::Plan;
@@ -78,8 +82,24 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        let plan = lower::lower(Network::new(graph, patch)?, precision, isa, false).0;
+        let plan = lower::lower(Network::new(graph, patch)?, precision, isa, false, None).0;
         Self::new(vec![plan], None, patch, precision)
+    }
+
+    /// As [`from_graph`](Self::from_graph) in int8, by the ranges measured on the network.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`Error::Model`] if the ranges are those of another network.
+    pub fn quantized(
+        graph: Graph,
+        patch: [usize; 3],
+        isa: Isa,
+        ranges: &Quantization,
+    ) -> Result<Self> {
+        let network = Network::new(graph, patch)?;
+        let plan = lower::lower(network, Precision::Int8, isa, false, Some(ranges)).0;
+        Self::new(vec![plan], None, patch, Precision::Int8)
     }
 
     /// As [`open`](Self::open), but stops before the head: the output are the features
@@ -96,7 +116,7 @@ impl CpuEngine {
         isa: Isa,
     ) -> Result<Option<Self>> {
         let network = Network::new(Graph::read(onnx)?, patch)?;
-        match lower::lower(network, precision, isa, true) {
+        match lower::lower(network, precision, isa, true, None) {
             (plan, Some(head)) => Self::new(vec![plan], Some(head), patch, precision).map(Some),
             (_, None) => Ok(None),
         }
@@ -119,11 +139,37 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
+        Self::lower_folds(folds, graph, patch, precision, isa, &[])
+    }
+
+    /// As [`open_folds`](Self::open_folds) in int8, by the ranges measured on each fold.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_folds`](Self::open_folds), and [`Error::Model`] if the ranges are those of
+    /// another network.
+    pub fn open_quantized(
+        graph: &mut dyn FnMut(usize) -> Result<Graph>,
+        patch: [usize; 3],
+        isa: Isa,
+        ranges: &[Quantization],
+    ) -> Result<Self> {
+        Self::lower_folds(ranges.len(), graph, patch, Precision::Int8, isa, ranges)
+    }
+
+    fn lower_folds(
+        folds: usize,
+        graph: &mut dyn FnMut(usize) -> Result<Graph>,
+        patch: [usize; 3],
+        precision: Precision,
+        isa: Isa,
+        ranges: &[Quantization],
+    ) -> Result<Self> {
         let (mut plans, mut heads) = (Vec::new(), Vec::new());
         for fold in 0..folds {
             let network = Network::new(graph(fold)?, patch)?;
             let features = network.head().is_some_and(|(c, f)| f * folds < c);
-            let (plan, head) = lower::lower(network, precision, isa, features);
+            let (plan, head) = lower::lower(network, precision, isa, features, ranges.get(fold));
             plans.push(plan);
             heads.extend(head);
         }
@@ -146,6 +192,7 @@ impl CpuEngine {
         let able = match precision {
             Precision::F32 => true,
             Precision::Bf16 => first.isa.has_bf16(),
+            Precision::Int8 => first.isa.has(Arithmetic::Int8),
             Precision::F16 => false,
         };
         if !able {
@@ -153,6 +200,9 @@ impl CpuEngine {
                 device: format!("cpu ({})", first.isa),
                 reason: format!("it does not multiply {precision} numbers; use precision f32"),
             });
+        }
+        if precision == Precision::Int8 && !plans.iter().all(Plan::has_bytes) {
+            return Err(invalid("no ranges for the layers of this network", "ranges for int8"));
         }
         let channels = |plan: &Plan| {
             let of = |tensor: usize| plan.tensors[tensor].layout.channels;
@@ -205,7 +255,7 @@ impl CpuEngine {
         output: &mut Array4<f32>,
     ) -> Result<Vec<StepTime>> {
         let mut times = Vec::new();
-        self.run_folds(&input, output, &mut |step, start| times.push(step.time(start)))?;
+        self.run_folds(&input, output, &mut |done| times.push(done.step.time(done.start)))?;
         Ok(times)
     }
 }
@@ -240,6 +290,6 @@ impl Engine for CpuEngine {
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
-        self.run_folds(&input, output, &mut |_, _| ())
+        self.run_folds(&input, output, &mut |_| ())
     }
 }

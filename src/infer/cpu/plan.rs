@@ -5,7 +5,7 @@
 //! reads a list of tensors.
 
 use super::ops::{Pool, Resize, TransposedConv};
-use fastnnunet_kernels::conv::{Conv, Upsample};
+use fastnnunet_kernels::conv::{Arithmetic, Coding, Conv, Format, Upsample};
 use fastnnunet_kernels::row::Affine;
 use fastnnunet_kernels::{Isa, Layout};
 use std::ops::Range;
@@ -33,9 +33,24 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct PlannedTensor {
     pub layout: Layout,
+    pub format: Format,
+    /// For 16-bit integers, how each channel becomes those.
+    pub codings: Vec<Coding>,
     pub place: Place,
     /// Instance normalizations of this tensor that readers apply.
     pub norms: Vec<Norm>,
+}
+
+impl PlannedTensor {
+    /// Floats that take its memory.
+    pub(super) fn floats(&self) -> usize {
+        self.format.floats(self.layout.len())
+    }
+
+    /// How channel `c` becomes integers.
+    pub(super) fn coding(&self, c: usize) -> Coding {
+        self.codings.get(c).copied().unwrap_or(Coding::IDENTITY)
+    }
 }
 
 /// An instance normalization: fills `affines` once the tensor's moments are known.
@@ -71,6 +86,8 @@ pub(super) enum Operation {
 pub(super) struct Step {
     /// The ONNX node it came from.
     pub name: String,
+    /// The name that ranges have for it.
+    pub key: String,
     pub operation: Operation,
     /// One list of channels per operand.
     pub operands: Vec<Vec<Read>>,
@@ -115,6 +132,14 @@ impl Plan {
         self.steps.iter().map(of).sum()
     }
 
+    /// Whether any layer is multiplied in bytes.
+    pub(super) fn has_bytes(&self) -> bool {
+        self.steps.iter().any(|step| match &step.operation {
+            Operation::Conv(conv) => conv.arithmetic() == Arithmetic::Int8,
+            _ => false,
+        })
+    }
+
     /// Gives every tensor a buffer; buffers are reused once nothing reads what is in them.
     pub(super) fn assign_buffers(&mut self) {
         let mut last_use = vec![0; self.tensors.len()];
@@ -135,10 +160,10 @@ impl Plan {
             Place::Buffer(chosen)
         };
         let tensors = &mut self.tensors;
-        tensors[self.input].place = place(tensors[self.input].layout.len(), &mut free);
+        tensors[self.input].place = place(tensors[self.input].floats(), &mut free);
         for (at, step) in self.steps.iter().enumerate() {
             if step.out != self.output {
-                tensors[step.out].place = place(tensors[step.out].layout.len(), &mut free);
+                tensors[step.out].place = place(tensors[step.out].floats(), &mut free);
             }
             for tensor in step.reads().chain([step.out]) {
                 if let Place::Buffer(buffer) = tensors[tensor].place

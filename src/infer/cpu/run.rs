@@ -1,5 +1,6 @@
 //! Runs a plan.
 
+use super::ops::Target;
 use super::plan::{Operation, Place, Plan, Read, Step};
 use super::{CpuEngine, StepTime, ops};
 use crate::Result;
@@ -12,12 +13,23 @@ use ndarray::{Array4, ArrayView4, s};
 use rayon::prelude::*;
 use std::time::Instant;
 
+/// A step that has just been computed.
+pub(super) struct Done<'a> {
+    pub step: &'a Step,
+    pub start: Instant,
+    /// What it read.
+    pub operands: &'a [Vec<Source<'a>>],
+    /// What it made.
+    pub made: &'a [f32],
+    pub layout: Layout,
+}
+
 impl CpuEngine {
     pub(super) fn run_folds(
         &mut self,
         input: &ArrayView4<'_, f32>,
         output: &mut Array4<f32>,
-        observe: &mut dyn FnMut(&Step, Instant),
+        observe: &mut dyn FnMut(&Done<'_>),
     ) -> Result<()> {
         let shape = |channels: usize| [channels, self.patch[0], self.patch[1], self.patch[2]];
         let wrong = |array: &str, found: &[usize], expected: [usize; 4]| {
@@ -64,7 +76,7 @@ impl CpuEngine {
         fold: usize,
         input: &ArrayView4<'_, f32>,
         output: &mut [f32],
-        observe: &mut dyn FnMut(&Step, Instant),
+        observe: &mut dyn FnMut(&Done<'_>),
     ) {
         let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plans[fold];
         let first = &tensors[*first];
@@ -85,24 +97,38 @@ impl CpuEngine {
                 let Place::Buffer(buffer) = tensor.place else { unreachable!("an operand") };
                 Source {
                     data: &self.buffers[buffer],
+                    format: tensor.format,
                     layout: tensor.layout,
                     affines: &affines[read.affines.clone()],
                 }
             };
             let operands: Vec<Vec<Source<'_>>> =
                 step.operands.iter().map(|reads| reads.iter().map(source).collect()).collect();
-            let moments = (!out.norms.is_empty()).then_some(&mut self.moments);
-            let scratch = &self.scratch;
-            let pieces = step.run(*isa, &operands, target, out.layout, moments, scratch);
+            let moments = (!out.norms.is_empty()).then_some(&mut self.moments[..]);
+            let memory = target;
+            let target = Target {
+                isa: *isa,
+                data: &mut *memory,
+                layout: out.layout,
+                format: out.format,
+                codings: &out.codings,
+                moments,
+            };
+            let pieces = step.run(&operands, target, &self.scratch);
+            observe(&Done { step, start, operands: &operands, made: memory, layout: out.layout });
             drop(operands);
             if !out.norms.is_empty() {
                 let channels = joined(&self.moments[..pieces], out.layout.channels);
                 for norm in &out.norms {
                     let entries = affines[norm.affines.clone()].iter_mut();
-                    for (((affine, m), gamma), beta) in
-                        entries.zip(&channels).zip(&norm.gamma).zip(&norm.beta)
+                    let parameters = norm.gamma.iter().zip(&norm.beta);
+                    for (c, ((affine, m), (gamma, beta))) in
+                        entries.zip(&channels).zip(parameters).enumerate()
                     {
-                        let scale = f64::from(*gamma) / (m.variance() + norm.epsilon).sqrt();
+                        // Moments are in units of a step; so is what readers scale.
+                        let step = f64::from(out.coding(c).step);
+                        let epsilon = norm.epsilon / (step * step);
+                        let scale = f64::from(*gamma) / (m.variance() + epsilon).sqrt();
                         affine.scale = scale as f32;
                         affine.shift = (f64::from(*beta) - m.mean * scale) as f32;
                     }
@@ -111,7 +137,6 @@ impl CpuEngine {
             if let Place::Buffer(buffer) = out.place {
                 self.buffers[buffer] = taken;
             }
-            observe(step, start);
         }
     }
 }
@@ -142,37 +167,32 @@ fn copy_in(input: &ArrayView4<'_, f32>, target: &mut [f32], layout: Layout) {
 }
 
 impl Step {
-    /// Computes the step; returns how many of `moments` it filled, if asked for any.
-    fn run(
-        &self,
-        isa: fastnnunet_kernels::Isa,
-        operands: &[Vec<Source<'_>>],
-        out: &mut [f32],
-        layout: Layout,
-        moments: Option<&mut Vec<Moments>>,
-        scratch: &ScratchPool,
-    ) -> usize {
+    /// Computes the step; returns how many moments it computed, if asked for any.
+    fn run(&self, operands: &[Vec<Source<'_>>], out: Target<'_>, scratch: &ScratchPool) -> usize {
         let first = &operands[0][..];
         match &self.operation {
             Operation::Conv(conv) => {
-                let count = conv.moments_len();
+                let (Target { data, layout, moments, .. }, count) = (out, conv.moments_len());
                 let moments = moments.map(|moments| &mut moments[..count]);
-                conv.run(first, out, layout, moments, scratch);
-                return count;
+                conv.run(first, data, layout, moments, scratch);
+                count
             }
-            Operation::Upsample(up) => up.run(first, out, layout, scratch),
-            Operation::TransposedConv(conv) => conv.run(first, out, layout),
-            Operation::Pool(pool) => pool.run(first, out, layout),
-            Operation::Resize(resize) => resize.run(first, out, layout),
-            Operation::GlobalAverage => ops::global_average(first, out, layout),
-            Operation::Copy => ops::copy(isa, first, out, layout),
-            Operation::Add => ops::combine(first, &operands[1], out, layout, |a, b| a + b),
-            Operation::Multiply => ops::combine(first, &operands[1], out, layout, |a, b| a * b),
-            Operation::Sigmoid => ops::map(first, out, layout, |v| 1.0 / (1.0 + (-v).exp())),
-            Operation::Softmax => ops::softmax(first, out, layout),
+            Operation::Upsample(up) => {
+                let (Target { data, layout, moments, .. }, count) = (out, up.moments_len());
+                let moments = moments.map(|moments| &mut moments[..count]);
+                up.run(first, data, layout, moments, scratch);
+                count
+            }
+            Operation::TransposedConv(conv) => conv.run(first, out),
+            Operation::Pool(pool) => pool.run(first, out),
+            Operation::Resize(resize) => resize.run(first, out),
+            Operation::GlobalAverage => ops::global_average(first, out),
+            Operation::Copy => ops::copy(first, out),
+            Operation::Add => ops::combine(first, &operands[1], out, |a, b| a + b),
+            Operation::Multiply => ops::combine(first, &operands[1], out, |a, b| a * b),
+            Operation::Sigmoid => ops::map(first, out, |v| 1.0 / (1.0 + (-v).exp())),
+            Operation::Softmax => ops::softmax(first, out),
         }
-        let Some(moments) = moments else { return 0 };
-        ops::moments(isa, out, layout, moments)
     }
 
     /// What it took since `start`.

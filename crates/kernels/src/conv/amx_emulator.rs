@@ -63,6 +63,7 @@ fn execute(tiles: &mut Tiles, code: [u8; 10], registers: &[i64]) -> Option<usize
     match (opcode, last & 3, kind) {
         (0x5c, 2, 3) => tiles.multiply(reg, rm, third)?,
         (0x49, 0, 3) if modrm == 0xc0 => tiles.rows = [0; TILES],
+        (0x49, 3, 3) if rm == 0 => tiles.data[reg] = [[0; 64]; 16],
         (0x49, 0, _) => {
             let (address, _, length) = operand(code, registers)?;
             // SAFETY: the instruction reads 64 bytes here.

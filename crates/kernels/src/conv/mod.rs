@@ -1,4 +1,4 @@
-//! Direct convolution with the previous layer's normalization fused in front and this layer's
+//! Convolution with the previous layer's normalization fused in front and this layer's
 //! statistics behind.
 //!
 //! The output is cut into pieces, a strip of rows of one slice each. A task takes the same
@@ -7,26 +7,29 @@
 //! channels after the other. Pieces do not depend on the number of threads, so neither does
 //! any result.
 
+mod format;
 pub(crate) mod multiplier;
+mod pack;
 mod ring;
 mod shape;
-mod tile;
+pub(crate) mod tile;
 mod upsample;
 mod worker;
 
+pub use format::{ByteCode, Coding, Format, Row, RowMut};
 pub use shape::Shape;
 pub use upsample::Upsample;
+
+pub(crate) use multiplier::{Bytes, Multiplier, Vectors};
+pub(crate) use tile::{Micro, Tile};
 
 use super::Layout;
 use super::buffer::{Buffer, ScratchPool, Shared};
 use super::isa::Isa;
-use super::row::{Affine, Moments, round_bf16, transform_weights};
+use super::row::{Affine, Fixed, Moments};
+use multiplier::Block;
 use ring::Filler;
 use shape::Geometry;
-
-use multiplier::{Block, Unpacked};
-pub(crate) use multiplier::{Multiplier, Vectors};
-pub(crate) use tile::{Micro, Tile, instances, micro};
 
 /// Fewest channels on either side for which minimal filtering pays for its transforms.
 const MIN_CHANNELS: usize = 4;
@@ -38,13 +41,26 @@ const CACHED_WEIGHTS: usize = 1 << 19;
 /// Positions of a slice that are few in that sense.
 const FEW_POSITIONS: usize = 128;
 
-/// What is multiplied; sums are `f32`.
+/// What is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// 32-bit floats.
     F32,
-    /// Inputs and weights rounded to bf16.
+    /// Inputs and weights rounded to bf16; sums are `f32`.
     Bf16,
+    /// Inputs and weights rounded to bytes; sums are exact.
+    Int8,
+}
+
+impl Arithmetic {
+    /// Channels in an element of the ring.
+    fn channels(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
 }
 
 impl std::fmt::Display for Arithmetic {
@@ -52,19 +68,97 @@ impl std::fmt::Display for Arithmetic {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
+    }
+}
+
+/// What a convolution multiplies with, in what, and how it stores what comes out.
+#[derive(Clone, Debug)]
+pub struct Layer<'a> {
+    /// Sizes.
+    pub shape: Shape,
+    /// `[outputs, inputs / groups, z, y, x]`.
+    pub weights: &'a [f32],
+    /// One per output channel.
+    pub bias: &'a [f32],
+    /// What is multiplied. Grouped convolutions run in `f32` only.
+    pub arithmetic: Arithmetic,
+    /// For int8, how each input channel becomes bytes; its sources hold 16-bit integers, and are
+    /// read through rectifiers with slopes from 0 to 1.
+    pub bytes: &'a [ByteCode],
+    /// How the output is stored.
+    pub format: Format,
+    /// For 16-bit integers, how each output channel becomes those.
+    pub codings: &'a [Coding],
+}
+
+impl<'a> Layer<'a> {
+    /// Whether int8 can read a channel whose negative values are multiplied by `slope`.
+    #[must_use]
+    pub fn takes_slope(slope: f32) -> bool {
+        Fixed::takes(slope)
+    }
+
+    /// A layer that stores floats; `arithmetic` is not int8.
+    #[must_use]
+    pub fn new(arithmetic: Arithmetic, shape: Shape, weights: &'a [f32], bias: &'a [f32]) -> Self {
+        let format = Format::F32;
+        Self { shape, weights, bias, arithmetic, bytes: &[], format, codings: &[] }
+    }
+
+    /// Whether minimal filtering can compute it: three neighboring rows at a time.
+    fn can_tile(&self) -> bool {
+        let Shape { groups, kernel, stride, dilation, .. } = self.shape;
+        self.arithmetic == Arithmetic::F32
+            && self.format == Format::F32
+            && groups == 1
+            && kernel[1] == 3
+            && stride[1..] == [1, 1]
+            && dilation[1] == 1
+    }
+
+    /// Rows that minimal filtering should make together, 1 for direct convolution.
+    fn best_tile(&self) -> usize {
+        let shape = &self.shape;
+        let enough = shape.inputs.min(shape.outputs) >= MIN_CHANNELS;
+        let [_, rows, columns] = shape.output().unwrap_or_default();
+        let streamed = shape.weights() > CACHED_WEIGHTS && rows * columns < FEW_POSITIONS;
+        if !enough || streamed || !self.can_tile() {
+            return 1;
+        }
+        // Whole tiles where that can be had; half a tile of four is a tile of two.
+        match rows {
+            3 | 4 | 7.. => 4,
+            2.. => 2,
+            _ => 1,
+        }
     }
 }
 
 /// Input channels as stored, and how to read them.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
-    /// The values.
+    /// Memory that holds the values.
     pub data: &'a [f32],
+    /// How.
+    pub format: Format,
     /// Where they are.
     pub layout: Layout,
     /// One per channel.
     pub affines: &'a [Affine],
+}
+
+impl<'a> Source<'a> {
+    /// A row of a channel.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[must_use]
+    pub fn row(&self, channel: usize, z: usize, y: usize) -> Row<'a> {
+        Row::of(self.format, self.data, self.layout.at(channel, z, y), self.layout.dims[2])
+    }
 }
 
 /// A convolution ready to run.
@@ -74,173 +168,73 @@ pub struct Conv {
     multiplier: &'static dyn Multiplier,
     arithmetic: Arithmetic,
     shape: Shape,
+    format: Format,
     /// Output voxels.
     output: [usize; 3],
     geometry: Geometry,
     blocks: Vec<Block>,
     /// Whether the kernel's slices count as channels, see [`Multiplier::folds`].
     folded: bool,
+    /// Bits of what is multiplied.
     weights: Buffer,
-    bias: Buffer,
+    /// Bits of what the sums of each output channel start from, and some more; in int8, for each
+    /// slice of the kernel what it adds if it lies inside the input.
+    starts: Vec<u32>,
+    /// Factor and summand of each output channel's sums, if they have any.
+    codings: Vec<[f32; 2]>,
+    /// How each input channel becomes bytes.
+    bytes: Vec<ByteCode>,
 }
 
 impl Conv {
-    /// Packs weights (`[outputs, inputs / groups, z, y, x]`) for `isa`.
+    /// Packs the weights of `layer` for `isa`.
     ///
     /// # Panics
     ///
     /// If lengths do not fit the shape, the kernel does not fit the input, or `isa` cannot
-    /// multiply in `arithmetic`. Grouped convolutions run in f32 only.
+    /// multiply in that arithmetic.
     #[must_use]
-    pub fn new(
-        isa: Isa,
-        arithmetic: Arithmetic,
-        shape: Shape,
-        weights: &[f32],
-        bias: &[f32],
-    ) -> Self {
-        let tile = Self::best_tile(arithmetic, &shape);
-        Self::with_tile(isa, arithmetic, shape, weights, bias, tile, 0)
-    }
-
-    /// Rows that minimal filtering should make together, 1 for direct convolution.
-    fn best_tile(arithmetic: Arithmetic, shape: &Shape) -> usize {
-        let enough = shape.inputs.min(shape.outputs) >= MIN_CHANNELS;
-        let [_, rows, columns] = shape.output().unwrap_or_default();
-        let streamed = shape.weights() > CACHED_WEIGHTS && rows * columns < FEW_POSITIONS;
-        if !enough || streamed || !Self::can_tile(arithmetic, shape) {
-            return 1;
-        }
-        // Whole tiles where that can be had; half a tile of four is a tile of two.
-        match shape.output().unwrap_or_default()[1] {
-            3 | 4 | 7.. => 4,
-            2.. => 2,
-            _ => 1,
-        }
-    }
-
-    /// Whether minimal filtering can compute `shape`: three neighboring rows at a time.
-    fn can_tile(arithmetic: Arithmetic, shape: &Shape) -> bool {
-        arithmetic == Arithmetic::F32
-            && shape.groups == 1
-            && shape.kernel[1] == 3
-            && shape.stride[1..] == [1, 1]
-            && shape.dilation[1] == 1
+    pub fn new(isa: Isa, layer: &Layer<'_>) -> Self {
+        Self::with_tile(isa, layer, layer.best_tile(), 0)
     }
 
     /// As [`new`](Self::new) with a choice of `tile`, for a caller that keeps `more_floats` per
     /// position in scratch.
-    fn with_tile(
-        isa: Isa,
-        arithmetic: Arithmetic,
-        shape: Shape,
-        weights: &[f32],
-        bias: &[f32],
-        tile: usize,
-        mut more_floats: usize,
-    ) -> Self {
+    fn with_tile(isa: Isa, layer: &Layer<'_>, tile: usize, mut more_floats: usize) -> Self {
+        let Layer { ref shape, arithmetic, format, .. } = *layer;
         let Some(output) = shape.output() else { panic!("the kernel does not fit: {shape:?}") };
         assert!(shape.groups > 0 && shape.inputs.is_multiple_of(shape.groups));
         assert!(shape.outputs.is_multiple_of(shape.groups) && !output.contains(&0));
-        assert_eq!(weights.len(), shape.weights());
-        assert_eq!(bias.len(), shape.outputs);
-        let paired = arithmetic == Arithmetic::Bf16;
-        assert!(!paired || shape.groups == 1);
+        assert_eq!(layer.weights.len(), shape.weights());
+        assert_eq!(layer.bias.len(), shape.outputs);
+        assert!(arithmetic == Arithmetic::F32 || shape.groups == 1);
+        assert!(arithmetic != Arithmetic::Int8 || layer.bytes.len() == shape.inputs);
+        assert!(format != Format::I16 || layer.codings.len() == shape.outputs);
+        assert!(tile == 1 || layer.can_tile());
         let multiplier = isa.multiplier(arithmetic);
         let Some(multiplier) = multiplier else { panic!("{isa} has no {arithmetic}") };
-        let channels = if paired { shape.inputs.div_ceil(2) } else { shape.inputs };
+        let channels = shape.inputs.div_ceil(arithmetic.channels());
         if tile > 1 {
             more_floats += (tile + 2) * multiplier.widest();
         }
-        let geometry = Geometry::new(&shape, output, channels, tile, more_floats);
+        let geometry = Geometry::new(shape, output, channels, tile, more_floats);
         let mut conv = Self {
             isa,
             multiplier,
             arithmetic,
-            folded: multiplier.folds(&shape, channels),
-            shape,
+            folded: multiplier.folds(shape, channels),
+            shape: shape.clone(),
+            format,
             output,
             geometry,
             blocks: Vec::new(),
             weights: Buffer::default(),
-            bias: Buffer::default(),
+            starts: Vec::new(),
+            codings: Vec::new(),
+            bytes: layer.bytes.to_vec(),
         };
-        conv.pack(weights, bias);
+        conv.pack(layer);
         conv
-    }
-
-    fn pack(&mut self, weights: &[f32], bias: &[f32]) {
-        let (mut packed, mut packed_bias) = (Vec::new(), Vec::new());
-        let Shape { inputs, outputs, groups, .. } = self.shape;
-        let (group_inputs, group_outputs) = (inputs / groups, outputs / groups);
-        let taps: usize = self.shape.kernel.iter().product();
-        let weight = |output: usize, input: usize, tap: usize| {
-            if input < group_inputs {
-                weights[(output * group_inputs + input) * taps + tap]
-            } else {
-                0.0
-            }
-        };
-        // What is multiplied at once: a channel, or a pair of them in bf16.
-        let element = |output: usize, channel: usize, tap: usize| match self.arithmetic {
-            Arithmetic::F32 => weight(output, channel, tap),
-            Arithmetic::Bf16 => f32::from_bits(
-                round_bf16(weight(output, 2 * channel, tap)) >> 16
-                    | round_bf16(weight(output, 2 * channel + 1, tap)),
-            ),
-        };
-        let slots = if self.folded { self.geometry.slots } else { 1 };
-        let slot_channels = self.geometry.channels / groups;
-        let unpacked = Unpacked { taps, slots, slot_channels, element: &element };
-        for group in 0..groups {
-            let (mut output, end) = (group * group_outputs, (group + 1) * group_outputs);
-            while output < end {
-                let mut block = self.multiplier.block(end - output, slot_channels * slots);
-                (block.output, block.first_channel) = (output, group * slot_channels);
-                (block.weights, block.bias) = (packed.len(), packed_bias.len());
-                if self.geometry.tile > 1 {
-                    self.pack_transformed(&mut packed, &block, weights);
-                } else {
-                    self.multiplier.pack(&block, &unpacked, &mut packed);
-                }
-                let each = block.biases / block.width;
-                for k in 0..block.width {
-                    let value = if k < block.stored { bias[output + k] } else { 0.0 };
-                    packed_bias.extend(std::iter::repeat_n(value, each));
-                }
-                output += block.stored;
-                self.blocks.push(block);
-            }
-        }
-        self.weights = Buffer::from_slice(&packed);
-        self.bias = Buffer::from_slice(&packed_bias);
-    }
-
-    /// Weights of one block for minimal filtering: for each transformed row those of all inputs.
-    fn pack_transformed(&self, packed: &mut Vec<f32>, block: &Block, weights: &[f32]) {
-        let Block { output, stored, width, .. } = *block;
-        let (inputs, tile) = (self.shape.inputs, self.geometry.tile);
-        let [depth, rows, columns] = self.shape.kernel;
-        let taps = depth * columns;
-        let start = packed.len();
-        let phase_len = inputs * taps * width;
-        packed.resize(start + (tile + 2) * phase_len, 0.0);
-        for k in 0..stored {
-            for input in 0..inputs {
-                for tap in 0..taps {
-                    let [z, x] = [tap / columns, tap % columns];
-                    let row = |y: usize| {
-                        let place = ((output + k) * inputs + input) * depth + z;
-                        f64::from(weights[(place * rows + y) * columns + x])
-                    };
-                    let transformed = transform_weights(tile, [row(0), row(1), row(2)]);
-                    let at = start + (input * taps + tap) * width + k;
-                    for (phase, w) in transformed.into_iter().enumerate() {
-                        packed[at + phase * phase_len] = w as f32;
-                    }
-                }
-            }
-        }
     }
 
     /// The convolution's sizes.
@@ -249,10 +243,22 @@ impl Conv {
         &self.shape
     }
 
+    /// What is multiplied.
+    #[must_use]
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
+    }
+
+    /// How its output is stored.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
     /// Floats the packed weights take.
     #[must_use]
     pub fn packed_len(&self) -> usize {
-        self.weights.len() + self.bias.len()
+        self.weights.len() + self.starts.len() + 2 * (self.codings.len() + self.bytes.len())
     }
 
     /// Name for logs, for instance `avx512-f32-conv3x3x3-s1`.
@@ -294,8 +300,10 @@ impl Conv {
 
     /// Convolves the channels of all `sources`, in order, in the current rayon pool.
     ///
-    /// Voxels between the end of a row and the next (up to the pitch) are overwritten.
-    /// `moments`, if asked for, get each piece's moments, channels fastest.
+    /// `out` is memory for numbers of the layer's format. Those between the end of a row and the
+    /// next (up to the pitch) are overwritten. `moments`, if asked for, get each piece's moments,
+    /// channels fastest: those of the values before they are rounded to 16 bits, and of 16-bit
+    /// integers in their own unit.
     ///
     /// # Panics
     ///
@@ -312,46 +320,59 @@ impl Conv {
         assert!(scratch.piece_len() >= self.scratch_len());
         assert_eq!((layout.channels, layout.dims), (self.shape.outputs, self.output));
         assert_eq!(layout.pitch, self.geometry.pitch);
-        assert!(layout.len() <= out.len() && layout.is_disjoint());
+        assert!(self.format.floats(layout.len()) <= out.len() && layout.is_disjoint());
         let moments = moments.map(|moments| {
             assert_eq!(moments.len(), self.moments_len());
             Shared::new(moments)
         });
-        let out = Shared::new(out);
-        let tile = self.geometry.tile;
+        let (format, tile) = (self.format, self.geometry.tile);
+        // The numbers' own memory; a row's end may share its last float with the next row.
+        let out = Shared::bytes(out);
         self.for_each_piece(sources, scratch, |worker, z, strip| {
             let strip_rows = self.geometry.rows(strip);
             let rows = strip_rows.start * tile..(strip_rows.end * tile).min(self.output[1]);
             let len = (rows.len() - 1) * layout.pitch + layout.dims[2];
             let first = layout.at(0, z, rows.start);
+            let mut piece = moments.map(|moments| {
+                let piece = (z * self.geometry.strips + strip) * self.shape.outputs;
+                // SAFETY: each piece has its own moments.
+                unsafe { moments.part(piece, self.shape.outputs) }
+            });
             for block in &self.blocks {
                 let start = first + block.output * layout.channel_stride;
                 let span = (block.stored - 1) * layout.channel_stride + len;
-                let target = out.pointer(start, span);
+                let target = out.pointer(start * format.bytes(), span * format.bytes());
+                let moments =
+                    piece.as_mut().map(|piece| &mut piece[block.output..][..block.stored]);
                 if tile == 1 {
                     // SAFETY: `pointer` checked the span of all stored channels; the layout's
                     // rows are disjoint and this piece of the output is this call's alone.
-                    unsafe { worker.block(block, 0, target, layout.channel_stride, len) };
+                    unsafe { worker.block(block, target, layout.channel_stride, moments) };
                     continue;
                 }
                 worker.sum_rows(block, strip_rows.len());
+                let mut moments = moments;
                 for channel in 0..block.stored {
-                    // SAFETY: as above.
-                    let target = unsafe { out.part(start + channel * layout.channel_stride, len) };
+                    let rows = (rows.len(), layout.dims[2], layout.pitch);
+                    // SAFETY: as above; minimal filtering stores floats, aligned as `out` is.
+                    #[allow(clippy::cast_ptr_alignment, reason = "floats are there")]
+                    let target = unsafe {
+                        let start = target.cast::<f32>().add(channel * layout.channel_stride);
+                        std::slice::from_raw_parts_mut(start, len)
+                    };
                     worker.store_rows(block, channel, target, layout.dims[2]);
+                    if let Some(moments) = &mut moments {
+                        moments[channel] = Moments::of_rows(self.isa, target, rows);
+                    }
                 }
             }
-            let Some(moments) = moments else { return };
-            let piece = (z * self.geometry.strips + strip) * self.shape.outputs;
-            // SAFETY: each piece has its own moments.
-            let moments = unsafe { moments.part(piece, self.shape.outputs) };
-            for (channel, moments) in moments.iter_mut().enumerate() {
-                // SAFETY: these are the positions just written by this call.
-                let values = unsafe { out.part(first + channel * layout.channel_stride, len) };
-                let rows = (rows.len(), layout.dims[2], layout.pitch);
-                *moments = Moments::of_rows(self.isa, values, rows);
-            }
         });
+    }
+
+    /// How bytes are made of each input channel, which depends on how it is read.
+    fn fixed(&self, sources: &[Source<'_>]) -> Vec<Fixed> {
+        let affines = sources.iter().flat_map(|source| source.affines);
+        affines.zip(&self.bytes).map(|(&affine, &code)| Fixed::new(affine, code)).collect()
     }
 
     fn check_sources(&self, sources: &[Source<'_>]) {
@@ -360,7 +381,8 @@ impl Conv {
         for source in sources {
             assert_eq!(source.layout.dims, self.shape.input);
             assert_eq!(source.affines.len(), source.layout.channels);
-            assert!(source.layout.len() <= source.data.len());
+            assert!(source.format.floats(source.layout.len()) <= source.data.len());
+            assert!(self.arithmetic != Arithmetic::Int8 || source.format == Format::I16);
         }
     }
 }

@@ -14,16 +14,14 @@ pub(crate) struct Block {
     /// those are [folded](Multiplier::folds).
     pub first_channel: usize,
     pub channels: usize,
-    /// Where its weights and biases start.
+    /// Where its weights start.
     pub weights: usize,
-    pub bias: usize,
     /// Output channels the kernel computes, of which `stored` are wanted.
     pub width: usize,
-    /// Floats of weights per tap, and how many times those of all taps follow each other: once
+    /// Elements of weights per tap, and how many times those of all taps follow each other: once
     /// per channel, or per part of them.
     pub tap_weights: usize,
     pub parts: usize,
-    pub biases: usize,
     /// For one, two, ... vectors of positions.
     pub kernels: &'static [Micro],
 }
@@ -36,7 +34,30 @@ pub(crate) struct Unpacked<'a> {
     pub slots: usize,
     pub slot_channels: usize,
     /// What is multiplied at once, by output channel, channel of the ring and tap.
-    pub element: &'a dyn Fn(usize, usize, usize) -> f32,
+    pub element: &'a dyn Fn(usize, usize, usize) -> u32,
+}
+
+/// How an arithmetic takes bytes of the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bytes {
+    /// It takes none.
+    None,
+    /// As they are.
+    Unsigned,
+    /// Less 128, that is with the upper bit inverted.
+    Signed,
+}
+
+impl Bytes {
+    /// What is less in the ring than the byte.
+    pub(crate) fn offset(self) -> i32 {
+        if self == Self::Signed { 128 } else { 0 }
+    }
+
+    /// Bits of an element that are inverted.
+    pub(crate) fn flip(self) -> u32 {
+        if self == Self::Signed { 0x8080_8080 } else { 0 }
+    }
 }
 
 /// How an instruction set multiplies.
@@ -59,7 +80,12 @@ pub(crate) trait Multiplier: Sync {
     fn block(&self, left: usize, channels: usize) -> Block;
 
     /// Appends the weights of one block, tap by tap.
-    fn pack(&self, block: &Block, unpacked: &Unpacked<'_>, packed: &mut Vec<f32>);
+    fn pack(&self, block: &Block, unpacked: &Unpacked<'_>, packed: &mut Vec<u32>);
+
+    /// How it takes bytes of the ring.
+    fn bytes(&self) -> Bytes {
+        Bytes::None
+    }
 
     /// Gets this thread ready for the kernels of a block, until the result is dropped.
     ///
@@ -99,6 +125,8 @@ pub(crate) struct Vectors {
     pub lanes: usize,
     /// Output channels and the kernels for one, two, three vectors, most channels first.
     pub kernels: &'static [(usize, [Micro; 3])],
+    /// How they take bytes.
+    pub bytes: Bytes,
 }
 
 impl Multiplier for Vectors {
@@ -108,6 +136,10 @@ impl Multiplier for Vectors {
 
     fn widest(&self) -> usize {
         self.kernels[0].0
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes
     }
 
     fn block(&self, left: usize, channels: usize) -> Block {
@@ -120,23 +152,21 @@ impl Multiplier for Vectors {
             first_channel: 0,
             channels,
             weights: 0,
-            bias: 0,
             width: *width,
             tap_weights: *width,
             parts: channels,
-            biases: *width,
             kernels,
         }
     }
 
-    fn pack(&self, block: &Block, unpacked: &Unpacked<'_>, packed: &mut Vec<f32>) {
+    fn pack(&self, block: &Block, unpacked: &Unpacked<'_>, packed: &mut Vec<u32>) {
         for channel in 0..block.channels {
             for tap in 0..unpacked.taps {
                 packed.extend((0..block.width).map(|k| {
                     if k < block.stored {
                         (unpacked.element)(block.output + k, channel, tap)
                     } else {
-                        0.0
+                        0
                     }
                 }));
             }

@@ -1,23 +1,33 @@
 //! Fills the ring: where normalization, activation, padding and concatenation happen.
 
 use super::shape::{Geometry, Shape};
-use super::{Arithmetic, Source};
+use super::{Arithmetic, Conv, Row, Source};
 use crate::isa::Isa;
-use crate::row::{self, Affine};
+use crate::row::{self, Affine, Fixed};
 
 /// Copies input slices into a thread's ring.
 pub(super) struct Filler<'a> {
-    pub isa: Isa,
-    pub arithmetic: Arithmetic,
-    pub shape: &'a Shape,
-    pub geometry: &'a Geometry,
-    pub sources: &'a [Source<'a>],
+    isa: Isa,
+    arithmetic: Arithmetic,
+    pub(super) shape: &'a Shape,
+    geometry: &'a Geometry,
+    sources: &'a [Source<'a>],
+    /// How channels become bytes.
+    fixed: &'a [Fixed],
+    /// Bits of bytes that are inverted.
+    flip: u32,
 }
 
 impl<'a> Filler<'a> {
-    /// Elements of the two rows of scratch that `fill` needs.
+    pub(super) fn new(conv: &'a Conv, sources: &'a [Source<'a>], fixed: &'a [Fixed]) -> Self {
+        let Conv { isa, arithmetic, ref shape, ref geometry, .. } = *conv;
+        let flip = conv.multiplier.bytes().flip();
+        Self { isa, arithmetic, shape, geometry, sources, fixed, flip }
+    }
+
+    /// Elements of the rows of scratch that `fill` needs.
     pub(super) fn scratch_len(shape: &Shape, geometry: &Geometry) -> usize {
-        Self::row_len(shape, geometry) * (geometry.tile + 2) + shape.input[2]
+        Self::row_len(shape, geometry) * (geometry.tile + 2) + 2 * shape.input[2]
     }
 
     /// A padded input row, before it is sorted into phases.
@@ -26,16 +36,10 @@ impl<'a> Filler<'a> {
     }
 
     /// Row `y` of slice `z` of channel `c` of the joined sources.
-    pub(super) fn source_row(
-        &self,
-        mut c: usize,
-        z: usize,
-        y: usize,
-    ) -> Option<(&'a [f32], Affine)> {
+    pub(super) fn source_row(&self, mut c: usize, z: usize, y: usize) -> Option<(Row<'a>, Affine)> {
         for source in self.sources {
             if c < source.layout.channels {
-                let start = source.layout.at(c, z, y);
-                return Some((&source.data[start..][..self.shape.input[2]], source.affines[c]));
+                return Some((source.row(c, z, y), source.affines[c]));
             }
             c -= source.layout.channels;
         }
@@ -43,18 +47,75 @@ impl<'a> Filler<'a> {
     }
 
     /// Writes one row as the kernels read it, in one pass over its voxels.
-    fn read_row(&self, channel: usize, z: usize, y: usize, zeros: &[f32], target: &mut [f32]) {
-        let absent = (zeros, Affine::IDENTITY);
+    fn read_row(
+        &self,
+        channel: usize,
+        z: usize,
+        y: usize,
+        scratch: &mut [f32],
+        target: &mut [f32],
+    ) {
+        let width = target.len();
         match self.arithmetic {
-            Arithmetic::F32 => {
-                let (row, affine) = self.source_row(channel, z, y).unwrap_or(absent);
-                row::activate(self.isa, target, row, affine);
-            }
+            Arithmetic::F32 => match self.source_row(channel, z, y) {
+                Some((row, affine)) => row::activate(self.isa, target, row, affine),
+                None => target.fill(0.0),
+            },
             Arithmetic::Bf16 => {
-                let first = self.source_row(2 * channel, z, y).unwrap_or(absent);
-                let second = self.source_row(2 * channel + 1, z, y).unwrap_or(absent);
+                let (a, b) = scratch.split_at_mut(width);
+                let first = self.source_row(2 * channel, z, y);
+                let second = self.source_row(2 * channel + 1, z, y);
+                let (first, second) = match (first, second) {
+                    (Some(first), Some(second)) if first.0.is_like(second.0) => (first, second),
+                    // The last of an odd number, or rows in two formats.
+                    (first, second) => {
+                        (self.as_floats(first, a), self.as_floats(second, &mut b[..width]))
+                    }
+                };
                 row::activate_pairs(self.isa, target, first, second);
             }
+            Arithmetic::Int8 => {
+                let first = 4 * channel;
+                let quad = std::array::from_fn(|k| match self.source_row(first + k, z, y) {
+                    Some((Row::I16(row), _)) => (row, self.fixed[first + k]),
+                    // Nothing is multiplied with it.
+                    _ => match self.source_row(first, z, y) {
+                        Some((Row::I16(row), _)) => (row, Fixed::default()),
+                        _ => unreachable!("`check_sources` saw integers"),
+                    },
+                });
+                row::quantize(self.isa, target, quad, self.flip);
+            }
+        }
+    }
+
+    /// A row as it is read, in `scratch`; zeros for none.
+    fn as_floats<'s>(
+        &self,
+        row: Option<(Row<'_>, Affine)>,
+        scratch: &'s mut [f32],
+    ) -> (Row<'s>, Affine) {
+        match row {
+            Some((row, affine)) => row::activate(self.isa, scratch, row, affine),
+            None => scratch.fill(0.0),
+        }
+        (Row::F32(scratch), Affine::IDENTITY)
+    }
+
+    /// What padding is in the ring.
+    fn blank(&self, channel: usize) -> f32 {
+        if self.arithmetic != Arithmetic::Int8 {
+            return 0.0;
+        }
+        let zero = |k: usize| self.fixed.get(4 * channel + k).map_or(0, |fixed| fixed.zero as u8);
+        f32::from_bits(u32::from_le_bytes(std::array::from_fn(zero)) ^ self.flip)
+    }
+
+    /// Fills `slot` with padding.
+    pub(super) fn fill_blank(&self, slot: &mut [f32]) {
+        let channels = slot.chunks_exact_mut(self.geometry.channel_stride());
+        for (channel, target) in channels.enumerate() {
+            target.fill(self.blank(channel));
         }
     }
 
@@ -76,12 +137,11 @@ impl<'a> Filler<'a> {
             self.fill_transformed(slot, scratch, z, first_row, rows);
             return;
         }
-        let (padded, rest) = scratch.split_at_mut(Self::row_len(shape, geometry));
-        let zeros = &mut rest[..width];
-        zeros.fill(0.0);
+        let (padded, scratch) = scratch.split_at_mut(Self::row_len(shape, geometry));
         for (channel, target) in
             slot.chunks_exact_mut(geometry.channel_stride()).take(geometry.channels).enumerate()
         {
+            let blank = self.blank(channel);
             for row_phase in 0..row_phases {
                 let first_phase = row_phase * column_phases * geometry.phase_len();
                 for row in 0..rows + geometry.extra_rows {
@@ -91,19 +151,19 @@ impl<'a> Filler<'a> {
                     let start = first_phase + row * pitch;
                     let phase = |p: usize| start + p * geometry.phase_len();
                     let Some(y) = y else {
-                        (0..column_phases).for_each(|p| target[phase(p)..][..pitch].fill(0.0));
+                        (0..column_phases).for_each(|p| target[phase(p)..][..pitch].fill(blank));
                         continue;
                     };
                     if shape.stride[2] == 1 && before + width <= pitch {
                         let out = &mut target[start..][..pitch];
-                        out[..before].fill(0.0);
-                        self.read_row(channel, z, y, zeros, &mut out[before..before + width]);
-                        out[before + width..].fill(0.0);
+                        out[..before].fill(blank);
+                        self.read_row(channel, z, y, scratch, &mut out[before..before + width]);
+                        out[before + width..].fill(blank);
                         continue;
                     }
-                    padded[..before].fill(0.0);
-                    self.read_row(channel, z, y, zeros, &mut padded[before..before + width]);
-                    padded[before + width..].fill(0.0);
+                    padded[..before].fill(blank);
+                    self.read_row(channel, z, y, scratch, &mut padded[before..before + width]);
+                    padded[before + width..].fill(blank);
                     if shape.stride[2] == 2 && column_phases == 2 {
                         let (even, odd) = target[start..].split_at_mut(geometry.phase_len());
                         row::split(self.isa, &mut even[..pitch], &mut odd[..pitch], padded);
@@ -134,9 +194,7 @@ impl<'a> Filler<'a> {
         let (shape, geometry) = (self.shape, self.geometry);
         let (tile, pitch, width) = (geometry.tile, geometry.pitch, shape.input[2]);
         let columns = shape.pad_begin[2]..shape.pad_begin[2] + width;
-        let (padded, zeros) = scratch.split_at_mut(pitch * (tile + 2));
-        let zeros = &mut zeros[..width];
-        zeros.fill(0.0);
+        let (padded, scratch) = scratch.split_at_mut(pitch * (tile + 2));
         let channels = slot.chunks_exact_mut(geometry.channel_stride());
         for (channel, target) in channels.take(geometry.channels).enumerate() {
             padded.fill(0.0);
@@ -148,7 +206,7 @@ impl<'a> Filler<'a> {
                     let y = ((first_row + row) * tile + k).checked_sub(shape.pad_begin[1]);
                     match y.filter(|&y| y < shape.input[1]) {
                         Some(y) => {
-                            self.read_row(channel, z, y, zeros, &mut padded[columns.clone()]);
+                            self.read_row(channel, z, y, scratch, &mut padded[columns.clone()]);
                         }
                         None => padded.fill(0.0),
                     }

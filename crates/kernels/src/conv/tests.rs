@@ -22,7 +22,7 @@ fn read(sources: &[Source<'_>], mut c: usize, place: [isize; 3]) -> f32 {
             let inside = (0..3).all(|k| (0..source.layout.dims[k] as isize).contains(&place[k]));
             let [z, y, x] = place.map(|p| p as usize);
             return if inside {
-                source.affines[c].apply(source.data[source.layout.at(c, z, y) + x])
+                source.affines[c].apply(float(source.row(c, z, y), x))
             } else {
                 0.0
             };
@@ -32,11 +32,21 @@ fn read(sources: &[Source<'_>], mut c: usize, place: [isize; 3]) -> f32 {
     unreachable!()
 }
 
+/// Number `x` of a row.
+fn float(row: Row<'_>, x: usize) -> f32 {
+    match row {
+        Row::F32(row) => row[x],
+        Row::Bf16(row) => half::bf16::from_bits(row[x]).to_f32(),
+        Row::I16(row) => f32::from(row[x]),
+    }
+}
+
 /// `v` as it is multiplied.
 fn rounded(arithmetic: Arithmetic, v: f32) -> f32 {
     match arithmetic {
         Arithmetic::F32 => v,
         Arithmetic::Bf16 => half::bf16::from_f32(v).to_f32(),
+        Arithmetic::Int8 => unreachable!("it has its own test"),
     }
 }
 
@@ -91,7 +101,7 @@ fn variants(isa: Isa, shape: &Shape) -> Vec<(Arithmetic, usize)> {
     if isa.has_bf16() && shape.groups == 1 {
         all.push((Arithmetic::Bf16, 1));
     }
-    if Conv::can_tile(Arithmetic::F32, shape) {
+    if Layer::new(Arithmetic::F32, shape.clone(), &[], &[]).can_tile() {
         all.extend([(Arithmetic::F32, 2), (Arithmetic::F32, 4)]);
     }
     all
@@ -115,14 +125,15 @@ fn check(case: &str, shape: &Shape, split: usize) {
         .map(|(&layout, data)| {
             let affines = &affines[first..first + layout.channels];
             first += layout.channels;
-            Source { data, layout, affines }
+            Source { data, format: Format::F32, layout, affines }
         })
         .collect();
     let (weights, bias) = (noise(shape.weights(), 2), noise(shape.outputs, 3));
     let output = shape.output().expect("the kernel fits");
     for isa in tested() {
         for (arithmetic, tile) in variants(isa, shape) {
-            let conv = Conv::with_tile(isa, arithmetic, shape.clone(), &weights, &bias, tile, 0);
+            let layer = Layer::new(arithmetic, shape.clone(), &weights, &bias);
+            let conv = Conv::with_tile(isa, &layer, tile, 0);
             let layout = Layout::sliced(shape.outputs, output, conv.pitch());
             let mut out = vec![f32::NAN; layout.len()];
             let mut moments = vec![Moments::default(); conv.moments_len()];
@@ -225,7 +236,7 @@ fn upsample_matches_f64_reference() {
             let layout = Layout::sliced(inputs, input, input[2] + 1);
             let data = tensor(layout, 7);
             let affines = vec![Affine { scale: 0.5, shift: 0.1, slope: 0.0 }; inputs];
-            let source = Source { data: &data, layout, affines: &affines };
+            let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
             let (weights, bias) = (noise(inputs * outputs * boxed, 8), noise(outputs, 9));
             for isa in tested() {
                 for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
@@ -233,11 +244,14 @@ fn upsample_matches_f64_reference() {
                         continue;
                     }
                     let round = |v: f32| f64::from(rounded(arithmetic, v));
-                    let up = Upsample::new(isa, arithmetic, input, factor, &weights, &bias);
+                    let shape = Shape::plain(inputs, outputs, input, [1; 3]);
+                    let layer = Layer::new(arithmetic, shape, &weights, &bias);
+                    let up = Upsample::new(isa, &layer, factor);
                     let dims = up.output();
                     let target = Layout::dense(outputs, dims);
                     let mut out = vec![f32::NAN; target.len()];
-                    up.run(&[source], &mut out, target, &ScratchPool::new(up.scratch_len()));
+                    let scratch = ScratchPool::new(up.scratch_len());
+                    up.run(&[source], &mut out, target, None, &scratch);
                     for (at, &found) in out.iter().enumerate() {
                         let [x, y, z] =
                             [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
@@ -269,11 +283,11 @@ fn threads_do_not_change_a_byte() {
     let layout = Layout::sliced(5, shape.input, 33);
     let data = tensor(layout, 11);
     let affines = vec![Affine { scale: 1.1, shift: 0.1, slope: 0.01 }; 5];
-    let source = Source { data: &data, layout, affines: &affines };
+    let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
     let (weights, bias) = (noise(shape.weights(), 12), noise(9, 13));
     for isa in tested() {
         let arithmetic = if isa.has_bf16() { Arithmetic::Bf16 } else { Arithmetic::F32 };
-        let conv = Conv::new(isa, arithmetic, shape.clone(), &weights, &bias);
+        let conv = Conv::new(isa, &Layer::new(arithmetic, shape.clone(), &weights, &bias));
         let layout = Layout::sliced(9, [11, 40, 33], conv.pitch());
         let run = |threads: usize| {
             let pool =
@@ -286,5 +300,189 @@ fn threads_do_not_change_a_byte() {
         };
         let one = run(1);
         assert!(one == run(2) && one == run(3), "{isa}");
+    }
+}
+
+/// Integers of a sliced tensor in memory, and that memory.
+fn integers(layout: Layout, seed: u32) -> (Vec<i16>, Vec<f32>) {
+    let values: Vec<i16> = noise(layout.len().next_multiple_of(2), seed)
+        .iter()
+        .map(|v| (v * 12_000.0) as i16)
+        .collect();
+    let memory = values.as_chunks::<2>().0.iter().map(|&[a, b]| {
+        f32::from_bits(u32::from(a.cast_unsigned()) | u32::from(b.cast_unsigned()) << 16)
+    });
+    let memory = memory.collect();
+    (values, memory)
+}
+
+/// What an int8 convolution must give, from its rules: integers all the way.
+struct Exact<'a> {
+    shape: &'a Shape,
+    layout: Layout,
+    values: &'a [i16],
+    fixed: Vec<Fixed>,
+    /// `[outputs, inputs, taps]` and a scale per output.
+    weights: Vec<i32>,
+    scales: Vec<f32>,
+}
+
+impl Exact<'_> {
+    fn sum(&self, output: usize, place: [usize; 3]) -> i32 {
+        let Shape { inputs, input, kernel: [kz, ky, kx], .. } = *self.shape;
+        let mut sum = 0;
+        for c in 0..inputs {
+            for tap in 0..kz * ky * kx {
+                let k = [tap / (ky * kx), tap / kx % ky, tap % kx];
+                let from: [isize; 3] = std::array::from_fn(|a| {
+                    (place[a] * self.shape.stride[a] + k[a] * self.shape.dilation[a]) as isize
+                        - self.shape.pad_begin[a] as isize
+                });
+                if (0..3).any(|a| !(0..input[a] as isize).contains(&from[a])) {
+                    continue;
+                }
+                let [z, y, x] = from.map(|p| p as usize);
+                let byte = self.fixed[c].apply(self.values[self.layout.at(c, z, y) + x]);
+                let w = self.weights[(output * inputs + c) * kz * ky * kx + tap];
+                sum += w * (i32::from(byte) - i32::from(self.fixed[c].zero));
+            }
+        }
+        sum
+    }
+}
+
+fn check_int8(case: &str, shape: &Shape) {
+    let taps: usize = shape.kernel.iter().product();
+    let layout = Layout::sliced(shape.inputs, shape.input, shape.input[2] + 1);
+    let (values, memory) = integers(layout, 21);
+    let affine = |c: usize| Affine { scale: 4e-4 + c as f32 * 1e-5, shift: 0.1, slope: 0.01 };
+    let affines: Vec<Affine> = (0..shape.inputs).map(affine).collect();
+    let code = |c: usize| ByteCode { step: 0.02 + 0.001 * c as f32, zero: (c % 5) as u8 };
+    let bytes: Vec<ByteCode> = (0..shape.inputs).map(code).collect();
+    let (weights, bias) = (noise(shape.weights(), 22), noise(shape.outputs, 23));
+    let codings: Vec<Coding> = (0..shape.outputs)
+        .map(|o| Coding { center: 0.1 * o as f32, step: 2e-3 * (1.0 + o as f32) })
+        .collect();
+    let (mut integer_weights, mut scales) = (Vec::new(), Vec::new());
+    for weights in weights.chunks_exact(shape.inputs * taps) {
+        let scaled = |i: usize| weights[i] * bytes[i / taps].step;
+        let largest = (0..weights.len()).fold(0.0_f32, |m, i| m.max(scaled(i).abs()));
+        scales.push(largest / 127.0);
+        integer_weights
+            .extend((0..weights.len()).map(|i| (scaled(i) / (largest / 127.0)).round() as i32));
+    }
+    let fixed = (0..shape.inputs).map(|c| Fixed::new(affines[c], bytes[c])).collect();
+    let exact = Exact { shape, layout, values: &values, fixed, weights: integer_weights, scales };
+    let source = Source { data: &memory, format: Format::I16, layout, affines: &affines };
+    let mut first: Option<(Vec<u32>, Vec<Moments>)> = None;
+    for isa in tested().into_iter().filter(|isa| isa.has(Arithmetic::Int8)) {
+        for format in [Format::I16, Format::F32] {
+            let coded: &[Coding] = if format == Format::I16 { &codings } else { &[] };
+            let layer = Layer {
+                bytes: &bytes,
+                format,
+                codings: coded,
+                ..Layer::new(Arithmetic::Int8, shape.clone(), &weights, &bias)
+            };
+            let conv = Conv::new(isa, &layer);
+            let layout = Layout::sliced(shape.outputs, conv.output, conv.pitch());
+            let mut out = vec![0.0; format.floats(layout.len())];
+            let mut moments = vec![Moments::default(); conv.moments_len()];
+            let scratch = ScratchPool::new(conv.scratch_len());
+            conv.run(&[source], &mut out, layout, Some(&mut moments), &scratch);
+            for o in 0..shape.outputs {
+                let [factor, summand] =
+                    if format == Format::I16 { codings[o].affine() } else { [1.0, 0.0] };
+                let [scale, shift] = [exact.scales[o] * factor, bias[o] * factor + summand];
+                for z in 0..conv.output[0] {
+                    for y in 0..conv.output[1] {
+                        let row = Row::of(format, &out, layout.at(o, z, y), layout.dims[2]);
+                        for x in 0..layout.dims[2] {
+                            let value = exact.sum(o, [z, y, x]) as f32 * scale + shift;
+                            let expected = if format == Format::I16 {
+                                value.round_ties_even().clamp(-32768.0, 32767.0)
+                            } else {
+                                value
+                            };
+                            let name = conv.name();
+                            assert_eq!(float(row, x), expected, "{case} {name} {:?}", [o, z, y, x]);
+                        }
+                    }
+                }
+            }
+            if format == Format::I16 {
+                // Gaps between rows are nobody's.
+                let rows = (0..shape.outputs * conv.output[0] * conv.output[1]).flat_map(|row| {
+                    let [o, z] = [
+                        row / conv.output[1] % shape.outputs,
+                        row / conv.output[1] / shape.outputs,
+                    ];
+                    let start = layout.at(o, z, row % conv.output[1]);
+                    let row = Row::of(format, &out, start, layout.dims[2]);
+                    (0..layout.dims[2]).map(move |x| float(row, x).to_bits())
+                });
+                let found = (rows.collect(), moments);
+                let first = first.get_or_insert_with(|| found.clone());
+                assert!(*first == found, "{case} {isa}: other bytes or moments than plain Rust");
+            }
+        }
+    }
+}
+
+/// Sums of integers are exact, so every instruction set gives the same bytes.
+#[test]
+fn int8_follows_its_rules_to_the_byte_on_every_isa() {
+    for (inputs, outputs) in [(4, 8), (8, 8), (16, 8), (3, 1), (6, 13), (33, 20), (70, 35)] {
+        check_int8("channels", &same(inputs, outputs, [3, 4, 7], [3; 3]));
+    }
+    for width in [1, 2, 7, 8, 15, 16, 17, 31, 33, 48, 50] {
+        check_int8("width", &same(5, 5, [2, 3, width], [3; 3]));
+    }
+    check_int8("tall", &same(4, 4, [1, 70, 30], [3; 3]));
+    check_int8("anisotropic", &same(4, 6, [3, 5, 9], [1, 3, 3]));
+    check_int8("pointwise", &same(5, 7, [3, 5, 9], [1; 3]));
+    check_int8("strided", &Shape { stride: [2; 3], ..same(8, 16, [6, 7, 20], [3; 3]) });
+    check_int8("dilated", &Shape { dilation: [1, 2, 3], ..same(3, 4, [4, 9, 15], [3; 3]) });
+}
+
+/// 16-bit outputs are the f32 ones, rounded.
+#[test]
+fn formats_round_what_floats_hold_on_every_isa() {
+    let shape = same(5, 9, [3, 6, 33], [1, 3, 3]);
+    let layout = Layout::sliced(5, shape.input, 33);
+    let (data, affines) = (tensor(layout, 31), vec![Affine::IDENTITY; 5]);
+    let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
+    let (weights, bias) = (noise(shape.weights(), 32), noise(9, 33));
+    let codings = vec![Coding { center: 0.25, step: 1.0 / 4096.0 }; 9];
+    for isa in tested() {
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+            if !isa.has(arithmetic) {
+                continue;
+            }
+            let run = |format: Format, codings: &[Coding]| {
+                let layer = Layer::new(arithmetic, shape.clone(), &weights, &bias);
+                let conv = Conv::with_tile(isa, &Layer { format, codings, ..layer }, 1, 0);
+                let layout = Layout::sliced(9, conv.output, conv.pitch());
+                let mut out = vec![0.0; format.floats(layout.len())];
+                let mut moments = vec![Moments::default(); conv.moments_len()];
+                let scratch = ScratchPool::new(conv.scratch_len());
+                conv.run(&[source], &mut out, layout, Some(&mut moments), &scratch);
+                let rows = (0..9 * 3 * 6).flat_map(|row| {
+                    let start = layout.at(row / 18, row / 6 % 3, row % 6);
+                    (0..33).map(|x| float(Row::of(format, &out, start, 33), x)).collect::<Vec<_>>()
+                });
+                (rows.collect::<Vec<f32>>(), moments)
+            };
+            let (floats, exact) = run(Format::F32, &[]);
+            let (halves, moments) = run(Format::Bf16, &[]);
+            assert_eq!(exact, moments, "{isa} {arithmetic}: moments of what is not yet rounded");
+            let (integers, _) = run(Format::I16, &codings);
+            for ((v, half), integer) in floats.iter().zip(halves).zip(integers) {
+                assert_eq!(half::bf16::from_f32(*v).to_f32(), half, "{isa} {arithmetic}");
+                let [scale, shift] = codings[0].affine();
+                let exact = (v * scale + shift).round_ties_even().clamp(-32768.0, 32767.0);
+                assert_eq!(exact, integer, "{isa} {arithmetic}");
+            }
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Transposed convolution whose stride is its kernel: every input voxel becomes a box of
 //! output voxels by a matrix of its own channels, and boxes do not overlap.
 
-use super::{Arithmetic, Conv, Shape, Source};
+use super::{Conv, Format, Layer, Shape, Source};
 use crate::Layout;
 use crate::buffer::{ScratchPool, Shared};
 use crate::isa::Isa;
-use crate::row;
+use crate::row::{self, Moments};
+use std::iter::repeat_n;
 
 /// A transposed convolution ready to run.
 #[derive(Clone, Debug)]
@@ -17,31 +18,31 @@ pub struct Upsample {
 }
 
 impl Upsample {
-    /// Packs weights (`[inputs, outputs, z, y, x]`) for `isa`; `input` is in voxels.
+    /// Packs the weights of `layer` for `isa`. They are `[inputs, outputs, z, y, x]` as many voxels
+    /// as `factor` says; the shape's input and channels count, and the rest of it does not.
     ///
     /// # Panics
     ///
-    /// If lengths do not fit, a factor is zero, or `isa` cannot multiply in `arithmetic`.
+    /// If lengths do not fit, a factor is zero, or `isa` cannot multiply in that arithmetic.
     #[must_use]
-    pub fn new(
-        isa: Isa,
-        arithmetic: Arithmetic,
-        input: [usize; 3],
-        factor: [usize; 3],
-        weights: &[f32],
-        bias: &[f32],
-    ) -> Self {
-        let (outputs, boxed) = (bias.len(), factor.iter().product::<usize>());
+    pub fn new(isa: Isa, layer: &Layer<'_>, factor: [usize; 3]) -> Self {
+        let Shape { inputs, outputs, input, .. } = layer.shape;
+        let boxed = factor.iter().product::<usize>();
         let columns = outputs * boxed;
-        assert!(columns > 0 && weights.len().is_multiple_of(columns));
-        let inputs = weights.len() / columns;
+        assert!(columns > 0 && layer.weights.len() == inputs * columns);
         let transposed: Vec<f32> = (0..columns)
-            .flat_map(|column| (0..inputs).map(move |i| weights[i * columns + column]))
+            .flat_map(|column| (0..inputs).map(move |i| layer.weights[i * columns + column]))
             .collect();
-        let biases: Vec<f32> = bias.iter().flat_map(|&b| std::iter::repeat_n(b, boxed)).collect();
-        let shape = Shape::plain(inputs, columns, input, [1; 3]);
-        let conv = Conv::with_tile(isa, arithmetic, shape, &transposed, &biases, 1, columns);
-        Self { conv, factor, outputs }
+        let bias: Vec<f32> = layer.bias.iter().flat_map(|&b| repeat_n(b, boxed)).collect();
+        let codings: Vec<_> = layer.codings.iter().flat_map(|&c| repeat_n(c, boxed)).collect();
+        let layer = Layer {
+            shape: Shape::plain(inputs, columns, input, [1; 3]),
+            weights: &transposed,
+            bias: &bias,
+            codings: &codings,
+            ..*layer
+        };
+        Self { conv: Conv::with_tile(isa, &layer, 1, columns), factor, outputs }
     }
 
     /// Floats of scratch each running thread needs.
@@ -54,6 +55,23 @@ impl Upsample {
     fn columns_len(&self) -> usize {
         let geometry = &self.conv.geometry;
         self.conv.shape.outputs * geometry.strip_rows * geometry.pitch
+    }
+
+    /// Moments that [`run`](Self::run) computes: one per piece and output channel.
+    #[must_use]
+    pub fn moments_len(&self) -> usize {
+        self.conv.moments_len() / self.boxed()
+    }
+
+    /// Voxels of a box.
+    fn boxed(&self) -> usize {
+        self.factor.iter().product()
+    }
+
+    /// How the output is stored.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.conv.format
     }
 
     /// Multiplications and additions of one run.
@@ -83,6 +101,9 @@ impl Upsample {
 
     /// Enlarges the channels of all `sources`, in order, in the current rayon pool.
     ///
+    /// `out` is memory for numbers of the layer's format; `moments` are those of
+    /// [`Conv::run`].
+    ///
     /// # Panics
     ///
     /// If a layout does not fit the shape or a slice its layout, or scratch is too small.
@@ -91,49 +112,96 @@ impl Upsample {
         sources: &[Source<'_>],
         out: &mut [f32],
         layout: Layout,
+        moments: Option<&mut [Moments]>,
         scratch: &ScratchPool,
     ) {
         self.conv.check_sources(sources);
         assert!(scratch.piece_len() >= self.scratch_len());
         assert_eq!((layout.channels, layout.dims), (self.outputs, self.output()));
-        assert!(layout.len() <= out.len() && layout.is_disjoint());
-        let out = Shared::new(out);
-        let (isa, geometry) = (self.conv.isa, &self.conv.geometry);
-        let [depth, height, width] = self.factor;
-        let pitch = geometry.pitch;
+        assert!(self.conv.format.floats(layout.len()) <= out.len() && layout.is_disjoint());
+        let moments = moments.map(|moments| {
+            assert_eq!(moments.len(), self.moments_len());
+            Shared::new(moments)
+        });
+        let out = Shared::bytes(out);
+        let geometry = &self.conv.geometry;
+        let (format, boxed) = (self.conv.format, self.boxed());
         self.conv.for_each_piece(sources, scratch, |worker, z, strip| {
             let rows = geometry.rows(strip);
             let len = geometry.positions(rows.len());
-            let start = worker.extra.as_mut_ptr();
+            let start = worker.extra.as_mut_ptr().cast::<u8>();
             assert!(self.conv.shape.outputs * len <= worker.extra.len());
+            let mut columns = vec![Moments::default(); self.conv.shape.outputs];
             for block in &self.conv.blocks {
+                let counted = &mut columns[block.output..][..block.stored];
                 // SAFETY: column `c` occupies `c * len .. (c + 1) * len` of the worker's own
-                // memory, which the assertion found long enough.
-                unsafe { worker.block(block, 0, start.add(block.output * len), len, len) };
+                // memory, which the assertion found long enough for floats.
+                unsafe {
+                    let target = start.add(block.output * len * format.bytes());
+                    worker.block(block, target, len, moments.is_some().then_some(counted));
+                }
             }
-            let columns = worker.extra.chunks_exact(len).collect::<Vec<_>>();
-            for (group, columns) in
-                columns.chunks_exact(width).take(self.outputs * depth * height).enumerate()
-            {
-                let (channel, inside) = (group / (depth * height), group % (depth * height));
-                for (row, y) in rows.clone().enumerate() {
-                    let (z, y) = (z * depth + inside / height, y * height + inside % height);
-                    // SAFETY: output row (channel, z, y) belongs to this input row alone, and
-                    // rows of the layout do not overlap.
-                    let target = unsafe { out.part(layout.at(channel, z, y), layout.dims[2]) };
-                    let part = |column: usize| &columns[column][row * pitch..][..pitch];
-                    match width {
-                        1 => target.copy_from_slice(part(0)),
-                        2 => row::interleave(isa, target, part(0), part(1)),
-                        _ => {
-                            for column in 0..width {
-                                let places = target[column..].iter_mut().step_by(width);
-                                places.zip(part(column)).for_each(|(t, &v)| *t = v);
-                            }
+            if let Some(moments) = moments {
+                let piece = (z * geometry.strips + strip) * self.outputs;
+                // SAFETY: each piece has its own moments.
+                let moments = unsafe { moments.part(piece, self.outputs) };
+                for (moments, columns) in moments.iter_mut().zip(columns.chunks_exact(boxed)) {
+                    *moments = columns.iter().fold(Moments::default(), |sum, &m| sum.join(m));
+                }
+            }
+            for (row, y) in rows.enumerate() {
+                let place = |column: usize| column * len + row * geometry.pitch;
+                // SAFETY: rows of the output belong to their input row alone, and rows of the
+                // layout do not overlap; all columns were just computed.
+                unsafe {
+                    match format {
+                        Format::F32 => self.scatter::<f32>(start, place, out, layout, [z, y]),
+                        Format::Bf16 | Format::I16 => {
+                            self.scatter::<u16>(start, place, out, layout, [z, y]);
                         }
                     }
                 }
             }
         });
+    }
+
+    /// Puts the columns of input row `[z, y]` where they belong in the output.
+    ///
+    /// # Safety
+    ///
+    /// Column `c` holds a row of numbers at `place(c)`; nothing else uses the row's part of the
+    /// output.
+    unsafe fn scatter<T: row::Interleave>(
+        &self,
+        columns: *const u8,
+        place: impl Fn(usize) -> usize,
+        out: Shared<'_, u8>,
+        layout: Layout,
+        [z, y]: [usize; 2],
+    ) {
+        let [depth, height, width] = self.factor;
+        let input = self.conv.shape.input[2];
+        let part = |column: usize| {
+            // SAFETY: the caller vouches for the row.
+            unsafe { std::slice::from_raw_parts(columns.cast::<T>().add(place(column)), input) }
+        };
+        for group in 0..self.outputs * depth * height {
+            let (channel, inside) = (group / (depth * height), group % (depth * height));
+            let (z, y) = (z * depth + inside / height, y * height + inside % height);
+            let bytes = size_of::<T>();
+            let target = out.pointer(layout.at(channel, z, y) * bytes, layout.dims[2] * bytes);
+            // SAFETY: the row is inside; `out` is memory of floats, so numbers are aligned.
+            let target =
+                unsafe { std::slice::from_raw_parts_mut(target.cast::<T>(), layout.dims[2]) };
+            let first = group * width;
+            if width == 2 {
+                T::interleave(self.conv.isa, target, part(first), part(first + 1));
+                continue;
+            }
+            for column in 0..width {
+                let places = target[column..].iter_mut().step_by(width);
+                places.zip(part(first + column)).for_each(|(t, &v)| *t = v);
+            }
+        }
     }
 }

@@ -1,19 +1,20 @@
 //! One thread's view of a convolution: its ring, and the strip it is working on.
 
-use std::cell::Cell;
-
+use super::multiplier::Block;
 use super::ring::Filler;
 use super::shape::SLACK;
-use super::{Block, Conv, Source, Tile};
+use super::tile::{COUNTED, Finish, Sums};
+use super::{Arithmetic, Conv, Format, Row, Source, Tile};
 use crate::buffer::ScratchPool;
-use crate::row;
+use crate::row::{self, Fixed, Moments};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
+use std::cell::Cell;
 
 /// Most sums a micro-kernel stores: channels times positions.
 const TILE: usize = 1024;
 
-/// Biases of sums that are not outputs yet.
-static ZEROS: [f32; 8] = [0.0; 8];
+/// Starts of sums that are not outputs yet.
+static ZEROS: [u32; 8] = [0; 8];
 
 /// Taps per axis that a micro-kernel sums over: minimal filtering has one row, and slices that
 /// count as channels have no taps.
@@ -21,6 +22,9 @@ fn conv_taps(conv: &Conv) -> [usize; 3] {
     let [depth, rows, columns] = conv.shape.kernel;
     [if conv.folded { 1 } else { depth }, if conv.geometry.tile > 1 { 1 } else { rows }, columns]
 }
+
+/// Words of bits after the last position, for what a kernel computes beyond it.
+const MORE_BITS: usize = SLACK / COUNTED;
 
 /// A task's state.
 pub(super) struct Worker<'a> {
@@ -40,6 +44,12 @@ pub(super) struct Worker<'a> {
     skipped: usize,
     /// Slot of the first slice, where slices count as channels.
     order: usize,
+    /// Bits of what the sums of each output channel start from.
+    starts: Vec<u32>,
+    /// Which positions of the strip are voxels: a bit each.
+    voxels: Vec<u16>,
+    /// One per output channel of a block.
+    sums: Vec<Sums>,
     ahead: Ahead,
 }
 
@@ -62,6 +72,7 @@ impl<'a> Worker<'a> {
     fn new(
         conv: &'a Conv,
         sources: &'a [Source<'a>],
+        fixed: &'a [Fixed],
         scratch: &'a mut [f32],
         strip: usize,
     ) -> Self {
@@ -69,10 +80,15 @@ impl<'a> Worker<'a> {
         let rows = geometry.rows(strip);
         let (ring, scratch) = scratch.split_at_mut(geometry.ring_len());
         let (rows_scratch, extra) = scratch.split_at_mut(Filler::scratch_len(shape, geometry));
-        let arithmetic = conv.arithmetic;
+        let positions = geometry.positions(rows.len());
+        let mut voxels = vec![0; positions.div_ceil(COUNTED) + MORE_BITS];
+        for at in (0..positions).filter(|at| at % geometry.pitch < geometry.output[2]) {
+            voxels[at / COUNTED] |= 1 << (at % COUNTED);
+        }
+        let widest = conv.blocks.iter().map(|block| block.stored).max().unwrap_or(0);
         Self {
             conv,
-            filler: Filler { isa: conv.isa, arithmetic, shape, geometry, sources },
+            filler: Filler::new(conv, sources, fixed),
             ring,
             rows: rows_scratch,
             extra,
@@ -81,6 +97,9 @@ impl<'a> Worker<'a> {
             taps: Vec::with_capacity(shape.kernel.iter().product()),
             skipped: 0,
             order: 0,
+            starts: conv.starts.clone(),
+            voxels,
+            sums: vec![Sums::default(); widest],
             ahead: Ahead::new(conv, &rows),
         }
     }
@@ -93,6 +112,7 @@ impl<'a> Worker<'a> {
         let slot_stride = geometry.slot_stride();
         self.taps.clear();
         self.skipped = 0;
+        let mut inside_slices = 0..0;
         let folded = self.conv.folded;
         let first = z * shape.stride[0];
         self.order = if folded { first % geometry.slots } else { 0 };
@@ -108,7 +128,7 @@ impl<'a> Worker<'a> {
                     self.held[slot] = Some(slice);
                 }
             } else if folded {
-                target.fill(0.0);
+                self.filler.fill_blank(target);
                 self.held[slot] = None;
             } else {
                 // Taps before the first slice or after the last read only zeros.
@@ -117,6 +137,8 @@ impl<'a> Worker<'a> {
                 }
                 continue;
             }
+            // Slices inside follow each other.
+            inside_slices = if inside_slices.is_empty() { kz } else { inside_slices.start }..kz + 1;
             if folded && kz > 0 {
                 continue;
             }
@@ -126,6 +148,14 @@ impl<'a> Worker<'a> {
                     self.taps.push(start + geometry.tap(shape, ky, kx));
                 }
             }
+        }
+        if self.conv.arithmetic == Arithmetic::Int8 {
+            self.starts.clear();
+            let slices = self.conv.starts.chunks_exact(shape.kernel[0]);
+            let sum = |slices: &[u32]| {
+                slices[inside_slices.clone()].iter().fold(0_u32, |sum, s| sum.wrapping_add(*s))
+            };
+            self.starts.extend(slices.map(sum));
         }
         self.ahead.start(newest.map(|z| z + shape.stride[0]).filter(|&z| z < shape.input[0]));
         // The last channel, and with minimal filtering its last transformed row.
@@ -139,8 +169,45 @@ impl<'a> Worker<'a> {
         assert!(furthest <= self.ring.len(), "{furthest} of {}", self.ring.len());
     }
 
-    /// Computes `block`'s channels at the strip's `len` positions; with minimal filtering, the
-    /// sums of transformed row `phase`.
+    /// Computes `block`'s channels at the strip's positions, and their moments if asked.
+    ///
+    /// # Safety
+    ///
+    /// `target` plus `channel * stride` numbers of the output's format is followed by as many as
+    /// the strip has positions, for each stored channel of the block, inside one allocation, and
+    /// nothing else uses them meanwhile.
+    pub(super) unsafe fn block(
+        &mut self,
+        block: &Block,
+        target: *mut u8,
+        stride: usize,
+        moments: Option<&mut [Moments]>,
+    ) {
+        let conv = self.conv;
+        self.sums[..block.stored].fill(Sums::default());
+        let coding = conv.codings.get(block.output..);
+        let finish = Finish {
+            out: target,
+            out_stride: stride,
+            format: conv.format,
+            coding: coding.filter(|c| !c.is_empty()).map_or(std::ptr::null(), <[_]>::as_ptr),
+            sums: if moments.is_some() { self.sums.as_mut_ptr() } else { std::ptr::null_mut() },
+            place: 0,
+            voxels: self.voxels.as_ptr(),
+        };
+        let starts = &self.starts[block.output..][..block.width];
+        let len = conv.geometry.positions(self.strip.1);
+        // SAFETY: the caller vouches for the target; there is a coding for each output channel
+        // or for none, and as many sums as the block stores.
+        unsafe { self.kernels(block, 0, starts.as_ptr(), finish, len) };
+        let count = (self.strip.1 * conv.geometry.output[2]) as f64;
+        for (moments, sums) in moments.into_iter().flatten().zip(&self.sums) {
+            *moments = sums.moments(count);
+        }
+    }
+
+    /// Runs `block`'s kernels over `len` positions; with minimal filtering, for transformed row
+    /// `phase`.
     ///
     /// # Panics
     ///
@@ -148,14 +215,14 @@ impl<'a> Worker<'a> {
     ///
     /// # Safety
     ///
-    /// `target + channel * stride .. + len` is inside one allocation for each stored channel
-    /// of the block, and nothing else uses it meanwhile.
-    pub(super) unsafe fn block(
+    /// There are as many `starts` as the block is wide; `finish` holds for its stored channels
+    /// and all positions, as a [`Micro`](super::Micro) needs it.
+    unsafe fn kernels(
         &self,
         block: &Block,
         phase: usize,
-        target: *mut f32,
-        stride: usize,
+        starts: *const u32,
+        finish: Finish,
         len: usize,
     ) {
         let conv = self.conv;
@@ -166,23 +233,23 @@ impl<'a> Worker<'a> {
         // Only one of the two is not 0.
         let variant = phase + self.order;
         let weights = &conv.weights[block.weights + variant * weights_len..][..weights_len];
-        let bias = &conv.bias[block.bias..][..block.biases];
         let channel_stride = conv.geometry.channel_stride();
         let first = block.first_channel * channel_stride + phase * conv.geometry.phase_len();
         let ring = &self.ring[first..];
+        let skipped = (self.skipped * block.tap_weights).min(weights.len());
         let mut tile = Tile {
-            ring: ring.as_ptr(),
+            ring: ring.as_ptr().cast(),
             channel_stride,
             channels: block.channels,
             taps: self.taps.as_ptr(),
             tap_count: self.taps.len(),
-            weights: weights[(self.skipped * block.tap_weights).min(weights.len())..].as_ptr(),
+            weights: weights[skipped..].as_ptr().cast(),
             weight_stride,
-            bias: if conv.geometry.tile > 1 { ZEROS.as_ptr() } else { bias.as_ptr() },
-            out: target,
-            out_stride: stride,
+            start: starts,
+            finish,
             stored: block.stored,
         };
+        let bytes = finish.format.bytes();
         // SAFETY: the multiplier came from an `Isa`, and made the block.
         let _configured = unsafe { conv.multiplier.configure(block) };
         let (lanes, most) = (conv.multiplier.lanes(), block.kernels.len());
@@ -193,27 +260,33 @@ impl<'a> Worker<'a> {
             let vectors = if left == most + 1 { left.div_ceil(2) } else { left.min(most) };
             let positions = vectors * lanes;
             let micro = block.kernels[vectors - 1];
+            tile.finish.place = at;
             // SAFETY: `at < len` positions of ring and target.
-            (tile.ring, tile.out) = unsafe { (ring.as_ptr().add(at), target.add(at)) };
+            unsafe {
+                tile.ring = ring.as_ptr().add(at).cast();
+                tile.finish.out = finish.out.add(at * bytes);
+            }
             if at + positions <= len {
-                tile.out_stride = stride;
-                // SAFETY: the kernels are the multiplier's, which came from an `Isa`; `advance` checked that every tap plus `len` and slack for the last vector is
-                // inside the ring; weights and biases were sliced above; the caller vouches
-                // for the target.
+                tile.finish.out_stride = finish.out_stride;
+                // SAFETY: the kernels are the multiplier's, which came from an `Isa`; `advance`
+                // checked that every tap plus `len` and slack for the last vector is inside the
+                // ring; weights were sliced above, `voxels` has bits for the slack too; the
+                // caller vouches for the rest.
                 unsafe { micro(&tile) };
             } else {
-                let mut partial = [0.0_f32; TILE];
+                let mut partial = [0_u32; TILE];
                 assert!(block.width * positions <= TILE);
-                (tile.out, tile.out_stride) = (partial.as_mut_ptr(), positions);
+                (tile.finish.out, tile.finish.out_stride) =
+                    (partial.as_mut_ptr().cast(), positions);
                 // SAFETY: as above; the target is `partial`, large enough by the assertion.
                 unsafe { micro(&tile) };
-                for (channel, values) in
-                    partial.chunks_exact(positions).take(block.stored).enumerate()
-                {
-                    // SAFETY: `len - at` positions of a stored channel are left.
+                for channel in 0..block.stored {
+                    // SAFETY: `len - at` positions of a stored channel are left, and that many
+                    // were written.
                     unsafe {
-                        let end = target.add(channel * stride + at);
-                        end.copy_from_nonoverlapping(values.as_ptr(), len - at);
+                        let from = tile.finish.out.add(channel * positions * bytes);
+                        let to = finish.out.add((channel * finish.out_stride + at) * bytes);
+                        to.copy_from_nonoverlapping(from, (len - at) * bytes);
                     }
                 }
             }
@@ -228,12 +301,22 @@ impl<'a> Worker<'a> {
         let (phases, len) = (geometry.phases[0], geometry.positions(groups));
         let stride = geometry.phase_len();
         assert!(phases * block.width * stride <= self.extra.len() && len <= stride);
+        assert!(block.width <= ZEROS.len());
         let start = self.extra.as_mut_ptr();
         for phase in 0..phases {
             // SAFETY: channel `c` of this phase occupies `len` floats from
             // `(phase + c * phases) * stride`, inside the worker's own scratch as asserted.
             unsafe {
-                self.block(block, phase, start.add(phase * stride), phases * stride, len);
+                let finish = Finish {
+                    out: start.add(phase * stride).cast(),
+                    out_stride: phases * stride,
+                    format: Format::F32,
+                    coding: std::ptr::null(),
+                    sums: std::ptr::null_mut(),
+                    place: 0,
+                    voxels: self.voxels.as_ptr(),
+                };
+                self.kernels(block, phase, ZEROS.as_ptr(), finish, len);
             }
         }
     }
@@ -246,11 +329,11 @@ impl<'a> Worker<'a> {
         target: &mut [f32],
         width: usize,
     ) {
-        let Conv { isa, geometry, bias, .. } = self.conv;
+        let Conv { isa, geometry, starts, .. } = self.conv;
         let (tile, pitch, stride) = (geometry.tile, geometry.pitch, geometry.phase_len());
         let sums = &self.extra[channel * geometry.phases[0] * stride..];
         let rows = target.len().div_ceil(pitch);
-        let bias = bias[block.bias + channel];
+        let bias = f32::from_bits(starts[block.output + channel]);
         for (group, target) in target.chunks_mut(tile * pitch).enumerate() {
             let target = (target, pitch, tile.min(rows - group * tile));
             row::tile_out(*isa, tile, target, (&sums[group * pitch..], stride), width, bias);
@@ -289,33 +372,37 @@ impl Ahead {
         for row in self.asked.get()..due {
             let (channel, y) = (row / self.rows.len(), self.rows.start + row % self.rows.len());
             if let Some((row, _)) = filler.source_row(channel, slice, y) {
-                row.iter().step_by(16).for_each(prefetch);
+                prefetch(row);
             }
         }
         self.asked.set(due);
     }
 }
 
-/// Asks for the cache line of `value`.
-fn prefetch(value: &f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint, without effect on memory; every x86-64 machine has it.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(value).cast());
+/// Asks for the cache lines of `row`.
+fn prefetch(row: Row<'_>) {
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+    let (start, bytes) = (row.start(), row.bytes());
+    for place in (0..bytes).step_by(LINE).map(|at| start.wrapping_add(at)) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, without effect on memory; every x86-64 machine has it.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(place.cast());
+        }
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl2keep, [{place}]",
+                place = in(reg) place,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = place;
     }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: as above.
-    unsafe {
-        let place = std::ptr::from_ref(value);
-        std::arch::asm!(
-            "prfm pldl2keep, [{place}]",
-            place = in(reg) place,
-            options(readonly, nostack, preserves_flags),
-        );
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let _ = value;
 }
 
 impl Conv {
@@ -330,10 +417,11 @@ impl Conv {
         let wanted = (rayon::current_num_threads() * 6).div_ceil(strips);
         let length = slices.div_ceil(wanted).max(1);
         let tasks = strips * slices.div_ceil(length);
+        let fixed = self.fixed(sources);
         (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
             let (strip, part) = (task % strips, task / strips);
             scratch.with(|scratch| {
-                let mut worker = Worker::new(self, sources, scratch, strip);
+                let mut worker = Worker::new(self, sources, &fixed, scratch, strip);
                 for z in part * length..((part + 1) * length).min(slices) {
                     worker.advance(z);
                     work(&mut worker, z, strip);

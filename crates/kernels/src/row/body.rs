@@ -1,7 +1,8 @@
 //! The loops themselves, for any instruction set, and the macro that compiles them for one.
 #![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
-use super::Affine;
+use super::{Affine, Fixed};
+use crate::conv::{Coding, Row};
 
 /// Independent sums that hide the latency of additions.
 const LANES: usize = 64;
@@ -10,14 +11,18 @@ const LANES: usize = 64;
 /// enables its CPU features.
 macro_rules! compile_rows {
     ($(#[$attribute:meta])*) => {
-        use $crate::row::{Affine, body, head, winograd};
+        use $crate::conv::{Coding, Row};
+        use $crate::row::{Affine, Fixed, body, head, winograd};
 
         /// The loops, compiled for this instruction set.
         pub(crate) const ROWS: $crate::row::Rows = $crate::row::Rows {
             activate,
             activate_pairs,
+            quantize,
+            encode,
             split,
             interleave,
+            interleave_halves,
             deviations,
             tile_in,
             tile_out,
@@ -26,17 +31,27 @@ macro_rules! compile_rows {
         };
 
         $(#[$attribute])*
-        fn activate(target: &mut [f32], source: &[f32], affine: Affine) {
+        fn activate(target: &mut [f32], source: Row<'_>, affine: Affine) {
             body::activate(target, source, affine);
         }
 
         $(#[$attribute])*
         fn activate_pairs(
             target: &mut [f32],
-            first: (&[f32], Affine),
-            second: (&[f32], Affine),
+            first: (Row<'_>, Affine),
+            second: (Row<'_>, Affine),
         ) {
             body::activate_pairs(target, first, second);
+        }
+
+        $(#[$attribute])*
+        fn quantize(target: &mut [f32], sources: [(&[i16], Fixed); 4], flip: u32) {
+            body::quantize(target, sources, flip);
+        }
+
+        $(#[$attribute])*
+        fn encode(target: &mut [i16], source: &[f32], coding: Coding) {
+            body::encode(target, source, coding);
         }
 
         $(#[$attribute])*
@@ -46,6 +61,11 @@ macro_rules! compile_rows {
 
         $(#[$attribute])*
         fn interleave(target: &mut [f32], even: &[f32], odd: &[f32]) {
+            body::interleave(target, even, odd);
+        }
+
+        $(#[$attribute])*
+        fn interleave_halves(target: &mut [u16], even: &[u16], odd: &[u16]) {
             body::interleave(target, even, odd);
         }
 
@@ -93,10 +113,68 @@ macro_rules! compile_rows {
 }
 pub(crate) use compile_rows;
 
+/// A stored number.
+pub(crate) trait Number: Copy {
+    fn float(self) -> f32;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn float(self) -> f32 {
+        self
+    }
+}
+
+/// Bits of a bf16 number.
+impl Number for u16 {
+    #[inline(always)]
+    fn float(self) -> f32 {
+        f32::from_bits(u32::from(self) << 16)
+    }
+}
+
+impl Number for i16 {
+    #[inline(always)]
+    fn float(self) -> f32 {
+        f32::from(self)
+    }
+}
+
 #[inline(always)]
-pub(crate) fn activate(target: &mut [f32], source: &[f32], affine: Affine) {
+fn activated(target: &mut [f32], source: &[impl Number], affine: Affine) {
     for (t, &s) in target.iter_mut().zip(source) {
-        *t = affine.apply(s);
+        *t = affine.apply(s.float());
+    }
+}
+
+#[inline(always)]
+pub(crate) fn activate(target: &mut [f32], source: Row<'_>, affine: Affine) {
+    match source {
+        Row::F32(row) => activated(target, row, affine),
+        Row::Bf16(row) => activated(target, row, affine),
+        Row::I16(row) => activated(target, row, affine),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn encode(target: &mut [i16], source: &[f32], coding: Coding) {
+    let [scale, shift] = coding.affine();
+    for (t, &s) in target.iter_mut().zip(source) {
+        *t = integer(s * scale + shift);
+    }
+}
+
+/// The nearest integer of 16 bits, ties to even; the least one for NaN.
+#[inline(always)]
+pub(crate) fn integer(v: f32) -> i16 {
+    if v.is_nan() { i16::MIN } else { v.round_ties_even() as i16 }
+}
+
+#[inline(always)]
+pub(crate) fn quantize(target: &mut [f32], sources: [(&[i16], Fixed); 4], flip: u32) {
+    for (i, t) in target.iter_mut().enumerate() {
+        let bytes = sources.map(|(row, fixed)| fixed.apply(row[i]));
+        *t = f32::from_bits(u32::from_le_bytes(bytes) ^ flip);
     }
 }
 
@@ -111,12 +189,25 @@ pub(crate) fn round_bf16(v: f32) -> u32 {
 #[inline(always)]
 pub(crate) fn activate_pairs(
     target: &mut [f32],
-    (first, first_affine): (&[f32], Affine),
-    (second, second_affine): (&[f32], Affine),
+    first: (Row<'_>, Affine),
+    second: (Row<'_>, Affine),
+) {
+    match (first, second) {
+        ((Row::F32(a), f), (Row::F32(b), g)) => pairs_of(target, (a, f), (b, g)),
+        ((Row::Bf16(a), f), (Row::Bf16(b), g)) => pairs_of(target, (a, f), (b, g)),
+        _ => panic!("pairs of rows in two formats"),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn pairs_of<T: Number>(
+    target: &mut [f32],
+    (first, first_affine): (&[T], Affine),
+    (second, second_affine): (&[T], Affine),
 ) {
     for ((t, &a), &b) in target.iter_mut().zip(first).zip(second) {
-        let low = round_bf16(first_affine.apply(a)) >> 16;
-        *t = f32::from_bits(round_bf16(second_affine.apply(b)) | low);
+        let low = round_bf16(first_affine.apply(a.float())) >> 16;
+        *t = f32::from_bits(round_bf16(second_affine.apply(b.float())) | low);
     }
 }
 
@@ -128,7 +219,7 @@ pub(crate) fn split(even: &mut [f32], odd: &mut [f32], source: &[f32]) {
 }
 
 #[inline(always)]
-pub(crate) fn interleave(target: &mut [f32], even: &[f32], odd: &[f32]) {
+pub(crate) fn interleave<T: Copy>(target: &mut [T], even: &[T], odd: &[T]) {
     for ((pair, &e), &o) in target.as_chunks_mut::<2>().0.iter_mut().zip(even).zip(odd) {
         *pair = [e, o];
     }

@@ -8,10 +8,14 @@ pub(crate) mod body;
 pub(crate) mod head;
 pub(crate) mod winograd;
 
+mod fixed;
+
 use super::isa::Isa;
+use crate::conv::{Coding, Row, RowMut};
 
 pub(crate) use body::compile_rows;
 pub(super) use body::round_bf16;
+pub(crate) use fixed::{Fixed, quantize_short};
 pub(super) use winograd::transform_weights;
 
 /// What happens to a channel's raw values `v` when they are read:
@@ -55,10 +59,13 @@ impl Affine {
     reason = "the functions of this module say what the arguments are"
 )]
 pub(crate) struct Rows {
-    pub activate: unsafe fn(&mut [f32], &[f32], Affine),
-    pub activate_pairs: unsafe fn(&mut [f32], (&[f32], Affine), (&[f32], Affine)),
+    pub activate: unsafe fn(&mut [f32], Row<'_>, Affine),
+    pub activate_pairs: unsafe fn(&mut [f32], (Row<'_>, Affine), (Row<'_>, Affine)),
+    pub quantize: unsafe fn(&mut [f32], [(&[i16], Fixed); 4], u32),
+    pub encode: unsafe fn(&mut [i16], &[f32], Coding),
     pub split: unsafe fn(&mut [f32], &mut [f32], &[f32]),
     pub interleave: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub interleave_halves: unsafe fn(&mut [u16], &[u16], &[u16]),
     pub deviations: unsafe fn(&[f32], (usize, usize, usize), f32) -> [f64; 2],
     pub tile_in: unsafe fn(usize, (&mut [f32], usize), (&[f32], usize), usize),
     pub tile_out: unsafe fn(usize, (&mut [f32], usize, usize), (&[f32], usize), usize, f32),
@@ -79,7 +86,7 @@ macro_rules! dispatch {
 /// # Panics
 ///
 /// If the lengths differ.
-pub fn activate(isa: Isa, target: &mut [f32], source: &[f32], affine: Affine) {
+pub fn activate(isa: Isa, target: &mut [f32], source: Row<'_>, affine: Affine) {
     assert_eq!(target.len(), source.len());
     dispatch!(isa, activate(target, source, affine));
 }
@@ -90,15 +97,49 @@ pub fn activate(isa: Isa, target: &mut [f32], source: &[f32], affine: Affine) {
 ///
 /// # Panics
 ///
-/// If the lengths differ.
+/// If the lengths differ, or the rows differ in their format.
 pub fn activate_pairs(
     isa: Isa,
     target: &mut [f32],
-    (first, first_affine): (&[f32], Affine),
-    (second, second_affine): (&[f32], Affine),
+    first: (Row<'_>, Affine),
+    second: (Row<'_>, Affine),
 ) {
-    assert!(target.len() == first.len() && target.len() == second.len());
-    dispatch!(isa, activate_pairs(target, (first, first_affine), (second, second_affine)));
+    assert!(target.len() == first.0.len() && target.len() == second.0.len());
+    dispatch!(isa, activate_pairs(target, first, second));
+}
+
+/// Writes four channels as quads of bytes, the first in the lowest byte of each element; bits of
+/// `flip` are inverted.
+///
+/// The elements are bit patterns, not numbers.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub(crate) fn quantize(isa: Isa, target: &mut [f32], sources: [(&[i16], Fixed); 4], flip: u32) {
+    assert!(sources.iter().all(|(row, _)| row.len() == target.len()));
+    dispatch!(isa, quantize(target, sources, flip));
+}
+
+/// Writes `source` in the format of `target`; integers by `coding`.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn store(isa: Isa, target: RowMut<'_>, source: &[f32], coding: Coding) {
+    match target {
+        RowMut::F32(target) => target.copy_from_slice(source),
+        RowMut::Bf16(target) => {
+            assert_eq!(target.len(), source.len());
+            for (t, &v) in target.iter_mut().zip(source) {
+                *t = (round_bf16(v) >> 16) as u16;
+            }
+        }
+        RowMut::I16(target) => {
+            assert_eq!(target.len(), source.len());
+            dispatch!(isa, encode(target, source, coding));
+        }
+    }
 }
 
 /// Splits elements at even and odd places; `even` and `odd` may be shorter than half.
@@ -112,14 +153,37 @@ pub fn split(isa: Isa, even: &mut [f32], odd: &mut [f32], source: &[f32]) {
     dispatch!(isa, split(even, odd, &source[..2 * n]));
 }
 
+/// Numbers that can be [interleaved](interleave).
+pub trait Interleave: Copy {
+    /// The inverse of [`split`].
+    ///
+    /// # Panics
+    ///
+    /// If `target` is not as long as both sources together, or they differ in length.
+    fn interleave(isa: Isa, target: &mut [Self], even: &[Self], odd: &[Self]);
+}
+
+impl Interleave for f32 {
+    fn interleave(isa: Isa, target: &mut [f32], even: &[f32], odd: &[f32]) {
+        assert!(target.len() == 2 * even.len() && even.len() == odd.len());
+        dispatch!(isa, interleave(target, even, odd));
+    }
+}
+
+impl Interleave for u16 {
+    fn interleave(isa: Isa, target: &mut [u16], even: &[u16], odd: &[u16]) {
+        assert!(target.len() == 2 * even.len() && even.len() == odd.len());
+        dispatch!(isa, interleave_halves(target, even, odd));
+    }
+}
+
 /// The inverse of [`split`].
 ///
 /// # Panics
 ///
 /// If `target` is not as long as both sources together, or they differ in length.
-pub fn interleave(isa: Isa, target: &mut [f32], even: &[f32], odd: &[f32]) {
-    assert!(target.len() == 2 * even.len() && even.len() == odd.len());
-    dispatch!(isa, interleave(target, even, odd));
+pub fn interleave<T: Interleave>(isa: Isa, target: &mut [T], even: &[T], odd: &[T]) {
+    T::interleave(isa, target, even, odd);
 }
 
 /// Sums of `v - shift` and of its square over rows of `width` values, `pitch` apart.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::conv::ByteCode;
 
 /// Uniform in [-1, 1), reproducible.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -20,7 +21,7 @@ fn activate_matches_definition_on_every_isa() {
         for n in LENGTHS {
             let source = noise(n, 1);
             let mut target = vec![9.0; n];
-            activate(isa, &mut target, &source, affine);
+            activate(isa, &mut target, Row::F32(&source), affine);
             for (t, &s) in target.iter().zip(&source) {
                 let v = f64::from(s) * f64::from(1.7_f32) - f64::from(0.2_f32);
                 let exact = if v > 0.0 { v } else { v * f64::from(0.01_f32) };
@@ -43,7 +44,12 @@ fn pairs_round_to_nearest_even_on_every_isa() {
                 b[1] = f32::from_bits(0x3f81_8000);
             }
             let mut target = vec![9.0; n];
-            activate_pairs(isa, &mut target, (&a, affine), (&b, Affine::IDENTITY));
+            activate_pairs(
+                isa,
+                &mut target,
+                (Row::F32(&a), affine),
+                (Row::F32(&b), Affine::IDENTITY),
+            );
             for i in 0..n {
                 let bits = target[i].to_bits();
                 let low = half::bf16::from_bits(bits as u16);
@@ -132,5 +138,54 @@ fn the_first_of_equal_classes_wins() {
         let mut choice = vec![9; 16];
         best_class(isa, &mut choice, &[1.0; 16], (&[0.5, 1.0, 1.0, 1.0, 1.0, 1.0], &[0.0; 6]));
         assert_eq!(choice, [1; 16]);
+    }
+}
+
+#[test]
+fn bytes_are_those_of_the_definition_on_every_isa() {
+    for isa in Isa::available() {
+        for n in LENGTHS {
+            let rows: [Vec<i16>; 4] = std::array::from_fn(|k| {
+                let mut row: Vec<i16> =
+                    noise(n, 40 + k as u32).iter().map(|v| (v * 32768.0) as i16).collect();
+                // Both ends of the range.
+                row.iter_mut().take(2).zip([i16::MIN, i16::MAX]).for_each(|(v, end)| *v = end);
+                row
+            });
+            for (scale, shift, slope) in
+                [(0.001, 0.3, 0.01), (2e-5, -0.1, 0.0), (0.4, 5.0, 1.0), (-0.002, 1e6, 0.2)]
+            {
+                let fixed: [Fixed; 4] = std::array::from_fn(|k| {
+                    let affine = Affine { scale: scale * (k + 1) as f32, shift, slope };
+                    Fixed::new(affine, ByteCode { step: 0.02, zero: 7 * k as u8 })
+                });
+                let mut target = vec![9.0; n];
+                let quad = std::array::from_fn(|k| (&rows[k][..], fixed[k]));
+                quantize(isa, &mut target, quad, 0x8080_8080);
+                for (i, v) in target.iter().enumerate() {
+                    let bytes = std::array::from_fn(|k| fixed[k].apply(rows[k][i]) ^ 0x80);
+                    assert_eq!(v.to_bits().to_le_bytes(), bytes, "{isa} n={n} i={i}");
+                }
+            }
+        }
+    }
+}
+
+/// What the integers amount to is the rounded value, give or take what 16 bits lose.
+#[test]
+fn fixed_steps_follow_the_floats() {
+    for (scale, shift, slope, zero) in
+        [(4e-4, 0.2, 0.01, 3), (2e-3, -1.0, 0.0, 0), (3e-5, 0.0, 1.0, 128), (0.5, 1.0, 0.01, 1)]
+    {
+        let (affine, code) = (Affine { scale, shift, slope }, ByteCode { step: 0.02, zero });
+        let fixed = Fixed::new(affine, code);
+        for v in (i16::MIN..=i16::MAX).step_by(7) {
+            let exact = affine.apply(f32::from(v)) / code.step + f32::from(zero);
+            let found = f32::from(fixed.apply(v));
+            // Half a step of rounding; factors have 13 digits at least, and digits behind the
+            // point are few where a stored integer is worth more than half a step.
+            let lost = 0.5 + 0.1 + if scale > 0.01 { 26.0 } else { 0.0 };
+            assert!((exact.clamp(0.0, 255.0) - found).abs() <= lost, "{v}: {found} for {exact}");
+        }
     }
 }

@@ -11,10 +11,13 @@
 
 #![allow(clippy::inline_always, reason = "one instruction each, also in debug builds")]
 
+use super::avx512::Zmm;
 use super::{Set, avx512_bf16};
+use crate::conv::Shape;
 use crate::conv::multiplier::{Block, Configured, Multiplier, Unpacked};
-use crate::conv::{Micro, Shape, Tile};
+use crate::conv::tile::{Micro, Tile, finish};
 use std::arch::asm;
+use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_set1_ps};
 
 /// AMX with bf16: Sapphire Rapids and later. What is no convolution of pairs runs on AVX-512.
 pub(crate) static SET: Set = Set {
@@ -24,6 +27,7 @@ pub(crate) static SET: Set = Set {
     rows: None,
     f32: None,
     bf16: Some(&Tiles),
+    int8: None,
 };
 
 /// Whether the CPU has AMX with bf16 and the kernel lets this process use it.
@@ -114,16 +118,14 @@ impl Multiplier for Tiles {
             first_channel: 0,
             channels,
             weights: 0,
-            bias: 0,
             width: stored,
             tap_weights: stored * parts.height,
             parts: parts.count,
-            biases: stored * ROWS,
             kernels,
         }
     }
 
-    fn pack(&self, block: &Block, unpacked: &Unpacked<'_>, packed: &mut Vec<f32>) {
+    fn pack(&self, block: &Block, unpacked: &Unpacked<'_>, packed: &mut Vec<u32>) {
         let Unpacked { slots, slot_channels, .. } = *unpacked;
         let (parts, slice_taps) = (Parts::of(block.channels), unpacked.taps / slots);
         for order in 0..slots {
@@ -134,7 +136,7 @@ impl Multiplier for Tiles {
                         packed.extend(rows.clone().map(|row| {
                             // What the part before had already counts once.
                             if row < part * parts.height {
-                                return 0.0;
+                                return 0;
                             }
                             let (slot, channel) = (row / slot_channels, row % slot_channels);
                             let slice = (slot + slots - order) % slots;
@@ -216,7 +218,7 @@ unsafe fn release() {
 
 /// Fills tile `T` with rows `stride` floats apart.
 #[inline(always)]
-unsafe fn load<const T: usize>(from: *const f32, stride: usize) {
+unsafe fn load<const T: usize>(from: *const u32, stride: usize) {
     // SAFETY: the caller vouches for the rows that the tile is configured for.
     unsafe {
         tiles!("tileloadd tmm{t}, [{p} + {s}*1]", t = const T, p = in(reg) from, s = in(reg) 4 * stride,
@@ -226,11 +228,20 @@ unsafe fn load<const T: usize>(from: *const f32, stride: usize) {
 
 /// Stores tile `T` into rows `stride` floats apart.
 #[inline(always)]
-unsafe fn store<const T: usize>(to: *mut f32, stride: usize) {
+unsafe fn store<const T: usize>(to: *mut u32, stride: usize) {
     // SAFETY: as in `load`.
     unsafe {
         asm!("tilestored [{p} + {s}*1], tmm{t}", t = const T, p = in(reg) to, s = in(reg) 4 * stride,
             options(nostack, preserves_flags));
+    }
+}
+
+/// Clears tile `T`.
+#[inline(always)]
+unsafe fn clear<const T: usize>() {
+    // SAFETY: registers only.
+    unsafe {
+        tiles!("tilezero tmm{t}", t = const T, options(nostack, nomem, preserves_flags));
     }
 }
 
@@ -268,14 +279,14 @@ macro_rules! each_vector {
 unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
     let parts = Parts::of(tile.channels);
     let first = halves(tile.stored)[0];
-    // SAFETY: the caller vouches for 16 biases per stored channel; per part and tap for
-    // `stored * height` weights; for `16 * NV` positions of every channel of the ring; and for as
-    // many of each stored output channel.
+    let mut sums = Sums([0; MOST_SUMS]);
+    // SAFETY: the caller vouches per part and tap for `stored * height` weights, and for
+    // `16 * NV` positions of every channel of the ring; `sums` has room for all tiles.
     unsafe {
         each_vector!(NV, {
-            load::<V>(tile.bias, ROWS);
+            clear::<V>();
             if HALVES == 2 {
-                load::<{ (V + 2) % 4 }>(tile.bias.add(first * ROWS), ROWS);
+                clear::<{ (V + 2) % 4 }>();
             }
         });
         for part in 0..parts.count {
@@ -298,11 +309,38 @@ unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
             }
         }
         each_vector!(NV, {
-            let out = tile.out.add(V * ROWS);
-            store::<V>(out, tile.out_stride);
+            let out = sums.0.as_mut_ptr().add(V * ROWS);
+            store::<V>(out, NV * ROWS);
             if HALVES == 2 {
-                store::<{ (V + 2) % 4 }>(out.add(first * tile.out_stride), tile.out_stride);
+                store::<{ (V + 2) % 4 }>(out.add(first * NV * ROWS), NV * ROWS);
             }
         });
+        finish_sums::<NV>(tile, &sums);
+    }
+}
+
+/// Most sums of a call: 16 channels by four vectors, or 32 by two.
+const MOST_SUMS: usize = 4 * ROWS * ROWS;
+
+/// Bits of the sums of each channel in turn.
+#[repr(align(64))]
+struct Sums([u32; MOST_SUMS]);
+
+/// What becomes of complete sums.
+///
+/// # Safety
+///
+/// As [`Micro`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn finish_sums<const NV: usize>(tile: &Tile, sums: &Sums) {
+    let then = &tile.finish;
+    for (co, sums) in sums.0.chunks_exact(NV * ROWS).take(tile.stored).enumerate() {
+        // SAFETY: each channel has `NV` vectors of 16 sums; the caller vouches for the rest.
+        unsafe {
+            let start = _mm512_set1_ps(*tile.start.add(co).cast());
+            let vector = |v: usize| _mm512_loadu_ps(sums.as_ptr().add(v * ROWS).cast());
+            let values = std::array::from_fn(|v| _mm512_add_ps(vector(v), start));
+            finish::<Zmm, NV>(then, co, values);
+        }
     }
 }

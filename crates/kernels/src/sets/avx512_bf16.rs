@@ -2,24 +2,31 @@
 //! products to an f32 sum. The instruction treats subnormal numbers as zero.
 #![allow(clippy::inline_always, reason = "inlined into functions with other CPU features")]
 
-use super::{Set, avx512};
-use crate::conv::{Vectors, instances, micro};
+use super::{Set, avx512, avx512_vnni};
+use crate::conv::Row;
+use crate::conv::tile::{Dot, instances, micro};
+use crate::conv::{Bytes, Vectors};
 use crate::row::{Affine, Rows, body};
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps, _mm512_storeu_si512,
+    __m256i, __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm512_add_ps, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi16,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_si512,
 };
 
-/// AVX-512 with bf16: Cooper Lake, Sapphire Rapids, Zen 4, and later.
+/// AVX-512 with bf16: Cooper Lake, Sapphire Rapids, Zen 4, and later. All of them have VNNI.
 pub(crate) static SET: Set = Set {
     name: "avx512-bf16",
-    includes: &[&avx512::SET],
+    includes: &[&avx512::SET, &avx512_vnni::SET],
     detect: || is_x86_feature_detected!("avx512bf16"),
     rows: Some(&ROWS),
     f32: None,
-    bf16: Some(&Vectors { lanes: 16, kernels: instances!(micro, [8, 6, 4, 2, 1]) }),
+    bf16: Some(&Vectors {
+        lanes: 16,
+        kernels: instances!(pairs, [8, 6, 4, 2, 1]),
+        bytes: Bytes::None,
+    }),
+    int8: None,
 };
 
 /// As `avx512`, but for the conversion to bf16.
@@ -27,22 +34,51 @@ static ROWS: Rows = Rows { activate_pairs, ..avx512::ROWS };
 
 /// The same bits as 32 bf16 numbers.
 #[inline(always)]
-fn pairs(v: __m512i) -> __m512bh {
+fn halves(v: __m512i) -> __m512bh {
     // SAFETY: both types are 64 bytes without invalid patterns.
     unsafe { std::mem::transmute(v) }
 }
 
-micro!(
-    [#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]]
-    16,
-    _mm512_setzero_ps(),
-    _mm512_setzero_si512(),
-    |p: *const f32| _mm512_set1_ps(*p),
-    |p: *const f32| _mm512_set1_epi32(p.cast::<i32>().read()),
-    |p: *const f32| _mm512_loadu_si512(p.cast()),
-    |a, b, c| _mm512_dpbf16_ps(c, pairs(a), pairs(b)),
-    |p: *mut f32, v| _mm512_storeu_ps(p, v)
-);
+/// Two bf16 numbers times two others.
+struct Pairs;
+
+impl Dot for Pairs {
+    type Lanes = avx512::Zmm;
+    type Sums = __m512;
+    type Inputs = __m512i;
+    type Weight = __m512i;
+
+    #[inline(always)]
+    unsafe fn start(from: *const u32) -> __m512 {
+        // SAFETY: the caller vouches for CPU and element, here and below.
+        unsafe { _mm512_set1_ps(*from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn inputs(from: *const u32) -> __m512i {
+        // SAFETY: the caller vouches for a vector; the load is unaligned.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn weight(from: *const u32) -> __m512i {
+        // SAFETY: as above.
+        unsafe { _mm512_set1_epi32(*from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sums: __m512, weight: __m512i, inputs: __m512i) -> __m512 {
+        // SAFETY: as above.
+        unsafe { _mm512_dpbf16_ps(sums, halves(weight), halves(inputs)) }
+    }
+
+    #[inline(always)]
+    unsafe fn floats(sums: __m512) -> __m512 {
+        sums
+    }
+}
+
+micro!(pairs, Pairs, #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]);
 
 /// Where the 16-bit halves of the interleaved vector come from.
 static INTERLEAVE: [u16; 32] = {
@@ -65,10 +101,32 @@ fn apply(affine: Affine, v: __m512) -> __m512 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
-fn activate_pairs(
+fn activate_pairs(target: &mut [f32], first: (Row<'_>, Affine), second: (Row<'_>, Affine)) {
+    match (first, second) {
+        ((Row::F32(a), f), (Row::F32(b), g)) => {
+            // SAFETY: the chunks are 16 floats, one 64-byte vector; loads are unaligned.
+            let load = |chunk: &[f32; 16]| unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+            convert_pairs(target, (a, f), (b, g), load);
+        }
+        ((Row::Bf16(a), f), (Row::Bf16(b), g)) => {
+            let load = |chunk: &[u16; 16]| {
+                // SAFETY: the chunks are 16 halves, one 32-byte vector; loads are unaligned.
+                let halves: __m256i = unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) };
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+            };
+            convert_pairs(target, (a, f), (b, g), load);
+        }
+        _ => body::activate_pairs(target, first, second),
+    }
+}
+
+/// [`activate_pairs`] of numbers that `load` reads.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+fn convert_pairs<T: body::Number>(
     target: &mut [f32],
-    (first, first_affine): (&[f32], Affine),
-    (second, second_affine): (&[f32], Affine),
+    (first, first_affine): (&[T], Affine),
+    (second, second_affine): (&[T], Affine),
+    load: impl Fn(&[T; 16]) -> __m512,
 ) {
     // SAFETY: the table has 32 two-byte entries, one 64-byte vector.
     let order = unsafe { _mm512_loadu_si512(INTERLEAVE.as_ptr().cast()) };
@@ -76,14 +134,13 @@ fn activate_pairs(
     let ((firsts, first_rest), (seconds, second_rest)) =
         (first.as_chunks::<16>(), second.as_chunks::<16>());
     for ((t, a), b) in targets.iter_mut().zip(firsts).zip(seconds) {
-        // SAFETY: the chunks are 16 floats, one 64-byte vector; loads are unaligned.
-        let (a, b) = unsafe { (_mm512_loadu_ps(a.as_ptr()), _mm512_loadu_ps(b.as_ptr())) };
-        let halves = _mm512_cvtne2ps_pbh(apply(second_affine, b), apply(first_affine, a));
+        let halves =
+            _mm512_cvtne2ps_pbh(apply(second_affine, load(b)), apply(first_affine, load(a)));
         // SAFETY: both types are 64 bytes without invalid patterns.
         let halves: __m512i = unsafe { std::mem::transmute(halves) };
         let pairs = _mm512_permutexvar_epi16(order, halves);
         // SAFETY: `t` is 16 floats, one 64-byte vector; the store is unaligned.
         unsafe { _mm512_storeu_si512(t.as_mut_ptr().cast(), pairs) };
     }
-    body::activate_pairs(rest, (first_rest, first_affine), (second_rest, second_affine));
+    body::pairs_of(rest, (first_rest, first_affine), (second_rest, second_affine));
 }

@@ -7,9 +7,13 @@ pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_vnni;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -34,6 +38,8 @@ pub(crate) struct Set {
     pub f32: Option<&'static dyn Multiplier>,
     /// Convolution of pairs of bf16 numbers.
     pub bf16: Option<&'static dyn Multiplier>,
+    /// Convolution of quads of bytes.
+    pub int8: Option<&'static dyn Multiplier>,
 }
 
 /// All sets of this architecture. Where several bring the same thing, the last one counts.
@@ -42,7 +48,13 @@ pub(crate) static SETS: &[&Set] = &[
     #[cfg(target_arch = "x86_64")]
     &avx2::SET,
     #[cfg(target_arch = "x86_64")]
+    &avx2_vnni::LONG,
+    #[cfg(target_arch = "x86_64")]
+    &avx2_vnni::SET,
+    #[cfg(target_arch = "x86_64")]
     &avx512::SET,
+    #[cfg(target_arch = "x86_64")]
+    &avx512_vnni::SET,
     #[cfg(target_arch = "x86_64")]
     &avx512_bf16::SET,
     #[cfg(target_arch = "x86_64")]

@@ -6,7 +6,7 @@
 
 mod written;
 
-use crate::{Mismatch, Orientation};
+use crate::{Mismatch, Orientation, Quantization};
 use serde::{Deserialize, Serialize};
 
 /// nnU-Net's configurations, as their folders are called.
@@ -155,6 +155,8 @@ pub struct ModelConfig {
     pub postprocessing: Option<String>,
     /// How much the model may be trusted.
     pub grade: Grade,
+    /// What int8 needs to know of the network, once measured.
+    pub int8: Option<Quantization>,
 }
 
 /// Smallest distance between tiles as a fraction of the patch: nobody waits for more tiles.

@@ -4,7 +4,7 @@ use super::{
     Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig, Normalization, Reader,
     Resampling,
 };
-use crate::{Mismatch, Orientation};
+use crate::{Mismatch, Orientation, Quantization};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
 /// See [`ModelConfig::from_json`].
@@ -53,6 +53,7 @@ struct Written {
     postprocessing: Option<String>,
     #[serde(default)]
     grade: Grade,
+    int8: Option<Quantization>,
 }
 
 fn ct() -> Vec<Normalization> {
@@ -120,6 +121,10 @@ impl Written {
             "an order of the axes 0, 1 and 2",
         )?;
         let previous_stage_labels = self.labels_of_previous_stage()?;
+        if let Some((layer, found)) = self.int8.as_ref().and_then(Quantization::fault) {
+            let expected = "ranges as `fastnnunet calibrate` writes them";
+            return Err(Mismatch::new(format!("int8.layers.{layer} {found}"), expected));
+        }
         let Resampling { order, order_z, order_logits, .. } = self.resampling;
         ensure(
             [order, order_z].iter().all(|o| [0, 1, 3].contains(o)) && order_logits <= 1,
@@ -154,6 +159,7 @@ impl Written {
             previous_stage_labels,
             postprocessing: self.postprocessing,
             grade: self.grade,
+            int8: self.int8,
             model_path: self.model_path,
         })
     }

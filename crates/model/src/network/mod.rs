@@ -302,6 +302,20 @@ impl Network {
         }
     }
 
+    /// A name of its own for each node: the graph's where that is one, else `#` and its place.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        let mut uses = std::collections::HashMap::new();
+        for node in &self.nodes {
+            *uses.entry(node.name.as_str()).or_insert(0) += 1;
+        }
+        let named = |node: &Node| !node.name.is_empty() && uses[node.name.as_str()] == 1;
+        let key = |(at, node): (usize, &Node)| {
+            if named(node) { node.name.clone() } else { format!("#{at}") }
+        };
+        self.nodes.iter().enumerate().map(key).collect()
+    }
+
     /// For every value, the place of the last node that reads it.
     #[must_use]
     pub fn last_reads(&self) -> Vec<usize> {

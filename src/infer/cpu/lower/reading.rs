@@ -3,6 +3,7 @@
 use super::Lowering;
 use crate::infer::cpu::plan::{Norm, Read, TensorId};
 use crate::model::network::PerChannel;
+use fastnnunet_kernels::conv::{Coding, Layer};
 use fastnnunet_kernels::row::Affine;
 
 /// How a tensor's channels are scaled and shifted when read.
@@ -35,6 +36,11 @@ impl Part {
         Self { tensor, scaling: Scaling::Fixed(vec![(1.0, 0.0); channels]), slopes: None }
     }
 
+    /// Whether bytes can be made of it.
+    pub(super) fn takes_bytes(&self) -> bool {
+        self.slopes.iter().flatten().all(|&slope| Layer::takes_slope(slope))
+    }
+
     /// Whether reading is copying.
     pub(super) fn is_raw(&self) -> bool {
         let identity = |pair: &(f32, f32)| *pair == (1.0, 0.0);
@@ -43,7 +49,7 @@ impl Part {
     }
 }
 
-impl Lowering {
+impl Lowering<'_> {
     /// Entries of the plan through which a step reads `view`.
     pub(super) fn reads(&mut self, view: &View) -> Vec<Read> {
         let mut reads = Vec::new();
@@ -53,7 +59,11 @@ impl Lowering {
             let slope = |c: usize| part.slopes.as_ref().map_or(1.0, |slopes| slopes[c]);
             for c in 0..channels {
                 let (scale, shift) = match &part.scaling {
-                    Scaling::Fixed(pairs) => pairs[c],
+                    Scaling::Fixed(pairs) => {
+                        let Coding { center, step } = self.plan.tensors[part.tensor].coding(c);
+                        let (scale, shift) = pairs[c];
+                        (scale * step, scale * center + shift)
+                    }
                     Scaling::Norm { .. } => (1.0, 0.0),
                 };
                 self.plan.affines.push(Affine { scale, shift, slope: slope(c) });

@@ -15,7 +15,7 @@ fn selftest() -> Graph {
 
 fn lowered(graph: &Graph) -> Result<Plan, Mismatch> {
     let network = Network::new(graph.clone(), PATCH)?;
-    Ok(lower(network, Precision::F32, Isa::SCALAR, false).0)
+    Ok(lower(network, Precision::F32, Isa::SCALAR, false, None).0)
 }
 
 #[test]

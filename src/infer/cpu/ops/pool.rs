@@ -1,8 +1,7 @@
 //! Pooling.
 
-use super::{Channel, for_each_row};
+use super::{Channel, Target, for_each_row};
 use crate::model::network;
-use fastnnunet_kernels::Layout;
 use fastnnunet_kernels::conv::{Shape, Source};
 
 /// A pooling layer; the shape's channels are not used.
@@ -13,14 +12,9 @@ pub(in crate::infer::cpu) struct Pool {
 }
 
 impl Pool {
-    pub(in crate::infer::cpu) fn run(
-        &self,
-        sources: &[Source<'_>],
-        out: &mut [f32],
-        layout: Layout,
-    ) {
+    pub(in crate::infer::cpu) fn run(&self, sources: &[Source<'_>], out: Target<'_>) -> usize {
         let Shape { kernel, stride, pad_begin, pad_end, dilation, input, .. } = &self.shape;
-        for_each_row(out, layout, |c, z, y, row| {
+        for_each_row(out, |c, z, y, row| {
             let channel = Channel::of(sources, c);
             for (x, t) in row.iter_mut().enumerate() {
                 let (mut sum, mut largest) = (0.0, f32::MIN);
@@ -51,6 +45,6 @@ impl Pool {
                     network::Pool::AveragePadded => sum / padded as f32,
                 };
             }
-        });
+        })
     }
 }

@@ -1,8 +1,7 @@
 //! ONNX `Resize`, nearest and linear.
 
-use super::{Channel, for_each_row};
+use super::{Channel, Target, for_each_row};
 use crate::model::network::{self, Coordinates, Rounding};
-use fastnnunet_kernels::Layout;
 use fastnnunet_kernels::conv::Source;
 
 /// A resizing layer.
@@ -55,24 +54,18 @@ impl Resize {
         Self { axes }
     }
 
-    pub(in crate::infer::cpu) fn run(
-        &self,
-        sources: &[Source<'_>],
-        out: &mut [f32],
-        layout: Layout,
-    ) {
-        for_each_row(out, layout, |c, z, y, row| {
+    pub(in crate::infer::cpu) fn run(&self, sources: &[Source<'_>], out: Target<'_>) -> usize {
+        for_each_row(out, |c, z, y, row| {
             let channel = Channel::of(sources, c);
             let (z0, z1, wz) = self.axes[0][z];
             let (y0, y1, wy) = self.axes[1][y];
-            let rows = [(z0, y0), (z0, y1), (z1, y0), (z1, y1)].map(|(z, y)| channel.row(z, y));
+            let corners = [(z0, y0), (z0, y1), (z1, y0), (z1, y1)];
             for (t, &(x0, x1, wx)) in row.iter_mut().zip(&self.axes[2]) {
                 let mix = |a: f32, b: f32, w: f32| if w == 0.0 { a } else { a * (1.0 - w) + b * w };
-                let [a, b, c, d] = rows.map(|row| {
-                    mix(channel.affine.apply(row[x0]), channel.affine.apply(row[x1]), wx)
-                });
+                let [a, b, c, d] =
+                    corners.map(|(z, y)| mix(channel.at(z, y, x0), channel.at(z, y, x1), wx));
                 *t = mix(mix(a, b, wy), mix(c, d, wy), wz);
             }
-        });
+        })
     }
 }

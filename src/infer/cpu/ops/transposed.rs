@@ -1,8 +1,7 @@
 //! Transposed convolution of any kernel and stride; [`Upsample`](fastnnunet_kernels::conv::Upsample)
 //! is the fast one.
 
-use super::{Channel, for_each_row};
-use fastnnunet_kernels::Layout;
+use super::{Channel, Target, for_each_row};
 use fastnnunet_kernels::conv::Source;
 
 /// A transposed convolution.
@@ -21,17 +20,12 @@ pub(in crate::infer::cpu) struct TransposedConv {
 }
 
 impl TransposedConv {
-    pub(in crate::infer::cpu) fn run(
-        &self,
-        sources: &[Source<'_>],
-        out: &mut [f32],
-        layout: Layout,
-    ) {
+    pub(in crate::infer::cpu) fn run(&self, sources: &[Source<'_>], out: Target<'_>) -> usize {
         let channels: Vec<_> = (0..self.inputs).map(|c| Channel::of(sources, c)).collect();
         let dims = channels[0].dims();
         let (group_inputs, group_outputs) = (self.inputs / self.groups, self.outputs / self.groups);
         let taps: usize = self.kernel.iter().product();
-        for_each_row(out, layout, |c, z, y, row| {
+        for_each_row(out, |c, z, y, row| {
             let group = c / group_outputs;
             for (x, t) in row.iter_mut().enumerate() {
                 let mut sum = self.bias[c];
@@ -62,6 +56,6 @@ impl TransposedConv {
                 }
                 *t = sum;
             }
-        });
+        })
     }
 }

@@ -1,0 +1,43 @@
+//! Which arithmetic pays on which CPU, as measured: `auto` goes by this table, not by names.
+//!
+//! | CPU | bf16 against f32 | int8 against f32 |
+//! |---|---|---|
+//! | AMD Zen 4 and 5, AVX-512 | 1.4 to 1.6 times as fast | 2 times and more |
+//! | Intel Sapphire Rapids, AVX-512 without AMX | slower | |
+//! | Intel Sapphire Rapids, AMX | 1.8 times as fast | |
+//!
+//! Others are ranked as their instructions promise: ARM by `bfdot`, which has twice the products of
+//! `fmla` at the same rate.
+
+use crate::conv::Arithmetic;
+use crate::{Isa, sets};
+
+impl Isa {
+    /// Whether convolutions in `arithmetic` are faster than in f32.
+    #[must_use]
+    pub fn is_fast_in(self, arithmetic: Arithmetic) -> bool {
+        match arithmetic {
+            Arithmetic::F32 => true,
+            Arithmetic::Bf16 => self.has(Arithmetic::Bf16) && self.bf16_pays(),
+            // Plain Rust multiplies bytes too, to be compared with.
+            Arithmetic::Int8 => {
+                let plain = sets::scalar::SET.int8.map(|int8| std::ptr::from_ref(int8).addr());
+                let own = self.multiplier(arithmetic).map(|int8| std::ptr::from_ref(int8).addr());
+                own.is_some() && own != plain
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn bf16_pays(self) -> bool {
+        let vendor = std::arch::x86_64::__cpuid(0);
+        let is_amd =
+            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
+        is_amd || self.includes(&sets::amx::SET)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn bf16_pays(self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,127 @@
+//! What int8 needs to know of a network: ranges measured on scans, and how well the result then
+//! agrees with `f32`.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Least mean Dice against `f32` with which int8 is chosen unasked.
+const LEAST_MEAN_DICE: f64 = 0.998;
+
+/// Least Dice of any structure of [`Agreement::LEAST_VOLUME_ML`] or more with which it is.
+const LEAST_DICE: f64 = 0.99;
+
+/// The field `int8` of a configuration, as `fastnnunet calibrate` writes it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quantization {
+    /// Ranges by the name of what an ONNX node makes.
+    pub layers: BTreeMap<String, Ranges>,
+    /// How well the labels agree with those of `f32`, once measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
+}
+
+/// Ranges of one layer.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ranges {
+    /// Lowest and highest value of each input channel, normalized and activated, that bytes
+    /// stand for; 0 is among them. Empty for a layer that is not multiplied in bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<[f32; 2]>,
+    /// For each output channel the center of the values that 16-bit integers stand for, and how
+    /// far from there they reach.
+    pub outputs: Vec<[f32; 2]>,
+}
+
+/// Dice between the labels of int8 and of `f32`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agreement {
+    /// Scans compared.
+    pub scans: usize,
+    /// Mean over all structures of all scans.
+    pub mean_dice: f64,
+    /// The least of any structure that has at least [`Agreement::LEAST_VOLUME_ML`] in `f32`.
+    pub least_dice: f64,
+}
+
+impl Agreement {
+    /// Structures smaller than this, in millilitres, do not count for
+    /// [`least_dice`](Self::least_dice).
+    pub const LEAST_VOLUME_ML: f64 = 1.0;
+}
+
+impl Quantization {
+    /// Whether int8 may be chosen unasked.
+    #[must_use]
+    pub fn is_close(&self) -> bool {
+        self.agreement.is_some_and(|agreement| {
+            agreement.mean_dice >= LEAST_MEAN_DICE && agreement.least_dice >= LEAST_DICE
+        })
+    }
+
+    /// The first layer whose numbers make no sense, and what is wrong with it.
+    #[must_use]
+    pub fn fault(&self) -> Option<(&str, String)> {
+        self.layers.iter().find_map(|(name, ranges)| {
+            let input = ranges.inputs.iter().find(|[low, high]| {
+                !(low.is_finite() && high.is_finite() && *low <= 0.0 && *high >= 0.0 && low < high)
+            });
+            if let Some([low, high]) = input {
+                return Some((name.as_str(), format!("an input from {low} to {high}")));
+            }
+            let output = ranges
+                .outputs
+                .iter()
+                .find(|[center, reach]| !(center.is_finite() && reach.is_finite() && *reach > 0.0));
+            output.map(|[center, reach]| (name.as_str(), format!("an output {center} ± {reach}")))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(mean_dice: f64, least_dice: f64) -> Quantization {
+        let agreement = Some(Agreement { scans: 3, mean_dice, least_dice });
+        let ranges = Ranges { inputs: vec![[-0.1, 5.0]], outputs: vec![[0.2, 9.0]] };
+        Quantization { layers: BTreeMap::from([("conv".into(), ranges)]), agreement }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let written = serde_json::to_string(&measured(0.999, 0.995)).expect("JSON");
+        let read: Quantization = serde_json::from_str(&written).expect("as written");
+        assert_eq!(read, measured(0.999, 0.995));
+    }
+
+    #[test]
+    fn only_what_was_measured_to_be_close_is_taken_unasked() {
+        for (mean, least, close) in
+            [(0.998, 0.99, true), (0.9979, 1.0, false), (1.0, 0.9899, false)]
+        {
+            assert_eq!(measured(mean, least).is_close(), close, "{mean} {least}");
+        }
+        assert!(!Quantization { agreement: None, ..measured(1.0, 1.0) }.is_close());
+    }
+
+    #[test]
+    fn senseless_ranges_name_their_layer() {
+        assert_eq!(measured(1.0, 1.0).fault(), None);
+        for (input, output) in [
+            ([0.1, 5.0], [0.0, 1.0]),
+            ([-1.0, -0.5], [0.0, 1.0]),
+            ([0.0, 0.0], [0.0, 1.0]),
+            ([-1.0, f32::NAN], [0.0, 1.0]),
+            ([-1.0, 1.0], [0.0, 0.0]),
+            ([-1.0, 1.0], [f32::INFINITY, 1.0]),
+        ] {
+            let mut wrong = measured(1.0, 1.0);
+            let ranges = Ranges { inputs: vec![input], outputs: vec![output] };
+            wrong.layers.insert("conv".into(), ranges);
+            assert_eq!(wrong.fault().map(|(name, _)| name), Some("conv"), "{input:?} {output:?}");
+        }
+    }
+}
