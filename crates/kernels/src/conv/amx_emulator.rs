@@ -11,6 +11,9 @@ use std::sync::Once;
 
 const TILES: usize = 8;
 
+/// Elements of a row and of a column.
+type Elements<'a> = &'a mut dyn Iterator<Item = [[u8; 4]; 2]>;
+
 /// One thread's tile registers.
 struct Tiles {
     rows: [usize; TILES],
@@ -61,7 +64,8 @@ fn execute(tiles: &mut Tiles, code: [u8; 10], registers: &[i64]) -> Option<usize
     let (kind, reg, rm) = (modrm >> 6, usize::from(modrm >> 3 & 7), usize::from(modrm & 7));
     let third = usize::from(!last >> 3 & 7);
     match (opcode, last & 3, kind) {
-        (0x5c, 2, 3) => tiles.multiply(reg, rm, third)?,
+        (0x5c, 2, 3) => tiles.multiply(reg, rm, third, pairs)?,
+        (0x5e, 2, 3) => tiles.multiply(reg, rm, third, quads)?,
         (0x49, 0, 3) if modrm == 0xc0 => tiles.rows = [0; TILES],
         (0x49, 3, 3) if rm == 0 => tiles.data[reg] = [[0; 64]; 16],
         (0x49, 0, _) => {
@@ -172,8 +176,14 @@ impl Tiles {
         Some(())
     }
 
-    /// `tdpbf16ps`: pairs of `a`'s rows times pairs of `b`'s columns.
-    fn multiply(&mut self, sums: usize, a: usize, b: usize) -> Option<()> {
+    /// Rows of `a` times columns of `b`, by `dot` of a sum and all their elements.
+    fn multiply(
+        &mut self,
+        sums: usize,
+        a: usize,
+        b: usize,
+        dot: fn([u8; 4], Elements<'_>) -> [u8; 4],
+    ) -> Option<()> {
         let fits = self.rows[sums] == self.rows[a]
             && self.bytes[a] == 4 * self.rows[b]
             && self.bytes[sums] == self.bytes[b]
@@ -182,22 +192,35 @@ impl Tiles {
             && sums != a
             && sums != b
             && a != b;
-        let half = |row: &[u8; 64], at: usize| {
-            half::bf16::from_le_bytes([row[2 * at], row[2 * at + 1]]).to_f32()
-        };
+        let element = |row: &[u8; 64], at: usize| std::array::from_fn(|k| row[4 * at + k]);
         for m in 0..self.rows[sums] {
             for n in 0..self.bytes[sums] / 4 {
-                let (mut even, mut odd) = (0.0_f32, 0.0_f32);
-                for k in 0..self.rows[b] {
-                    let (a, b) = (&self.data[a][m], &self.data[b][k]);
-                    even = half(a, 2 * k).mul_add(half(b, 2 * n), even);
-                    odd = half(a, 2 * k + 1).mul_add(half(b, 2 * n + 1), odd);
-                }
-                let place = &mut self.data[sums][m][4 * n..4 * n + 4];
-                let old = f32::from_le_bytes(place.try_into().ok()?);
-                place.copy_from_slice(&(old + (even + odd)).to_le_bytes());
+                let mut elements = (0..self.rows[b])
+                    .map(|k| [element(&self.data[a][m], k), element(&self.data[b][k], n)]);
+                let sum = dot(element(&self.data[sums][m], n), &mut elements);
+                self.data[sums][m][4 * n..4 * n + 4].copy_from_slice(&sum);
             }
         }
         fits.then_some(())
     }
+}
+
+/// `tdpbf16ps`.
+fn pairs(sum: [u8; 4], elements: Elements<'_>) -> [u8; 4] {
+    let halves = |[a, b, c, d]: [u8; 4]| {
+        [[a, b], [c, d]].map(|half| half::bf16::from_le_bytes(half).to_f32())
+    };
+    let (mut even, mut odd) = (0.0_f32, 0.0_f32);
+    for [a, b] in elements {
+        let (a, b) = (halves(a), halves(b));
+        (even, odd) = (a[0].mul_add(b[0], even), a[1].mul_add(b[1], odd));
+    }
+    (f32::from_le_bytes(sum) + (even + odd)).to_le_bytes()
+}
+
+/// `tdpbsud`: signed bytes times unsigned ones.
+fn quads(sum: [u8; 4], elements: Elements<'_>) -> [u8; 4] {
+    let products = elements.flat_map(|[a, b]| a.into_iter().zip(b));
+    let products = products.map(|(a, b)| i32::from(a.cast_signed()) * i32::from(b));
+    (i32::from_le_bytes(sum) + products.sum::<i32>()).to_le_bytes()
 }

@@ -1,4 +1,5 @@
-//! Tiles of bf16 pairs on AMX: up to 32 output channels by up to 64 positions per call.
+//! Tiles of bf16 pairs or quads of bytes on AMX: up to 32 output channels by up to 64 positions per
+//! call.
 //!
 //! The ring already lies as the instruction wants its second operand: a tile of 16 rows, one
 //! per pair of input channels, of 16 consecutive positions. The first operand is a tile of
@@ -14,35 +15,39 @@
 use super::avx512::Zmm;
 use super::{Set, avx512_bf16};
 use crate::conv::Shape;
-use crate::conv::multiplier::{Block, Configured, Multiplier, Unpacked};
+use crate::conv::multiplier::{Block, Bytes, Configured, Multiplier, Unpacked};
 use crate::conv::tile::{Micro, Tile, finish};
 use std::arch::asm;
-use std::arch::x86_64::{_mm512_add_ps, _mm512_loadu_ps, _mm512_set1_ps};
+use std::arch::x86_64::{
+    _mm512_add_epi32, _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_loadu_si512,
+    _mm512_set1_epi32, _mm512_set1_ps,
+};
 
-/// AMX with bf16: Sapphire Rapids and later. What is no convolution of pairs runs on AVX-512.
+/// AMX with bf16 and int8: Sapphire Rapids and later. What is no such convolution runs on AVX-512.
 pub(crate) static SET: Set = Set {
-    name: "amx-bf16",
+    name: "amx",
     includes: &[&avx512_bf16::SET],
     detect: is_allowed,
     rows: None,
     f32: None,
-    bf16: Some(&Tiles),
-    int8: None,
+    bf16: Some(&Tiles::<false>),
+    int8: Some(&Tiles::<true>),
 };
 
-/// Whether the CPU has AMX with bf16 and the kernel lets this process use it.
+/// Whether the CPU has AMX with both and the kernel lets this process use it.
 #[cfg(target_os = "linux")]
 fn is_allowed() -> bool {
     /// `ARCH_REQ_XCOMP_PERM` for `XFEATURE_XTILEDATA`: tile registers are 8 KiB of state per
     /// thread, which Linux (5.16 and later) saves only for processes that asked.
     const REQUEST: (libc::c_long, libc::c_long) = (0x1023, 18);
-    const TILE_AND_BF16: u32 = 1 << 24 | 1 << 22;
+    /// Tiles, their bf16 and their int8 products.
+    const WANTED: u32 = 1 << 24 | 1 << 22 | 1 << 25;
     if std::arch::x86_64::__cpuid(0).eax < 7 {
         return false;
     }
     let found = std::arch::x86_64::__cpuid_count(7, 0).edx;
     // SAFETY: the call takes two numbers and touches no memory.
-    found & TILE_AND_BF16 == TILE_AND_BF16
+    found & WANTED == WANTED
         && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST.0, REQUEST.1) } == 0
 }
 
@@ -87,10 +92,14 @@ fn halves(stored: usize) -> [usize; 2] {
     if stored <= ROWS { [stored, 0] } else { [stored.div_ceil(2), stored / 2] }
 }
 
-/// Tiles instead of vectors.
-struct Tiles;
+/// Tiles instead of vectors; of bytes or of pairs.
+struct Tiles<const BYTES: bool>;
 
-impl Multiplier for Tiles {
+impl<const BYTES: bool> Multiplier for Tiles<BYTES> {
+    fn bytes(&self) -> Bytes {
+        if BYTES { Bytes::Unsigned } else { Bytes::None }
+    }
+
     fn lanes(&self) -> usize {
         ROWS
     }
@@ -108,9 +117,14 @@ impl Multiplier for Tiles {
         let stored = left.min(MOST_OUTPUTS);
         let parts = Parts::of(channels);
         let kernels: &[Micro] = if stored <= ROWS {
-            &[micro::<1, 1>, micro::<1, 2>, micro::<1, 3>, micro::<1, 4>]
+            &[
+                micro::<BYTES, 1, 1>,
+                micro::<BYTES, 1, 2>,
+                micro::<BYTES, 1, 3>,
+                micro::<BYTES, 1, 4>,
+            ]
         } else {
-            &[micro::<2, 1>, micro::<2, 2>]
+            &[micro::<BYTES, 2, 1>, micro::<BYTES, 2, 2>]
         };
         Block {
             output: 0,
@@ -247,9 +261,14 @@ unsafe fn clear<const T: usize>() {
 
 /// Adds the products of weights `W` and inputs `I` to sums `S`.
 #[inline(always)]
-unsafe fn multiply<const S: usize, const W: usize, const I: usize>() {
+unsafe fn multiply<const BYTES: bool, const S: usize, const W: usize, const I: usize>() {
     // SAFETY: registers only.
     unsafe {
+        if BYTES {
+            tiles!("tdpbsud tmm{s}, tmm{w}, tmm{i}", s = const S, w = const W, i = const I,
+                options(nostack, nomem, preserves_flags));
+            return;
+        }
         tiles!("tdpbf16ps tmm{s}, tmm{w}, tmm{i}", s = const S, w = const W, i = const I,
             options(nostack, nomem, preserves_flags));
     }
@@ -276,7 +295,7 @@ macro_rules! each_vector {
 /// # Safety
 ///
 /// As [`Micro`], and this thread's tiles are [`Configured`] for the block.
-unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
+unsafe fn micro<const BYTES: bool, const HALVES: usize, const NV: usize>(tile: &Tile) {
     let parts = Parts::of(tile.channels);
     let first = halves(tile.stored)[0];
     let mut sums = Sums([0; MOST_SUMS]);
@@ -300,9 +319,9 @@ unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
                 }
                 each_vector!(NV, {
                     load::<{ 6 + V % 2 }>(inputs.add(V * ROWS), tile.channel_stride);
-                    multiply::<V, 4, { 6 + V % 2 }>();
+                    multiply::<BYTES, V, 4, { 6 + V % 2 }>();
                     if HALVES == 2 {
-                        multiply::<{ (V + 2) % 4 }, 5, { 6 + V % 2 }>();
+                        multiply::<BYTES, { (V + 2) % 4 }, 5, { 6 + V % 2 }>();
                     }
                 });
                 weights = weights.add(tile.stored * parts.height);
@@ -315,7 +334,7 @@ unsafe fn micro<const HALVES: usize, const NV: usize>(tile: &Tile) {
                 store::<{ (V + 2) % 4 }>(out.add(first * NV * ROWS), NV * ROWS);
             }
         });
-        finish_sums::<NV>(tile, &sums);
+        finish_sums::<BYTES, NV>(tile, &sums);
     }
 }
 
@@ -332,14 +351,21 @@ struct Sums([u32; MOST_SUMS]);
 ///
 /// As [`Micro`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-unsafe fn finish_sums<const NV: usize>(tile: &Tile, sums: &Sums) {
+unsafe fn finish_sums<const BYTES: bool, const NV: usize>(tile: &Tile, sums: &Sums) {
     let then = &tile.finish;
     for (co, sums) in sums.0.chunks_exact(NV * ROWS).take(tile.stored).enumerate() {
         // SAFETY: each channel has `NV` vectors of 16 sums; the caller vouches for the rest.
         unsafe {
-            let start = _mm512_set1_ps(*tile.start.add(co).cast());
-            let vector = |v: usize| _mm512_loadu_ps(sums.as_ptr().add(v * ROWS).cast());
-            let values = std::array::from_fn(|v| _mm512_add_ps(vector(v), start));
+            let start = *tile.start.add(co);
+            let values = std::array::from_fn(|v| {
+                let sums = _mm512_loadu_si512(sums.as_ptr().add(v * ROWS).cast());
+                if BYTES {
+                    let start = _mm512_set1_epi32(start.cast_signed());
+                    _mm512_cvtepi32_ps(_mm512_add_epi32(sums, start))
+                } else {
+                    _mm512_add_ps(_mm512_castsi512_ps(sums), _mm512_set1_ps(f32::from_bits(start)))
+                }
+            });
             finish::<Zmm, NV>(then, co, values);
         }
     }
