@@ -18,7 +18,7 @@ impl Isa {
     pub fn is_fast_in(self, arithmetic: Arithmetic) -> bool {
         match arithmetic {
             Arithmetic::F32 => true,
-            Arithmetic::Bf16 => self.has(Arithmetic::Bf16) && self.bf16_pays(),
+            Arithmetic::Bf16 => self.has(Arithmetic::Bf16) && bf16_pays(self),
             // Plain Rust multiplies bytes too, to be compared with.
             Arithmetic::Int8 => {
                 let plain = sets::scalar::SET.int8.map(|int8| std::ptr::from_ref(int8).addr());
@@ -27,17 +27,18 @@ impl Isa {
             }
         }
     }
+}
 
+/// Whether pairs of bf16 numbers are multiplied faster than floats.
+fn bf16_pays(isa: Isa) -> bool {
     #[cfg(target_arch = "x86_64")]
-    fn bf16_pays(self) -> bool {
+    {
         let vendor = std::arch::x86_64::__cpuid(0);
-        let is_amd =
-            [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD";
-        is_amd || self.includes(&sets::amx::SET)
+        let vendor = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+        vendor.as_flattened() == b"AuthenticAMD" || isa.includes(&sets::amx::SET)
     }
-
     #[cfg(not(target_arch = "x86_64"))]
-    fn bf16_pays(self) -> bool {
-        true
+    {
+        isa != Isa::SCALAR
     }
 }

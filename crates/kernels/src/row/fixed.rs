@@ -81,6 +81,7 @@ fn multiply(a: i16, b: i16) -> i16 {
 }
 
 /// Runs `quantize` on rows of fewer than the `N` positions that it needs.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn quantize_short<const N: usize>(
     target: &mut [f32],
     sources: [(&[i16], Fixed); 4],

@@ -15,7 +15,9 @@ use crate::conv::{Coding, Row, RowMut};
 
 pub(crate) use body::compile_rows;
 pub(super) use body::round_bf16;
-pub(crate) use fixed::{Fixed, quantize_short};
+pub(crate) use fixed::Fixed;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use fixed::quantize_short;
 pub(super) use winograd::transform_weights;
 
 /// What happens to a channel's raw values `v` when they are read:

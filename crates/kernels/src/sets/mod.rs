@@ -18,6 +18,8 @@ mod avx512_vnni;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_bf16;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
 pub(crate) mod scalar;
 
 use crate::conv::Multiplier;
@@ -62,5 +64,9 @@ pub(crate) static SETS: &[&Set] = &[
     #[cfg(target_arch = "aarch64")]
     &neon::SET,
     #[cfg(target_arch = "aarch64")]
+    &neon_dot::SET,
+    #[cfg(target_arch = "aarch64")]
     &neon_bf16::SET,
+    #[cfg(target_arch = "aarch64")]
+    &neon_dot::MIXED,
 ];
