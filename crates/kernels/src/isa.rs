@@ -80,6 +80,15 @@ impl Isa {
         self.has(Arithmetic::Bf16)
     }
 
+    /// Whether convolutions in `arithmetic` run the same code as with `other`.
+    #[must_use]
+    pub fn multiplies_as(self, other: Self, arithmetic: Arithmetic) -> bool {
+        let place = |isa: Self| {
+            isa.multiplier(arithmetic).map(|multiplier| std::ptr::from_ref(multiplier).addr())
+        };
+        place(self) == place(other)
+    }
+
     /// Whether a set is among these.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn includes(self, set: &Set) -> bool {

@@ -9,8 +9,10 @@
 //! Others are ranked as their instructions promise: ARM by `bfdot`, which has twice the products of
 //! `fmla` at the same rate.
 
+use crate::Isa;
 use crate::conv::Arithmetic;
-use crate::{Isa, sets};
+#[cfg(target_arch = "x86_64")]
+use crate::sets;
 
 impl Isa {
     /// Whether convolutions in `arithmetic` are faster than in f32.
@@ -20,11 +22,7 @@ impl Isa {
             Arithmetic::F32 => true,
             Arithmetic::Bf16 => self.has(Arithmetic::Bf16) && bf16_pays(self),
             // Plain Rust multiplies bytes too, to be compared with.
-            Arithmetic::Int8 => {
-                let plain = sets::scalar::SET.int8.map(|int8| std::ptr::from_ref(int8).addr());
-                let own = self.multiplier(arithmetic).map(|int8| std::ptr::from_ref(int8).addr());
-                own.is_some() && own != plain
-            }
+            Arithmetic::Int8 => !self.multiplies_as(Self::SCALAR, arithmetic),
         }
     }
 }

@@ -10,6 +10,7 @@
 mod format;
 pub(crate) mod multiplier;
 mod pack;
+mod peak;
 mod ring;
 mod shape;
 pub(crate) mod tile;
@@ -17,6 +18,7 @@ mod upsample;
 mod worker;
 
 pub use format::{ByteCode, Coding, Format, Row, RowMut};
+pub use peak::multiply_in_cache;
 pub use shape::Shape;
 pub use upsample::Upsample;
 
