@@ -6,6 +6,7 @@
 
 mod args;
 mod bar;
+mod calibrate;
 mod cases;
 mod convert;
 mod interrupt;
@@ -39,6 +40,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Modes(request)) => list::modes(request).map(|()| 0),
         Some(Command::Models(request)) => list::models(request).map(|()| 0),
         Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
+        Some(Command::Calibrate(request)) => calibrate::run(request).map(|()| 0),
         Some(Command::Selftest(request)) => selftest::run(request).map(|()| 0),
         None => predict::run(&cli.predict),
     };

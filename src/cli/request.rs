@@ -94,7 +94,7 @@ pub(crate) fn models(folder: Option<&Path>) -> Result<Option<Arc<Registry>>> {
     Ok(folder.map(Registry::with_folder).transpose()?.map(Arc::new))
 }
 
-fn usage(what: &str, found: &str, expected: &str) -> Error {
+pub(crate) fn usage(what: &str, found: &str, expected: &str) -> Error {
     Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
 }
 

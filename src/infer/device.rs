@@ -105,9 +105,24 @@ pub struct EngineOptions {
 /// [`Error::Model`] if the network does not load or does not take such patches,
 /// [`Error::Memory`] if one patch exceeds the limit of a GPU's memory.
 pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
+    open_with(model, patch, model.config().int8.as_ref(), options)
+}
+
+/// As [`open`], with other ranges for int8 than the model's own.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_with(
+    model: &Model,
+    patch: [usize; 3],
+    ranges: Option<&Quantization>,
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
     let ours = || {
         let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
-        open_folds(&model.name, 1, graph, patch, model.config().int8.as_slice(), options)
+        let ranges = ranges.map(std::slice::from_ref).unwrap_or_default();
+        open_folds(&model.name, 1, graph, patch, ranges, options)
     };
     let device = options.device;
     let bytes = options.precision == Some(Precision::Int8);

@@ -10,7 +10,7 @@ mod device;
 mod difference;
 pub mod gpu;
 
-pub use device::{Device, EngineOptions, open, open_folds};
+pub use device::{Device, EngineOptions, open, open_folds, open_with};
 pub use difference::{Difference, sample_patch};
 
 use crate::Result;

@@ -6,12 +6,14 @@
 //! best one's case does not fit the memory allowed.
 
 mod answer;
+mod calibrate;
 mod case;
 mod network;
 mod options;
 mod run;
 mod segmentation;
 
+pub use calibrate::{Calibration, Compared, calibrate};
 pub use case::{Case, lies_apart};
 pub use network::NetworkInfo;
 pub use options::{FirstStage, Options, Postprocessing, Quality, Source};

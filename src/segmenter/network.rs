@@ -52,7 +52,8 @@ impl Network {
             Some(first) => Some(Box::new(Self::from_model(first, None, None, options)?)),
             None => None,
         };
-        let engine = infer::open(model, config.patch_size, options)?;
+        let ranges = config.int8.as_ref();
+        let engine = infer::open_with(model, config.patch_size, ranges, options)?;
         let info = NetworkInfo {
             name: model.name.to_string(),
             configuration: model.configuration.to_owned(),
@@ -98,6 +99,14 @@ impl Network {
             precision: engine.precision(),
         };
         Ok(Self { info, config, engine, previous })
+    }
+
+    /// The same network on another engine.
+    pub(super) fn on(mut self, engine: Box<dyn Engine>) -> Self {
+        engine.device().clone_into(&mut self.info.device);
+        self.info.precision = engine.precision();
+        self.engine = engine;
+        self
     }
 
     pub(super) fn info(&self) -> &NetworkInfo {

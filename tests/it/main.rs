@@ -1,6 +1,8 @@
 //! Drives the public interface and the built program on files.
 
 mod build_script;
+#[cfg(feature = "cli")]
+mod calibrate;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;

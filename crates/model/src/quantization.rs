@@ -1,6 +1,7 @@
 //! What int8 needs to know of a network: ranges measured on scans, and how well the result then
 //! agrees with `f32`.
 
+use crate::Mismatch;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -61,6 +62,37 @@ impl Quantization {
         })
     }
 
+    /// The text of a configuration with these ranges in place of any it has. What else it holds
+    /// keeps its order; a layer takes a line.
+    ///
+    /// # Errors
+    ///
+    /// [`Mismatch`] if the text is not a JSON object.
+    pub fn written_into(&self, config_json: &str) -> Result<String, Mismatch> {
+        use std::fmt::Write as _;
+        let wrong = |error: serde_json::Error| Mismatch::new(error.to_string(), "a JSON object");
+        let mut config: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(config_json).map_err(wrong)?;
+        config.remove("int8");
+        let rest = serde_json::to_string_pretty(&config).map_err(wrong)?;
+        let mut text = rest.trim_end().trim_end_matches('}').trim_end().to_owned();
+        let comma = if config.is_empty() { "" } else { "," };
+        let _ = writeln!(text, "{comma}\n  \"int8\": {{");
+        if let Some(agreement) = &self.agreement {
+            let agreement = serde_json::to_string(agreement).map_err(wrong)?;
+            let _ = writeln!(text, "    \"agreement\": {agreement},");
+        }
+        text.push_str("    \"layers\": {");
+        for (k, (name, ranges)) in self.layers.iter().enumerate() {
+            let (name, ranges) = (serde_json::to_string(name), serde_json::to_string(ranges));
+            let comma = if k == 0 { "" } else { "," };
+            let _ =
+                write!(text, "{comma}\n      {}: {}", name.map_err(wrong)?, ranges.map_err(wrong)?);
+        }
+        text.push_str("\n    }\n  }\n}\n");
+        Ok(text)
+    }
+
     /// The first layer whose numbers make no sense, and what is wrong with it.
     #[must_use]
     pub fn fault(&self) -> Option<(&str, String)> {
@@ -95,6 +127,18 @@ mod tests {
         let written = serde_json::to_string(&measured(0.999, 0.995)).expect("JSON");
         let read: Quantization = serde_json::from_str(&written).expect("as written");
         assert_eq!(read, measured(0.999, 0.995));
+    }
+
+    #[test]
+    fn a_configuration_keeps_what_else_it_holds() {
+        let old = r#"{"patch_size": [8, 8, 8], "int8": {"layers": {}}, "step_size": 0.5}"#;
+        let text = measured(0.999, 0.995).written_into(old).expect("an object");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let keys: Vec<_> = value.as_object().expect("an object").keys().collect();
+        assert_eq!(keys, ["patch_size", "step_size", "int8"]);
+        let read: Quantization = serde_json::from_value(value["int8"].clone()).expect("ranges");
+        assert_eq!(read, measured(0.999, 0.995));
+        assert!(measured(1.0, 1.0).written_into("[]").is_err());
     }
 
     #[test]

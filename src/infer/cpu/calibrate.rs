@@ -30,7 +30,6 @@ const MARGIN: f64 = 2.0;
 /// Collects what the layers of a network read and make.
 pub struct Calibrator {
     engine: CpuEngine,
-    answer: Array4<f32>,
     layers: BTreeMap<String, Seen>,
 }
 
@@ -69,8 +68,7 @@ impl Calibrator {
     /// As [`CpuEngine::open`].
     pub fn new(graph: Graph, patch: [usize; 3], isa: Isa) -> Result<Self> {
         let engine = CpuEngine::from_graph(graph, patch, Precision::F32, isa)?;
-        let answer = Array4::zeros((engine.channels.1, patch[0], patch[1], patch[2]));
-        Ok(Self { engine, answer, layers: BTreeMap::new() })
+        Ok(Self { engine, layers: BTreeMap::new() })
     }
 
     /// Channels of a patch.
@@ -79,13 +77,35 @@ impl Calibrator {
         self.engine.channels.0
     }
 
+    /// The engine that runs the network.
+    pub fn engine(&mut self) -> &mut CpuEngine {
+        &mut self.engine
+    }
+
+    /// The engine that runs the network, to be asked.
+    #[must_use]
+    pub fn plain(&self) -> &CpuEngine {
+        &self.engine
+    }
+
     /// Runs the network on a patch and remembers what its layers read and made.
     ///
     /// # Errors
     ///
     /// As [`Engine::run`](crate::infer::Engine::run).
     pub fn add(&mut self, input: ArrayView4<'_, f32>) -> Result<()> {
-        let Self { engine, answer, layers } = self;
+        let [z, y, x] = self.engine.patch;
+        let mut answer = Array4::zeros((self.engine.channels.1, z, y, x));
+        self.run(input, &mut answer)
+    }
+
+    /// As [`add`](Self::add), for who wants the answer too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::run`](crate::infer::Engine::run).
+    pub fn run(&mut self, input: ArrayView4<'_, f32>, answer: &mut Array4<f32>) -> Result<()> {
+        let Self { engine, layers } = self;
         let plan = &engine.plans[0];
         // The last layer keeps floats.
         let last = plan.steps.iter().position(|step| plan.tensors[step.out].place == Place::Output);
@@ -148,6 +168,11 @@ fn look(layers: &mut BTreeMap<String, Seen>, done: &Done<'_>, reads_input: bool)
             }
         }
     });
+}
+
+/// The nearest number of five decimal digits, which is as much as a file needs to hold.
+fn short(v: f64) -> f32 {
+    format!("{v:.4e}").parse().unwrap_or(v as f32)
 }
 
 impl Histogram {
@@ -215,7 +240,7 @@ impl Histogram {
         };
         let [low, high] = best(&|k| [low, part(high, k)]);
         let [low, high] = best(&|k| [part(low, k), high]);
-        [low, high].map(|end| end as f32)
+        [low, high].map(short)
     }
 
     /// Squared error of 255 steps from `low` to `high`.
@@ -256,6 +281,6 @@ impl Spread {
         let reach = (MARGIN * far).max(DEVIATIONS * deviation);
         // A channel that never changed has some width all the same.
         let least = mean.abs().max(1.0) * f64::from(f32::EPSILON) * f64::from(i16::MAX);
-        [mean as f32, reach.max(least) as f32]
+        [mean, reach.max(least)].map(short)
     }
 }

@@ -144,6 +144,8 @@ impl<'a> Filler<'a> {
             let blank = self.blank(channel);
             for row_phase in 0..row_phases {
                 let first_phase = row_phase * column_phases * geometry.phase_len();
+                let end = first_phase + (rows + geometry.extra_rows) * pitch;
+                target[end..][..geometry.after].fill(blank);
                 for row in 0..rows + geometry.extra_rows {
                     let y = ((first_row + row) * shape.stride[1] + row_phase)
                         .checked_sub(shape.pad_begin[1])
@@ -197,6 +199,10 @@ impl<'a> Filler<'a> {
         let (padded, scratch) = scratch.split_at_mut(pitch * (tile + 2));
         let channels = slot.chunks_exact_mut(geometry.channel_stride());
         for (channel, target) in channels.take(geometry.channels).enumerate() {
+            for phase in 0..tile + 2 {
+                let end = phase * geometry.phase_len() + rows * pitch;
+                target[end..][..geometry.after].fill(0.0);
+            }
             padded.fill(0.0);
             for row in 0..rows {
                 // Two rows of the group before are the first of this one.

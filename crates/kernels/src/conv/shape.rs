@@ -86,12 +86,15 @@ impl Shape {
 /// the rows of one strip: normalized, activated, with zeros around. With a stride of `s`,
 /// rows and columns are sorted into `s` phases, so that consecutive outputs always read
 /// consecutive elements. Rows of output and ring have the same pitch, hence a strip is one
-/// long row: at the end of each row the kernels compute a few values nobody reads.
+/// long row: at the end of each row the kernels compute a few values nobody reads. Padding after a
+/// row is that before the next one.
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
     pub(super) output: [usize; 3],
     /// From row to row, in ring and output.
     pub(super) pitch: usize,
+    /// Padding after a channel's last row, which no next row begins with.
+    pub(super) after: usize,
     /// Phases of rows and of columns.
     pub(super) phases: [usize; 2],
     /// Ring rows beyond the strip's.
@@ -127,7 +130,9 @@ impl Geometry {
         tile: usize,
         more_floats: usize,
     ) -> Self {
-        let pitch = output[2] + shape.reach(2) / shape.stride[2];
+        let alone = shape.stride[2] == 1;
+        let after = if alone { shape.pad_begin[2].min(shape.pad_end[2]) } else { 0 };
+        let pitch = output[2] + shape.reach(2) / shape.stride[2] - after;
         let mut phases = [1, 2].map(|axis| shape.stride[axis].min(shape.reach(axis) + 1));
         let mut extra_rows = shape.reach(1) / shape.stride[1];
         if tile > 1 {
@@ -144,7 +149,7 @@ impl Geometry {
             .max(1);
         let strip_rows = output[1].div_ceil(strips);
         let strips = output[1].div_ceil(strip_rows);
-        Self { output, pitch, phases, extra_rows, strip_rows, strips, slots, channels, tile }
+        Self { output, pitch, after, phases, extra_rows, strip_rows, strips, slots, channels, tile }
     }
 
     /// Elements of one phase of one channel.
@@ -153,7 +158,7 @@ impl Geometry {
     }
 
     pub(super) fn channel_stride(&self) -> usize {
-        self.phases[0] * self.phases[1] * self.phase_len()
+        self.phases[0] * self.phases[1] * self.phase_len() + self.after
     }
 
     pub(super) fn slot_stride(&self) -> usize {

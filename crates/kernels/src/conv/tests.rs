@@ -10,6 +10,13 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// Scratch with what an earlier borrower left in it.
+fn used(len: usize) -> ScratchPool {
+    let scratch = ScratchPool::new(len);
+    scratch.with(|piece| piece.fill(f32::NAN));
+    scratch
+}
+
 /// Fills a slice of some layout with noise, gaps included.
 fn tensor(layout: Layout, seed: u32) -> Vec<f32> {
     noise(layout.len(), seed)
@@ -137,7 +144,7 @@ fn check(case: &str, shape: &Shape, split: usize) {
             let layout = Layout::sliced(shape.outputs, output, conv.pitch());
             let mut out = vec![f32::NAN; layout.len()];
             let mut moments = vec![Moments::default(); conv.moments_len()];
-            let scratch = ScratchPool::new(conv.scratch_len());
+            let scratch = used(conv.scratch_len());
             conv.run(&sources, &mut out, layout, Some(&mut moments), &scratch);
             let round = |v: f32| rounded(arithmetic, v);
             // Each product and each sum rounds once, to f32 (half an epsilon each).
@@ -250,7 +257,7 @@ fn upsample_matches_f64_reference() {
                     let dims = up.output();
                     let target = Layout::dense(outputs, dims);
                     let mut out = vec![f32::NAN; target.len()];
-                    let scratch = ScratchPool::new(up.scratch_len());
+                    let scratch = used(up.scratch_len());
                     up.run(&[source], &mut out, target, None, &scratch);
                     for (at, &found) in out.iter().enumerate() {
                         let [x, y, z] =
@@ -294,7 +301,7 @@ fn threads_do_not_change_a_byte() {
                 rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             let mut out = vec![0.0; layout.len()];
             let mut moments = vec![Moments::default(); conv.moments_len()];
-            let scratch = ScratchPool::new(conv.scratch_len());
+            let scratch = used(conv.scratch_len());
             pool.install(|| conv.run(&[source], &mut out, layout, Some(&mut moments), &scratch));
             (out.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), moments)
         };
@@ -388,7 +395,7 @@ fn check_int8(case: &str, shape: &Shape) {
             let layout = Layout::sliced(shape.outputs, conv.output, conv.pitch());
             let mut out = vec![0.0; format.floats(layout.len())];
             let mut moments = vec![Moments::default(); conv.moments_len()];
-            let scratch = ScratchPool::new(conv.scratch_len());
+            let scratch = used(conv.scratch_len());
             conv.run(&[source], &mut out, layout, Some(&mut moments), &scratch);
             for o in 0..shape.outputs {
                 let [factor, summand] =
@@ -465,7 +472,7 @@ fn formats_round_what_floats_hold_on_every_isa() {
                 let layout = Layout::sliced(9, conv.output, conv.pitch());
                 let mut out = vec![0.0; format.floats(layout.len())];
                 let mut moments = vec![Moments::default(); conv.moments_len()];
-                let scratch = ScratchPool::new(conv.scratch_len());
+                let scratch = used(conv.scratch_len());
                 conv.run(&[source], &mut out, layout, Some(&mut moments), &scratch);
                 let rows = (0..9 * 3 * 6).flat_map(|row| {
                     let start = layout.at(row / 18, row / 6 % 3, row % 6);
