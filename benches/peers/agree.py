@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LEVELS = ("scalar", "avx2", "avx512", "avx512-bf16/bf16", "amx-bf16/bf16")
+LEVELS = ("scalar", "avx2", "avx512", "avx512-bf16/bf16", "amx/bf16")
 
 
 def box(ct, patch):

@@ -124,8 +124,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engine", default=str(ROOT / "target/release/examples/bench_engine"))
-    parser.add_argument("--isa", nargs="*", default=["amx-bf16/bf16", "avx512", "avx512-bf16/bf16", "avx2"],
-                        help="levels of our engine, with /bf16 for that precision; one that the CPU lacks is left out")
+    parser.add_argument("--isa", nargs="*", default=["amx/int8", "amx/bf16", "avx512-vnni/int8", "avx512-bf16/bf16", "avx512", "avx2-vnni/int8",
+                                                   "avx2-vnni-evex/int8", "avx2"],
+                        help="levels of our engine, with /bf16 or /int8 for that precision; one that the CPU lacks is left out")
     parser.add_argument("--peers", nargs="*",
                         default=["onnxruntime", "openvino-f32", "openvino-bf16", "torch-f32", "torch-bf16"])
     parser.add_argument("--json", help="also write results here")

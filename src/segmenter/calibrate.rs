@@ -90,7 +90,10 @@ pub fn calibrate(
         _ => return Err(Error::usage("what to calibrate", format!("{source:?}"), "a model")),
     };
     let isa = options.isa.unwrap_or_else(Isa::best);
-    let (config, patch) = (model.config(), model.config().patch_size);
+    // What an earlier run wrote may be of other weights.
+    let mut config = model.config().clone();
+    config.int8 = None;
+    let patch = config.patch_size;
     let graph = || -> Result<Graph> { Ok(Graph::decode(model.onnx()?)?) };
     let plain = EngineOptions {
         device: Device::Cpu,
@@ -98,7 +101,7 @@ pub fn calibrate(
         isa: Some(isa),
         ..EngineOptions::default()
     };
-    let open = || Network::from_model(model, None, Some(registry), &plain);
+    let open = || Network::from_model(model, Some(config.clone()), Some(registry), &plain);
     let settings = Settings {
         isa: Some(isa),
         memory_limit_bytes: options.memory_limit_bytes,
@@ -131,6 +134,7 @@ pub fn calibrate(
             dice,
         }));
     }
+    quantization.weights_sha256 = model.facts()?.sha256.to_string();
     quantization.agreement = agreement(scans.len(), &structures);
     let config_json = quantization.written_into(model.config_json())?;
     Ok(Calibration { config_json, quantization, structures })

@@ -53,6 +53,11 @@ impl Network {
             None => None,
         };
         let ranges = config.int8.as_ref();
+        if let Some(ranges) = ranges {
+            ranges
+                .check_weights(&model.facts()?.sha256)
+                .map_err(|other| Error::model(&*model.name, other))?;
+        }
         let engine = infer::open_with(model, config.patch_size, ranges, options)?;
         let info = NetworkInfo {
             name: model.name.to_string(),

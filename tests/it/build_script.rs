@@ -177,6 +177,7 @@ fn files_that_do_not_belong_together_are_refused() {
     let whole = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
     let config = "config/3d_fullres/knee.json";
     let manifest = |from: &str, to: &str| line(&whole).replace(from, to);
+    let with = |field: &str| Some(CONFIG.replacen('{', &format!("{{{field}, "), 1));
     // (claim, file, content or none to remove it, part of the message)
     let cases = [
         ("no manifest line", "models/MANIFEST.toml", Some(String::new()), "[[model]]"),
@@ -210,11 +211,14 @@ fn files_that_do_not_belong_together_are_refused() {
         (
             "two input channels",
             config,
-            Some(CONFIG.replace(
-                "\"labels\"",
-                "\"normalization\": [\"CTNormalization\", \"CTNormalization\"], \"labels\"",
-            )),
+            with("\"normalization\": [\"CTNormalization\", \"CTNormalization\"]"),
             "found 1 input channels in the graph, expected 2",
+        ),
+        (
+            "ranges of other weights",
+            config,
+            with("\"int8\": {\"weights_sha256\": \"0a\", \"layers\": {}}"),
+            "int8 ranges of weights with SHA-256 0a",
         ),
         ("grades differ", config, Some(CONFIG.replace("\"test\"", "\"demo\"")), "grade is demo"),
         ("unknown field", config, Some(CONFIG.replace("\"grade\"", "\"grad\"")), "grad"),

@@ -53,6 +53,11 @@ fn what_calibrate_writes_is_what_int8_reads() {
     let is_close = agreement.mean_dice >= 0.998 && agreement.least_dice >= 0.99;
     let pays = Isa::best().is_fast_in(Arithmetic::Int8);
     assert_eq!(is_taken, is_close && pays, "{agreement:?}");
+    // Ranges of other weights are neither used nor trusted.
+    let other = folder.path().join("other.json");
+    std::fs::write(&other, text.replace(&int8.weights_sha256, "0a")).expect("written");
+    let refused = segment("auto", Some(&other)).code(4).get_output().stderr.clone();
+    assert!(String::from_utf8_lossy(&refused).contains("SHA-256 0a"), "{refused:?}");
     // Without ranges it cannot run.
     let refused = segment("int8", None).code(4).get_output().stderr.clone();
     assert!(String::from_utf8_lossy(&refused).contains("fastnnunet calibrate"), "{refused:?}");

@@ -238,6 +238,9 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
             config.grade, entry.grade
         ));
     }
+    if let Some(int8) = &config.int8 {
+        int8.check_weights(&sha256).map_err(|e| format!("{shown}: {e}"))?;
+    }
     let expected = Expected {
         opset: Some(entry.opset),
         two_d: config.two_d,

@@ -15,6 +15,8 @@ const LEAST_DICE: f64 = 0.99;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantization {
+    /// SHA-256 of the ONNX file that was measured, lowercase hexadecimal.
+    pub weights_sha256: String,
     /// Ranges by the name of what an ONNX node makes.
     pub layers: BTreeMap<String, Ranges>,
     /// How well the labels agree with those of `f32`, once measured.
@@ -62,6 +64,22 @@ impl Quantization {
         })
     }
 
+    /// Checks that it was measured on the weights with that SHA-256: others with layers of the same
+    /// names would be rounded by ranges and trusted by a record that are not theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`Mismatch`] if it was not.
+    pub fn check_weights(&self, sha256: &str) -> Result<(), Mismatch> {
+        if self.weights_sha256 == sha256 {
+            return Ok(());
+        }
+        Err(Mismatch::new(
+            format!("int8 ranges of weights with SHA-256 {}", self.weights_sha256),
+            format!("those of {sha256}, as `fastnnunet calibrate` measures them, or no field int8"),
+        ))
+    }
+
     /// The text of a configuration with these ranges in place of any it has. What else it holds
     /// keeps its order; a layer takes a line.
     ///
@@ -78,6 +96,7 @@ impl Quantization {
         let mut text = rest.trim_end().trim_end_matches('}').trim_end().to_owned();
         let comma = if config.is_empty() { "" } else { "," };
         let _ = writeln!(text, "{comma}\n  \"int8\": {{");
+        let _ = writeln!(text, "    \"weights_sha256\": \"{}\",", self.weights_sha256);
         if let Some(agreement) = &self.agreement {
             let agreement = serde_json::to_string(agreement).map_err(wrong)?;
             let _ = writeln!(text, "    \"agreement\": {agreement},");
@@ -119,7 +138,8 @@ mod tests {
     fn measured(mean_dice: f64, least_dice: f64) -> Quantization {
         let agreement = Some(Agreement { scans: 3, mean_dice, least_dice });
         let ranges = Ranges { inputs: vec![[-0.1, 5.0]], outputs: vec![[0.2, 9.0]] };
-        Quantization { layers: BTreeMap::from([("conv".into(), ranges)]), agreement }
+        let layers = BTreeMap::from([("conv".into(), ranges)]);
+        Quantization { weights_sha256: "0a".into(), layers, agreement }
     }
 
     #[test]
@@ -131,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_configuration_keeps_what_else_it_holds() {
-        let old = r#"{"patch_size": [8, 8, 8], "int8": {"layers": {}}, "step_size": 0.5}"#;
+        let old = r#"{"patch_size": [8, 8, 8], "int8": {}, "step_size": 0.5}"#;
         let text = measured(0.999, 0.995).written_into(old).expect("an object");
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let keys: Vec<_> = value.as_object().expect("an object").keys().collect();
@@ -149,6 +169,13 @@ mod tests {
             assert_eq!(measured(mean, least).is_close(), close, "{mean} {least}");
         }
         assert!(!Quantization { agreement: None, ..measured(1.0, 1.0) }.is_close());
+    }
+
+    #[test]
+    fn ranges_of_other_weights_are_refused() {
+        assert!(measured(1.0, 1.0).check_weights("0a").is_ok());
+        let refused = measured(1.0, 1.0).check_weights("0b").expect_err("other weights");
+        assert!(refused.to_string().contains("0a"), "{refused}");
     }
 
     #[test]

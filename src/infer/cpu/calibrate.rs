@@ -130,7 +130,7 @@ impl Calibrator {
             };
             (name, ranges)
         });
-        Quantization { layers: layers.collect(), agreement: None }
+        Quantization { layers: layers.collect(), ..Quantization::default() }
     }
 }
 
