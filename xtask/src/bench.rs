@@ -3,7 +3,7 @@
 use crate::shell::{self, Result};
 
 pub(crate) fn run(filter: &[String]) -> Result {
-    // What they measure needs no generated networks; benches/README.md has those that do.
+    // What they measure needs no generated networks; docs/performance.md has those that do.
     let filter = filter.join(" ");
     shell::run(&format!(
         "cargo bench --workspace --no-default-features --features fastnnunet/cli -- {filter}"

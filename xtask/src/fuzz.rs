@@ -17,8 +17,8 @@ struct Target {
 }
 
 const TARGETS: [Target; 9] = [
-    Target { name: "nifti", seeds: &["nii", "nii.gz"], longest: 65536 },
-    Target { name: "gzip", seeds: &["nii", "nii.gz"], longest: 65536 },
+    Target { name: "nifti", seeds: &["nii", "nii.gz"], longest: 4096 },
+    Target { name: "gzip", seeds: &["nii", "nii.gz"], longest: 4096 },
     Target { name: "onnx", seeds: &["onnx"], longest: 262_144 },
     Target { name: "network", seeds: &[], longest: 4096 },
     Target { name: "checkpoint", seeds: &["pth"], longest: 65536 },

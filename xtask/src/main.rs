@@ -18,7 +18,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask TASK
 
-  quick            format, rooms, lint and unit tests without burn: about a minute
+  quick            format, rooms, lint, docs and unit tests without burn: about a minute
   full             all that .ci/run does, and what takes too long for it
   bench [FILTER]   every benchmark, or those whose name holds FILTER
   golden [STAGE]   writes the golden arrays anew with the reference's own packages

@@ -1,4 +1,4 @@
-//! The loop while writing: format, rooms, lint and unit tests, all without burn.
+//! The loop while writing: format, rooms, lint, docs and unit tests, all without burn.
 
 use crate::rooms;
 use crate::shell::{self, Result};
@@ -10,5 +10,6 @@ pub(crate) fn run() -> Result {
     shell::run("cargo fmt --all --check")?;
     rooms::run()?;
     shell::run(&format!("cargo clippy {LIGHT} --all-targets -- -D warnings"))?;
+    shell::run_with(&format!("cargo doc {LIGHT} --no-deps"), &[("RUSTDOCFLAGS", "-D warnings")])?;
     shell::run(&format!("cargo test {LIGHT} --lib --bins"))
 }

@@ -165,6 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn the_architecture_shows_the_rooms_in_this_order() {
+        let text = fs::read_to_string(root().join("docs/architecture.md")).expect("it is there");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+        let names = rows.filter_map(|row| row.split(['`', '/', '.']).next());
+        let shown: Vec<_> = names.filter(|name| ORDER.contains(name)).collect();
+        // Not part of the product.
+        let order: Vec<_> = ORDER.into_iter().filter(|room| *room != "fuzzing").collect();
+        assert_eq!(shown[..order.len()], order);
+    }
+
+    #[test]
     fn the_source_as_it_is_has_one_direction() {
         run().expect("one direction");
     }
