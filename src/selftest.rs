@@ -162,7 +162,7 @@ impl<'a> Plain<'a> {
 ///
 /// # Errors
 ///
-/// Those of [`open`] and [`Engine::run`](crate::infer::Engine::run).
+/// Those of [`open`] and [`Engine::run`].
 pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> {
     let config = model.config();
     let input = sample_patch(config.input_channels(), config.patch_size);
@@ -183,7 +183,7 @@ pub fn seconds_per_patch(model: &Model, options: &EngineOptions) -> Result<f64> 
 ///
 /// # Errors
 ///
-/// [`Error::Model`](crate::Error::Model) if a network cannot be read or run.
+/// [`Error::Model`] if a network cannot be read or run.
 ///
 /// # Panics
 ///

@@ -8,7 +8,7 @@
 //!
 //! A file is never trusted: its sizes are checked against its length before memory is
 //! allocated, and whatever it holds ends in a [`Scan`] or an
-//! [`Error`](crate::Error).
+//! [`Error`].
 
 mod failure;
 mod geometry;

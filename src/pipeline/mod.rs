@@ -126,7 +126,7 @@ pub type OnProgress<'a> = dyn FnMut(Progress) -> ControlFlow<()> + Send + 'a;
 ///
 /// # Errors
 ///
-/// Those of [`plan`], before any work; [`Error::Interrupted`](crate::Error::Interrupted) if
+/// Those of [`plan`], before any work; [`Error::Interrupted`] if
 /// `progress` said so, and whatever the engine reports.
 pub fn segment(
     input: &mut Option<Input<'_>>,

@@ -25,6 +25,7 @@ mod postprocess;
 mod preview;
 #[cfg(all(unix, feature = "cli"))]
 mod readme;
+mod regressions;
 mod resample;
 mod stages;
 mod streaming;
