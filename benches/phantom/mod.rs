@@ -43,7 +43,7 @@ pub(crate) fn names() -> Vec<Label> {
     let names = (ORGANS.iter().map(|&name| name.to_owned()))
         .chain(vertebrae.map(|name| format!("vertebrae_{name}")))
         .chain(ribs.flat_map(|side| (1..=12).map(move |i| format!("rib_{side}_{i}"))));
-    let label = |(i, name)| Label { id: i as u16 + 1, name, color: None, snomed: None };
+    let label = |(i, name)| Label { id: i as u16 + 1, name, ..Default::default() };
     names.enumerate().map(label).collect()
 }
 

@@ -65,5 +65,5 @@ fn case(odd: &mut Unstructured<'_>) -> arbitrary::Result<(LabelMap, Grid, Vec<La
 }
 
 fn label(id: u16, name: &str) -> Label {
-    Label { id, name: name.to_owned(), color: None, snomed: None }
+    Label { id, name: name.to_owned(), ..Label::default() }
 }

@@ -196,7 +196,7 @@ mod tests {
 
     fn labels(list: &[(u16, &str)]) -> Vec<Label> {
         list.iter()
-            .map(|&(id, name)| Label { id, name: name.to_owned(), color: None, snomed: None })
+            .map(|&(id, name)| Label { id, name: name.to_owned(), ..Default::default() })
             .collect()
     }
 

@@ -1,5 +1,6 @@
 //! The label tables and modes as shipped.
 
+use fastnnunet::model::Side;
 use fastnnunet::registry::Registry;
 use std::collections::{HashMap, HashSet};
 
@@ -49,6 +50,26 @@ fn total_is_totalsegmentators() {
     ] {
         assert_eq!(table.find(name).expect(name).snomed.as_deref(), Some(code));
     }
+}
+
+/// What has a side in its name has it in its codes, once: in words of the concept or as its modifier.
+#[test]
+fn sides_are_those_of_names() {
+    let mut coded = 0;
+    for table in Registry::embedded().tables() {
+        for label in &table.labels {
+            let word =
+                |text: &str, side: &str| text.to_lowercase().split(['_', ' ']).any(|w| w == side);
+            let meaning = label.meaning.as_deref().unwrap_or_default();
+            for (side, text) in [(Side::Left, "left"), (Side::Right, "right")] {
+                let said = word(meaning, text) || label.side == Some(side);
+                assert_eq!(said, word(&label.name, text), "{} in {}", label.name, table.name);
+                assert!(!(word(meaning, text) && label.side == Some(side)), "{} twice", label.name);
+            }
+            coded += usize::from(label.snomed.is_some());
+        }
+    }
+    assert!(coded > 300, "{coded}");
 }
 
 #[test]

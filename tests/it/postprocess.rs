@@ -265,8 +265,7 @@ fn names(names: &[&str]) -> Vec<Label> {
     let label = |(i, name): (usize, &&str)| Label {
         id: i as u16 + 1,
         name: (*name).to_owned(),
-        color: None,
-        snomed: None,
+        ..Label::default()
     };
     names.iter().enumerate().map(label).collect()
 }

@@ -14,7 +14,7 @@ fn names() -> Vec<Label> {
         id,
         name: name.to_owned(),
         color: Some(color.to_owned()),
-        snomed: None,
+        ..Label::default()
     };
     vec![label(1, "right_foot", "#ff0000"), label(2, "left_head", "#0000ff")]
 }

@@ -46,7 +46,7 @@ fn recipe_overflow() {
     let affine = Affine([[size, 0.0, 0.0, 0.0], [0.0, size, 0.0, 0.0], [0.0, 0.0, size, 0.0]]);
     let grid = Grid { shape: [4, 4, 4], spacing: [size; 3], affine };
     let labels = Array3::from_shape_fn((4, 4, 4), |(z, y, x)| u8::from(z + y == x));
-    let liver = Label { id: 1, name: "liver".into(), color: None, snomed: None };
+    let liver = Label { id: 1, name: "liver".into(), ..Label::default() };
     let mut map = LabelMap::U8(labels);
     let report = recipe.apply(&mut map, &grid, &[liver]).expect("it applies");
     // All of it is smaller than 10 mm³.

@@ -6,7 +6,7 @@
 //!
 //! `build.rs` compiles this file too, so that a mistake in a table fails the build.
 
-use super::config::Label;
+use super::config::{Concept, Label};
 use serde::Deserialize;
 
 /// A named list of structures, in ascending id.
@@ -106,7 +106,7 @@ fn check(labels: &[Label]) -> Result<(), String> {
         return Err("no labels".to_owned());
     }
     for (i, label) in labels.iter().enumerate() {
-        let Label { id, name, color, snomed } = label;
+        let Label { id, name, color, .. } = label;
         let repeated = |other: &Label| other.id == *id || other.name == *name;
         if *id == 0 || name.is_empty() || labels[..i].iter().any(repeated) {
             return Err(format!(
@@ -116,8 +116,32 @@ fn check(labels: &[Label]) -> Result<(), String> {
         if !color.as_deref().is_none_or(is_color) {
             return Err(format!("label {name}: color {color:?}, expected #rrggbb"));
         }
-        if !snomed.as_deref().is_none_or(|code| code.bytes().all(|b| b.is_ascii_digit())) {
-            return Err(format!("label {name}: snomed {snomed:?}, expected digits"));
+        check_codes(label).map_err(|message| format!("label {name}: {message}"))?;
+    }
+    Ok(())
+}
+
+/// Checks that codes are whole: DICOM writes none without its meaning.
+fn check_codes(label: &Label) -> Result<(), String> {
+    let Label { snomed, meaning, category, region, .. } = label;
+    let own = match (snomed, meaning) {
+        (None, None) => None,
+        (Some(snomed), Some(meaning)) => {
+            Some(Concept { snomed: snomed.clone(), meaning: meaning.clone() })
+        }
+        _ => return Err("one of snomed and meaning, expected both or none".to_owned()),
+    };
+    if own.is_none() && (category.is_some() || region.is_some()) {
+        return Err("a category or region without snomed, expected what lies there".to_owned());
+    }
+    for Concept { snomed, meaning } in [&own, category, region].into_iter().flatten() {
+        // SNOMED CT's identifiers have 6 to 18 digits.
+        if !(6..=18).contains(&snomed.len()) || !snomed.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(format!("snomed {snomed:?}, expected 6 to 18 digits"));
+        }
+        // The longest that DICOM's value representation LO holds.
+        if !(1..=64).contains(&meaning.chars().count()) || meaning.contains(['\\', '\n']) {
+            return Err(format!("meaning {meaning:?}, expected 1 to 64 characters"));
         }
     }
     Ok(())
@@ -139,7 +163,8 @@ mod tests {
     }
 
     const KNEE: &str = r##"{"labels": [
-        {"id": 7, "name": "tibia", "color": "#0a0B0c"}, {"id": 2, "name": "patella", "snomed": "64234005"}
+        {"id": 7, "name": "tibia", "color": "#0a0B0c"}, {"id": 2, "name": "patella",
+         "snomed": "64234005", "meaning": "Patella"}
     ]}"##;
 
     #[test]
@@ -167,7 +192,28 @@ mod tests {
             ("id twice", r#"{"labels": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}"#, "b"),
             ("name twice", r#"{"labels": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}"#, "a"),
             ("color", r#"{"labels": [{"id": 1, "name": "a", "color": "red"}]}"#, "#rrggbb"),
-            ("code", r#"{"labels": [{"id": 1, "name": "a", "snomed": "x1"}]}"#, "digits"),
+            (
+                "code",
+                r#"{"labels": [{"id": 1, "name": "a", "snomed": "x12345", "meaning": "A"}]}"#,
+                "digits",
+            ),
+            (
+                "code alone",
+                r#"{"labels": [{"id": 1, "name": "a", "snomed": "64234005"}]}"#,
+                "meaning",
+            ),
+            (
+                "empty meaning",
+                r#"{"labels": [{"id": 1, "name": "a", "snomed": "64234005", "meaning": ""}]}"#,
+                "64 characters",
+            ),
+            ("side", r#"{"labels": [{"id": 1, "name": "a", "side": "up"}]}"#, "bad"),
+            (
+                "region of nothing",
+                r#"{"labels": [{"id": 1, "name": "a",
+                    "region": {"snomed": "85562004", "meaning": "Hand"}}]}"#,
+                "region",
+            ),
             ("unknown table", r#"{"of": "hip", "labels": ["a"]}"#, "hip"),
             ("unknown label", r#"{"of": "knee", "labels": ["hip_left"]}"#, "hip_left"),
             ("name without table", r#"{"labels": ["tibia"]}"#, "tibia"),

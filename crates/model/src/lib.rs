@@ -19,8 +19,8 @@ pub mod onnx;
 pub mod proto;
 
 pub use config::{
-    CONFIGURATIONS, Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig,
-    Normalization, Reader, Resampling,
+    CONFIGURATIONS, Channel, Concept, Grade, IntensityProperties, Label, MIN_STEP_SIZE,
+    ModelConfig, Normalization, Reader, Resampling, Side,
 };
 pub use mismatch::Mismatch;
 pub use orientation::Orientation;

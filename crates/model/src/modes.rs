@@ -290,7 +290,7 @@ mod tests {
             name: "knee".to_owned(),
             labels: ids
                 .iter()
-                .map(|&id| crate::Label { id, name: format!("l{id}"), color: None, snomed: None })
+                .map(|&id| crate::Label { id, name: format!("l{id}"), ..Default::default() })
                 .collect(),
         };
         assert_eq!(check_tables(&modes, &[table(&[2, 7])]), Ok(()));

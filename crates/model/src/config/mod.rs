@@ -75,7 +75,7 @@ impl std::fmt::Display for Grade {
 }
 
 /// One structure the model outputs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Label {
     /// Value in the label map; 0 is background and not listed.
@@ -85,9 +85,41 @@ pub struct Label {
     /// `#rrggbb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub color: Option<String>,
-    /// SNOMED CT code.
+    /// SNOMED CT code of what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snomed: Option<String>,
+    /// What the code means, in the words of DICOM's context groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meaning: Option<String>,
+    /// Which of two, where the code does not say it; of the region, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub side: Option<Side>,
+    /// What kind of thing it is, if not an anatomical structure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<Concept>,
+    /// Where it is, if the code does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Concept>,
+}
+
+/// A side of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The patient's left.
+    Left,
+    /// The patient's right.
+    Right,
+}
+
+/// A concept of SNOMED CT.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Concept {
+    /// Its code.
+    pub snomed: String,
+    /// What the code means.
+    pub meaning: String,
 }
 
 /// Interpolation between grids; the defaults are nnU-Net's `resample_data_or_seg_to_shape`.
