@@ -1,7 +1,7 @@
 //! Files: read once and up to a bound, written whole or not at all.
 //!
 //! A path enters; bytes, text or a finished file leave. Whatever reads or writes a file of a user
-//! goes through here, so that a pipe never blocks, a length never lies, a stopped run leaves nothing
+//! goes through here, but for the files of a DICOM series, which `fastnnunet_dicom` reads, so that a pipe never blocks, a length never lies, a stopped run leaves nothing
 //! behind that the next one does not remove, and no result is easier to read than its source.
 
 use crate::{Error, Mismatch, Result};
@@ -45,6 +45,12 @@ impl Access {
     #[cfg(not(unix))]
     fn of(_: &fs::Metadata) -> Self {
         Self::ANYONE
+    }
+
+    /// That of a file; of one that is gone, the narrowest.
+    #[cfg(feature = "dicom")]
+    pub(crate) fn of_path(path: &Path) -> Self {
+        fs::metadata(path).map_or(Self(0o600), |found| Self::of(&found))
     }
 
     /// What both allow. The owner, who made the file, may write it whatever the source was.

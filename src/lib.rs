@@ -39,6 +39,8 @@ mod files;
 pub mod fuzzing;
 
 pub use error::{Error, ErrorKind, Result};
+#[cfg(feature = "dicom")]
+pub use fastnnunet_dicom as dicom;
 pub use fastnnunet_model as model;
 pub use fastnnunet_model::Mismatch;
 pub use files::{Access, Existing};

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 /// Segment CT volumes with distilled nnU-Net models, offline
 ///
-/// Reads a CT in NIfTI and writes a label map on the very same grid. The models and their
+/// Reads a CT in NIfTI or DICOM and writes a label map on the very same grid. The models and their
 /// configurations are inside this program; it opens no network connection.
 ///
 /// For research; not a medical device.
@@ -31,6 +31,7 @@ Examples:
   fastnnunet --input CT.nii.gz --mode bone
   fastnnunet -i CT.nii.gz -o bone.nii.gz --mode bone --quality low --json
   fastnnunet -i CT.nii.gz -o seg.nii.gz --model net.onnx --config net.json
+  fastnnunet -i study.zip --mode bone --series 1.2.840.113619.2.55.3
   fastnnunet -i imagesTs -o labels --model nnUNetTrainer__nnUNetPlans__3d_fullres
 
 Exit codes:
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     Modes(ListArgs),
     /// List the models: those inside this program and those of --models-dir
     Models(ListArgs),
+    /// List the DICOM series below a path, and whether each can be read
+    #[cfg(feature = "dicom")]
+    Series(SeriesArgs),
     /// Turn a trained folder of nnU-Net into an ONNX file and its configuration
     Convert(ConvertArgs),
     /// Measure on scans what --precision int8 needs to know of a model
@@ -107,7 +111,7 @@ pub(crate) struct CalibrateArgs {
     /// A model by name, as listed by `fastnnunet models`, or an ONNX file (with --config)
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
-    /// CT volume: NIfTI, .nii or .nii.gz; repeat for several patients
+    /// CT volume: NIfTI or DICOM; repeat for several patients
     #[arg(short, long, value_name = "PATH", required = true)]
     pub(crate) input: Vec<PathBuf>,
     /// The configuration of an ONNX file
@@ -133,6 +137,22 @@ pub(crate) struct CalibrateArgs {
     pub(crate) quiet: bool,
 }
 
+/// Reads headers only. Descriptions are free text, which may name a patient: they are shown if asked
+/// for.
+#[cfg(feature = "dicom")]
+#[derive(Debug, Args)]
+pub(crate) struct SeriesArgs {
+    /// File, folder or zip
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// Also show descriptions of series and study, protocol and contrast agent
+    #[arg(long)]
+    pub(crate) show_text: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Show one in full, with its labels
@@ -150,11 +170,17 @@ pub(crate) struct ListArgs {
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// CT volume: NIfTI, .nii or .nii.gz; repeat, once per input channel of the model; or a
-    /// folder, for every case in it
+    /// CT volume: NIfTI (.nii or .nii.gz) or DICOM (a file, folder or zip with one series); repeat,
+    /// once per input channel of the model; or a folder of NIfTI files, or DICOM of several
+    /// studies, for every case in it
     #[arg(short, long, value_name = "PATH", required = true)]
     pub(crate) input: Vec<PathBuf>,
-    /// Label map to write [default: `results/<case>_<mode>.nii.gz`]; a folder if the input is one
+    /// Which of several DICOM series, by UID or by the name that `fastnnunet series` lists
+    #[cfg(feature = "dicom")]
+    #[arg(long, value_name = "UID")]
+    pub(crate) series: Option<String>,
+    /// Label map to write [default: `results/<case>_<mode>.nii.gz`]; a folder if there are several
+    /// cases
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
     /// What to segment, as listed by `fastnnunet modes`
@@ -237,7 +263,7 @@ pub(crate) struct PredictArgs {
     /// Plan with at most this much of a GPU's memory, such as 3GiB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) gpu_memory_limit: Option<u64>,
-    /// Draw an overview picture (.png); a folder if the input is one
+    /// Draw an overview picture (.png); a folder if there are several cases
     #[arg(long, value_name = "PATH")]
     pub(crate) preview: Option<PathBuf>,
     /// Also write class probabilities beside the label map, as nnU-Net does (.npz; large)
@@ -261,6 +287,17 @@ pub(crate) struct PredictArgs {
 }
 
 impl PredictArgs {
+    /// The DICOM series to use.
+    pub(crate) fn series(&self) -> Option<&str> {
+        #[cfg(feature = "dicom")]
+        return self.series.as_deref();
+        #[cfg(not(feature = "dicom"))]
+        {
+            let _ = self;
+            None
+        }
+    }
+
     /// What becomes of a label map that is there.
     pub(crate) fn existing(&self) -> Existing {
         existing(self.overwrite)

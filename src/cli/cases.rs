@@ -1,18 +1,19 @@
 //! From the paths a user gave to the cases there are: which images, and which output.
 
 use super::args::PredictArgs;
+use super::images::{Found, Image, has_dicom, look};
 use fastnnunet::pipeline::Probabilities;
 use fastnnunet::{Error, Result, io, preview};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// One case to segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct CaseFiles {
     /// Name of the case.
     pub(crate) name: String,
     /// Its images, in channel order.
-    pub(crate) images: Vec<PathBuf>,
+    pub(crate) images: Vec<Image>,
     /// Label map to write.
     pub(crate) output: PathBuf,
     /// Overview to draw.
@@ -38,39 +39,72 @@ impl CaseFiles {
 }
 
 /// The cases of a run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Cases {
     pub(crate) list: Vec<CaseFiles>,
-    /// Whether the input is a folder: a bad case then does not end the run.
+    /// Cases that there are and that cannot be read, and why.
+    pub(crate) failed: Vec<(String, Error)>,
+    /// Whether there may be several cases: a bad one then does not end the run.
     pub(crate) batch: bool,
+    /// Sentences about what was left out.
+    pub(crate) doubts: Vec<String>,
 }
 
 impl Cases {
     /// `what` names the mode or model in default names of outputs.
     pub(crate) fn find(args: &PredictArgs, what: &str) -> Result<Self> {
-        match &args.input[..] {
-            [folder] if folder.is_dir() => Self::in_folder(folder, args, what),
-            images => {
-                let name = case_name(images.first().map_or(Path::new(""), PathBuf::as_path));
-                let output = args
-                    .output
-                    .clone()
-                    .unwrap_or_else(|| Path::new("results").join(format!("{name}_{what}.nii.gz")));
-                let (images, preview) = (images.to_vec(), args.preview.clone());
-                Ok(Self { list: vec![CaseFiles { name, images, output, preview }], batch: false })
-            }
+        if let (Some(_), [_, _, ..]) = (args.series(), &args.input[..]) {
+            let found = format!("{} inputs", args.input.len());
+            return Err(usage("--series", found, "one input that holds the series"));
         }
+        if let [folder] = &args.input[..]
+            && folder.is_dir()
+            && let files = nifti_in(folder)?
+            && !files.is_empty()
+        {
+            return Self::in_folder(folder, files, args, what);
+        }
+        let (mut images, mut doubts) = (Vec::new(), Vec::new());
+        for path in &args.input {
+            images.push(match look(path, args.series(), &mut doubts)? {
+                Found::File if path.is_dir() => return Err(empty(path)),
+                Found::File => Image::from(path.clone()),
+                Found::Series(image) => image,
+                Found::Studies(studies) if args.input.len() == 1 => {
+                    let cases = Self::of_studies(studies, path, args, what)?;
+                    return Ok(Self { doubts, ..cases });
+                }
+                Found::Studies(studies) => {
+                    let found = format!("{} studies in {}", studies.len(), path.display());
+                    return Err(usage("--input", found, "one series in each of several inputs"));
+                }
+            });
+        }
+        check_alike(&images, args)?;
+        let first = images.first();
+        let name = first
+            .and_then(Image::digest)
+            .unwrap_or_else(|| case_name(first.map_or(Path::new(""), Image::path)));
+        let output = args
+            .output
+            .clone()
+            .unwrap_or_else(|| Path::new("results").join(format!("{name}_{what}.nii.gz")));
+        let case = CaseFiles { name, images, output, preview: args.preview.clone() };
+        Ok(Self { list: vec![case], doubts, ..Self::default() })
     }
 
     /// Checks, before any work starts, that what the run makes can be written and that none of it
     /// is what the run reads.
     pub(crate) fn check_outputs(&self, args: &PredictArgs) -> Result<()> {
-        let images = self.list.iter().flat_map(|case| &case.images).chain(&args.previous_stage);
+        let images = self.list.iter().flat_map(|case| &case.images).flat_map(|image| {
+            let files = image.files().into_iter().chain([image.path()]);
+            files.map(Path::to_path_buf).collect::<Vec<_>>()
+        });
         let labels = self
             .list
             .iter()
             .flat_map(|case| args.previous_stage.iter().flat_map(|folder| case.labels_in(folder)));
-        let read = images.cloned().chain(labels);
+        let read = images.chain(args.previous_stage.clone()).chain(labels);
         let read: HashSet<PathBuf> = read.map(|path| place(&path)).collect();
         for case in &self.list {
             let probabilities = args.save_probabilities.then(|| case.probabilities());
@@ -101,54 +135,64 @@ impl Cases {
         Ok(())
     }
 
-    fn in_folder(folder: &Path, args: &PredictArgs, what: &str) -> Result<Self> {
-        let read = |source| Error::Read { path: folder.to_path_buf(), source };
-        let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-        for entry in std::fs::read_dir(folder).map_err(read)? {
-            let path = entry.map_err(read)?.path();
-            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // What differs from its stem by more than `.gz` is NIfTI.
-            let bare = file.len() - stem(&file).len();
-            if file.starts_with('.') || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
-                continue;
-            }
-            if let Some(other) = files.insert(stem(&file).to_owned(), path) {
-                return Err(Error::Input {
-                    path: folder.to_path_buf(),
-                    found: format!("{file} and {}, one name", file_name(&other)),
-                    expected: "one file per name".into(),
-                });
-            }
-        }
-        if files.is_empty() {
-            return Err(Error::Input {
-                path: folder.to_path_buf(),
-                found: "no .nii or .nii.gz file".into(),
-                expected: "at least one CT volume".into(),
-            });
-        }
-        let outputs = args.output.clone().unwrap_or_else(|| PathBuf::from("results"));
-        let named = outputs.display();
-        let wrong = if outputs.is_file() {
-            Some((format!("the file {named}"), "a folder"))
-        } else if place(&outputs) == place(folder) {
-            // Results among the images would be cases of the next run.
-            Some((format!("{named}, which is read"), "another folder"))
-        } else if !outputs.is_dir() && file_name(&outputs) != stem(&file_name(&outputs)) {
-            Some((format!("{named}, the name of a file"), "another folder"))
-        } else {
-            None
-        };
-        if let Some((found, what)) = wrong {
-            let expected = format!("{what}, as the input is one");
-            return Err(Error::Usage { what: "--output".into(), found, expected });
-        }
-        let groups = grouped(files).map_err(|(case, channel)| Error::Input {
+    /// The NIfTI files of a folder.
+    fn in_folder(
+        folder: &Path,
+        files: BTreeMap<String, PathBuf>,
+        args: &PredictArgs,
+        what: &str,
+    ) -> Result<Self> {
+        let input = |found: String, expected: &str| Error::Input {
             path: folder.to_path_buf(),
-            found: format!("{} beside {}", file_name(&case), file_name(&channel)),
-            expected: "a case as one file, or as numbered channels".into(),
+            found,
+            expected: expected.into(),
+        };
+        if has_dicom(folder) {
+            return Err(input("NIfTI and DICOM files".into(), "one of the two"));
+        }
+        if args.series().is_some() {
+            return Err(usage("--series", "NIfTI files", "a series, which DICOM files have"));
+        }
+        let groups = grouped(files).map_err(|(case, channel)| {
+            let found = format!("{} beside {}", file_name(&case), file_name(&channel));
+            input(found, "a case as one file, or as numbered channels")
         })?;
-        let list = groups.into_iter().map(|(name, images)| {
+        let cases = groups
+            .into_iter()
+            .map(|(name, images)| (name, images.into_iter().map(Image::from).collect()));
+        Ok(Self::several(cases, &outputs_beside(folder, args)?, args, what))
+    }
+
+    /// A series of each study, as far as they have one.
+    fn of_studies(
+        studies: Vec<(String, Result<Image>)>,
+        input: &Path,
+        args: &PredictArgs,
+        what: &str,
+    ) -> Result<Self> {
+        let outputs = outputs_beside(input, args)?;
+        if place(&outputs).starts_with(place(input)) {
+            let found = format!("{}, below what is read", outputs.display());
+            return Err(usage("--output", found, "a folder elsewhere"));
+        }
+        let (mut good, mut failed) = (Vec::new(), Vec::new());
+        for (name, image) in studies {
+            match image {
+                Ok(image) => good.push((name, vec![image])),
+                Err(error) => failed.push((name, error)),
+            }
+        }
+        let cases = Self::several(good.into_iter(), &outputs, args, what);
+        Ok(Self { failed, ..cases })
+    }
+
+    fn several(
+        cases: impl Iterator<Item = (String, Vec<Image>)>,
+        outputs: &Path,
+        args: &PredictArgs,
+        what: &str,
+    ) -> Self {
+        let list = cases.map(|(name, images)| {
             let file = if args.output.is_some() { name.clone() } else { format!("{name}_{what}") };
             CaseFiles {
                 output: outputs.join(format!("{file}.nii.gz")),
@@ -157,8 +201,78 @@ impl Cases {
                 images,
             }
         });
-        Ok(Self { list: list.collect(), batch: true })
+        Self { list: list.collect(), batch: true, ..Self::default() }
     }
+}
+
+/// The NIfTI files in a folder, by name without ending.
+fn nifti_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let read = |source| Error::Read { path: folder.to_path_buf(), source };
+    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // What differs from its stem by more than `.gz` is NIfTI.
+        let bare = file.len() - stem(&file).len();
+        if file.starts_with('.') || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
+            continue;
+        }
+        if let Some(other) = files.insert(stem(&file).to_owned(), path) {
+            return Err(Error::Input {
+                path: folder.to_path_buf(),
+                found: format!("{file} and {}, one name", file_name(&other)),
+                expected: "one file per name".into(),
+            });
+        }
+    }
+    Ok(files)
+}
+
+fn empty(folder: &Path) -> Error {
+    let kinds = if cfg!(feature = "dicom") { "no NIfTI or DICOM file" } else { "no NIfTI file" };
+    Error::Input {
+        path: folder.to_path_buf(),
+        found: kinds.into(),
+        expected: "at least one CT volume".into(),
+    }
+}
+
+/// The folder that the results of several cases go to.
+fn outputs_beside(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
+    let outputs = args.output.clone().unwrap_or_else(|| PathBuf::from("results"));
+    let named = outputs.display();
+    let wrong = if outputs.is_file() {
+        Some((format!("the file {named}"), "a folder"))
+    } else if place(&outputs) == place(input) {
+        // Results among the images would be cases of the next run.
+        Some((format!("{named}, which is read"), "another folder"))
+    } else if !outputs.is_dir() && file_name(&outputs) != stem(&file_name(&outputs)) {
+        Some((format!("{named}, the name of a file"), "another folder"))
+    } else {
+        None
+    };
+    match wrong {
+        Some((found, what)) => {
+            Err(usage("--output", found, format!("{what}, as there are several cases")))
+        }
+        None => Ok(outputs),
+    }
+}
+
+/// Checks that the images are of one kind, and series where one was named.
+fn check_alike(images: &[Image], args: &PredictArgs) -> Result<()> {
+    let series = images.iter().filter(|image| image.digest().is_some()).count();
+    if series == 0 && args.series().is_some() {
+        return Err(usage("--series", "NIfTI", "a series, which DICOM files have"));
+    }
+    if series == 0 || series == images.len() {
+        return Ok(());
+    }
+    Err(usage("--input", "NIfTI and DICOM", "images of one kind"))
+}
+
+fn usage(what: &str, found: impl Into<String>, expected: impl Into<String>) -> Error {
+    Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
 }
 
 /// Joins `CASE_0000`, `CASE_0001` and so on, which are nnU-Net's names for the channels of a

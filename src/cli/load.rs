@@ -1,8 +1,9 @@
 //! The images of a case, and what a cascade refines, from their files.
 
 use super::cases::CaseFiles;
+use super::images::Image;
 use fastnnunet::io::ReadOptions;
-use fastnnunet::segmenter::lies_apart;
+use fastnnunet::segmenter::{lies_apart, with_threads};
 use fastnnunet::volume::LabelMap;
 use fastnnunet::{Case, Error, Result, Scan};
 use std::borrow::Cow;
@@ -19,9 +20,15 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Bytes of the images.
+    /// Bytes that reading the images held at most.
     pub(crate) fn bytes(&self) -> u64 {
-        self.scans.iter().map(|scan| scan.voxels().bytes()).sum()
+        let mut held = 0;
+        let mut most = 0;
+        for scan in &self.scans {
+            most = most.max(held + scan.read_bytes());
+            held += scan.voxels().bytes();
+        }
+        most
     }
 }
 
@@ -30,6 +37,8 @@ impl Loaded {
 pub(crate) struct Loader {
     /// Images that the networks take.
     pub(crate) images: usize,
+    /// Threads to read with, if not all.
+    pub(crate) threads: Option<usize>,
     /// What all images of a case may take, among other things.
     pub(crate) options: ReadOptions,
     /// A label map, or a folder of label maps named like the cases.
@@ -45,15 +54,11 @@ impl Loader {
                 expected: format!("{}, one per channel of the model", self.images),
             });
         }
-        let mut options = self.options;
-        let mut scans: Vec<Scan> = Vec::new();
-        for image in &files.images {
-            let scan = Scan::open_with(image, &options)?;
-            options.max_bytes = options.max_bytes.saturating_sub(scan.voxels().bytes());
-            scans.push(scan);
-        }
-        let names: Vec<String> =
-            files.images.iter().map(|image| image.display().to_string()).collect();
+        let scans = match self.threads {
+            Some(threads) => with_threads(threads, || self.images(files))??,
+            None => self.images(files)?,
+        };
+        let names: Vec<String> = files.images.iter().map(Image::display).collect();
         let mut warnings = Case::new(scans.iter().map(Cow::Borrowed)).warnings(&names);
         let first_stage = match &self.first_stage {
             None => None,
@@ -64,6 +69,17 @@ impl Loader {
             }
         };
         Ok(Loaded { scans, first_stage, warnings, time: started.elapsed() })
+    }
+
+    fn images(&self, files: &CaseFiles) -> Result<Vec<Scan>> {
+        let mut options = self.options;
+        let mut scans: Vec<Scan> = Vec::new();
+        for image in &files.images {
+            let scan = image.open(&options)?;
+            options.max_bytes = options.max_bytes.saturating_sub(scan.voxels().bytes());
+            scans.push(scan);
+        }
+        Ok(scans)
     }
 
     /// Labels of the first stage for a case, and a warning if their file places them elsewhere

@@ -9,6 +9,7 @@ mod bar;
 mod calibrate;
 mod cases;
 mod convert;
+mod images;
 mod interrupt;
 mod list;
 mod load;
@@ -17,6 +18,8 @@ mod predict;
 mod report;
 mod request;
 mod selftest;
+#[cfg(feature = "dicom")]
+mod series;
 mod summary;
 mod table;
 
@@ -39,6 +42,8 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Some(Command::Modes(request)) => list::modes(request).map(|()| 0),
         Some(Command::Models(request)) => list::models(request).map(|()| 0),
+        #[cfg(feature = "dicom")]
+        Some(Command::Series(request)) => series::list(request).map(|()| 0),
         Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
         Some(Command::Calibrate(request)) => calibrate::run(request).map(|()| 0),
         Some(Command::Selftest(request)) => selftest::run(request).map(|()| 0),

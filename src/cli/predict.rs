@@ -8,6 +8,7 @@ use super::request::Request;
 use super::summary::{DEMONSTRATION, Summary};
 use super::{interrupt, peak, report};
 use fastnnunet::pipeline::{Progress, Stage};
+use fastnnunet::segmenter::with_threads;
 use fastnnunet::{Case, Error, Result, Segmenter};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -32,13 +33,19 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let started = Instant::now();
     let Request { source, options, first_stage } = Request::new(args)?;
     let segmenter = Segmenter::open_with(source, options)?;
-    let cases = Cases::find(args, segmenter.name())?;
+    let threads = args.threads.map(usize::from);
+    let name = segmenter.name().to_owned();
+    let find = || Cases::find(args, &name);
+    let cases = match threads {
+        Some(threads) => with_threads(threads, find)??,
+        None => find()?,
+    };
     cases.check_outputs(args)?;
     let (images, options) = (segmenter.images(), segmenter.read_options());
     let mut job = Job {
         args,
         cases: &cases,
-        loader: Loader { images, options, first_stage },
+        loader: Loader { images, threads, options, first_stage },
         segmenter,
         bar: Bar::new(args.quiet),
         opened: started.elapsed(),
@@ -60,6 +67,9 @@ impl<'a> Job<'a> {
         }
         if !args.quiet && !about.missing.is_empty() {
             self.bar.note(&format!("note: no model here labels {}", about.missing.join(", ")));
+        }
+        for doubt in self.cases.doubts.iter().filter(|_| !args.quiet) {
+            self.bar.note(&format!("note: {doubt}"));
         }
         if about.is_demonstration && !args.quiet && (batch || args.json) {
             self.bar.note(&format!("note: {DEMONSTRATION}"));
@@ -92,7 +102,12 @@ impl<'a> Job<'a> {
         let (args, cases) = (self.args, self.cases);
         let (done, todo): (Vec<&CaseFiles>, Vec<&CaseFiles>) =
             cases.list.iter().partition(|files| files.is_done(args));
-        let mut tally = Tally { todo: todo.len(), ..Tally::default() };
+        let all = todo.len() + cases.failed.len();
+        let mut tally = Tally { todo: all, ..Tally::default() };
+        for (name, error) in &cases.failed {
+            self.bar.note(&format!("{name}: {}", report::chain(error)));
+            tally.failed.push(Failed::new(name, error));
+        }
         tally.skipped.extend(done.iter().map(|files| files.name.as_str()));
         let loader = self.loader.clone();
         std::thread::scope(|scope| {
@@ -126,7 +141,7 @@ impl<'a> Job<'a> {
                     Err(error) => {
                         self.bar.note(&format!("{}: {}", files.name, report::chain(&error)));
                         let is_last = ends_the_run(&error, &files.output);
-                        tally.failed.push((&files.name, error));
+                        tally.failed.push(Failed::new(&files.name, &error));
                         if is_last {
                             return;
                         }
@@ -217,10 +232,23 @@ fn progress(
 struct Tally<'a> {
     todo: usize,
     well: usize,
-    failed: Vec<(&'a str, Error)>,
+    failed: Vec<Failed<'a>>,
     skipped: Vec<&'a str>,
     summaries: Vec<serde_json::Value>,
     interrupted: bool,
+}
+
+/// A case that could not be done.
+struct Failed<'a> {
+    name: &'a str,
+    why: String,
+    exit_code: u8,
+}
+
+impl<'a> Failed<'a> {
+    fn new(name: &'a str, error: &Error) -> Self {
+        Self { name, why: report::chain(error), exit_code: report::exit_code(error) }
+    }
 }
 
 impl Tally<'_> {
@@ -230,12 +258,8 @@ impl Tally<'_> {
         if args.json {
             let failures: Vec<_> = failed
                 .iter()
-                .map(|(name, error)| {
-                    serde_json::json!({
-                        "case": name,
-                        "error": report::chain(error),
-                        "exit_code": report::exit_code(error),
-                    })
+                .map(|Failed { name, why, exit_code }| {
+                    serde_json::json!({"case": name, "error": why, "exit_code": exit_code})
                 })
                 .collect();
             let all =
@@ -251,11 +275,11 @@ impl Tally<'_> {
             return Err(Error::Interrupted);
         }
         if !failed.is_empty() {
-            let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = failed.iter().map(|failed| failed.name).collect();
             let names = names.join(", ");
             report::tell(&format!("error: {} of {todo} cases failed: {names}", failed.len()));
         }
-        Ok(failed.iter().map(|(_, error)| report::exit_code(error)).max().unwrap_or(0))
+        Ok(failed.iter().map(|failed| failed.exit_code).max().unwrap_or(0))
     }
 }
 

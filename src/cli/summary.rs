@@ -1,6 +1,7 @@
 //! What the user is told at the end, as text and as JSON.
 
 use super::cases::CaseFiles;
+use super::images::Image;
 use super::table;
 use fastnnunet::Segmentation;
 use fastnnunet::pipeline::Timings;
@@ -49,8 +50,7 @@ impl Summary<'_> {
             .map(|(stage, time)| format!("{} {:.2}", stage.name(), time.as_secs_f64()))
             .collect();
         let (grid, about) = (&self.done.grid, &self.done.answer);
-        let images: Vec<String> =
-            self.files.images.iter().map(|image| image.display().to_string()).collect();
+        let images: Vec<String> = self.files.images.iter().map(Image::display).collect();
         let mut rows = vec![(
             "input",
             format!(
@@ -135,11 +135,13 @@ impl Summary<'_> {
         let runs: Vec<Value> = self.done.runs.iter().map(run_json).collect();
         let last = about.networks.last();
         let images: Vec<String> =
-            self.files.images.iter().map(|image| image.display().to_string()).collect();
+            self.files.images.iter().map(|image| image.path().display().to_string()).collect();
+        let series: Vec<String> = self.files.images.iter().filter_map(Image::series).collect();
         json!({
             "program": "fastnnunet",
             "version": env!("CARGO_PKG_VERSION"),
             "input": one_or_many(&images),
+            "series": if series.is_empty() { Value::Null } else { one_or_many(&series) },
             "input_sha256": one_or_many(&self.input_sha256),
             "output": self.files.output.display().to_string(),
             "preview": self.files.preview.as_ref().map(|path| path.display().to_string()),

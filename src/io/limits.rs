@@ -14,7 +14,7 @@ pub struct ReadOptions {
     /// The reader of nnU-Net whose geometry is wanted; `None` for ITK's.
     pub reader: Option<Reader>,
     /// Largest size of the voxels in bytes: two for each integer of 8 or 16 bits with a sign (or
-    /// of 8 without), four for everything else.
+    /// of 8 without), four for everything else. Of a DICOM series, all that reading it takes.
     pub max_bytes: u64,
 }
 

@@ -1,7 +1,8 @@
-//! Stages 1 and 13: NIfTI files to volumes, and label maps to NIfTI files.
+//! Stages 1 and 13: NIfTI files and DICOM series to volumes, and label maps to NIfTI files.
 //!
 //! [`Scan::open`] reads a NIfTI-1 or NIfTI-2 file, plain or gzip-compressed, into Hounsfield
-//! units with the geometry that ITK's reader, and therefore nnU-Net, would take from it.
+//! units with the geometry that ITK's reader, and therefore nnU-Net, would take from it; or the one
+//! CT series of a DICOM file, folder or zip.
 //! [`save_labels`] writes a label map that lies exactly on that image: same shape, affine, codes
 //! and units. Arrays are `[z, y, x]`; the file's `x, y, z` order appears nowhere outside this
 //! module.
@@ -18,6 +19,8 @@ mod limits;
 mod nibabel;
 mod plausibility;
 mod save;
+#[cfg(feature = "dicom")]
+mod series;
 mod stream;
 mod svd;
 mod voxels;
@@ -26,6 +29,8 @@ pub use header::{NiftiVersion, SourceHeader};
 pub use limits::ReadOptions;
 pub(crate) use save::save_labels_for;
 pub use save::{LabelArray, check_writable, save_labels};
+#[cfg(feature = "dicom")]
+pub use series::is_dicom;
 
 use crate::files::Access;
 use crate::model::Reader;
@@ -47,6 +52,8 @@ pub struct Scan {
     warnings: Vec<String>,
     sha256: Option<String>,
     access: Access,
+    /// Bytes that reading it held at most.
+    read_bytes: u64,
     /// Whose rules the geometry was read by.
     rules: Rules,
     /// Whether the file gives no factor, which readers take differently, and an intercept.
@@ -74,7 +81,8 @@ impl Rules {
 }
 
 impl Scan {
-    /// Reads a CT volume from a `.nii` or `.nii.gz` file.
+    /// Reads a CT volume from a `.nii` or `.nii.gz` file, or from a DICOM file, folder or zip with one
+    /// CT series in it (feature `dicom`; docs/dicom.md says what becomes of odd ones).
     ///
     /// Compression is recognized by content. Values are `stored * slope + intercept`, computed in
     /// `f64` and then rounded to `f32`. As in ITK, a slope that is zero or not finite counts as one
@@ -86,7 +94,8 @@ impl Scan {
     ///
     /// [`Error::Read`] if the file cannot be opened or read, [`Error::Input`] if it is not a
     /// single-file three-dimensional NIfTI volume of finite real numbers on an orthogonal grid, or
-    /// is damaged, and [`Error::Memory`] if its voxels would exceed 16 GiB.
+    /// is damaged, [`Error::Memory`] if its voxels would exceed 16 GiB, and [`Error::Usage`] if there
+    /// are several series that could be meant: [`open_series`](Self::open_series) takes one of them.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }
@@ -102,6 +111,10 @@ impl Scan {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
+        #[cfg(feature = "dicom")]
+        if is_dicom(path)? {
+            return series::open(path, options);
+        }
         read(path, options).map_err(|failure| failure.at(path))
     }
 
@@ -130,6 +143,7 @@ impl Scan {
         Ok(Self {
             affine: grid.affine,
             header: SourceHeader::for_grid(&grid),
+            read_bytes: voxels.bytes(),
             voxels,
             grid,
             warnings: Vec::new(),
@@ -172,10 +186,17 @@ impl Scan {
         &self.warnings
     }
 
-    /// SHA-256 of the file it was read from, lowercase hexadecimal.
+    /// SHA-256 of the file it was read from, lowercase hexadecimal; of a series, that of its files'
+    /// digests in the order of slices.
     #[must_use]
     pub fn sha256(&self) -> Option<&str> {
         self.sha256.as_deref()
+    }
+
+    /// Bytes that reading it held at most: more than its voxels where slices had to be resampled.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes
     }
 
     /// Who may read the file: results are no easier to read.
@@ -253,6 +274,7 @@ fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
     }
     let access = stream.access;
     Ok(Scan {
+        read_bytes: voxels.bytes(),
         voxels,
         grid: geometry.grid,
         affine: geometry.affine,

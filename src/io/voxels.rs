@@ -83,11 +83,21 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { min: f32::INFINITY, max: f32::NEG_INFINITY, not_finite: 0 }
     }
 
-    fn add(&mut self, values: &[f32]) {
+    /// What is learned from both.
+    #[cfg(feature = "dicom")]
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            min: self.min.min(other.min),
+            max: self.max.max(other.max),
+            not_finite: self.not_finite + other.not_finite,
+        }
+    }
+
+    pub(super) fn add(&mut self, values: &[f32]) {
         // Separate lanes let the compiler use vector minimum and maximum.
         const LANES: usize = 16;
         let (mut min, mut max) = ([self.min; LANES], [self.max; LANES]);

@@ -27,6 +27,8 @@ mod preview;
 mod readme;
 mod regressions;
 mod resample;
+#[cfg(all(feature = "cli", feature = "dicom"))]
+mod series;
 mod stages;
 mod streaming;
 mod tricky;

@@ -6,6 +6,6 @@ pub(crate) fn run(filter: &[String]) -> Result {
     // What they measure needs no generated networks; docs/performance.md has those that do.
     let filter = filter.join(" ");
     shell::run(&format!(
-        "cargo bench --workspace --no-default-features --features fastnnunet/cli -- {filter}"
+        "cargo bench --workspace --no-default-features --features fastnnunet/cli,fastnnunet/dicom -- {filter}"
     ))
 }

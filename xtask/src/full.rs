@@ -30,7 +30,7 @@ fn minimum_rust() -> Result {
     }
     shell::run(&format!(
         "cargo +{stated} check --locked --workspace --all-targets --no-default-features \
-         --features fastnnunet/cli"
+         --features fastnnunet/cli,fastnnunet/dicom"
     ))
 }
 

@@ -21,7 +21,7 @@ pub mod write;
 
 pub use error::{Error, Result};
 pub use limits::Limits;
-pub use series::{Catalog, ScanOptions, Series, Study, Verdict, scan};
+pub use series::{Catalog, ScanOptions, Series, Study, Texts, Verdict, holds_dicom, scan};
 pub use volume::{Affine, Grid, LoadOptions, Loaded, Source, SourceSlice};
 
 /// Bytes in hexadecimal digits.

@@ -47,11 +47,15 @@ pub(crate) enum Standing {
 
 /// Free text, which may name a patient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Texts {
-    pub(crate) series: Option<String>,
-    pub(crate) study: Option<String>,
-    pub(crate) protocol: Option<String>,
-    pub(crate) contrast: Option<String>,
+pub struct Texts {
+    /// Series description.
+    pub series: Option<String>,
+    /// Study description.
+    pub study: Option<String>,
+    /// Protocol name.
+    pub protocol: Option<String>,
+    /// Contrast agent.
+    pub contrast: Option<String>,
 }
 
 /// How pixels are stored.

@@ -39,7 +39,7 @@ impl Series {
             "name": self.name,
             "uid": self.series_uid,
             "part": self.part,
-            "modality": crate::read::image::code(&self.modality),
+            "modality": (!self.modality.is_empty()).then_some(&self.modality),
             "class": self.class_uid,
             "slices": self.slices,
             "size": self.shape.map(|[z, y, x]| [x, y, z]),

@@ -5,12 +5,13 @@ mod json;
 mod scan;
 pub(crate) mod stack;
 
-pub use scan::{ScanOptions, scan};
+pub use scan::{ScanOptions, holds_dicom, scan};
 
 use crate::error::{Error, Fault, Result};
-use crate::read::image::Texts;
+pub use crate::read::image::Texts;
 use crate::read::place::Places;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Whether a series is read as a volume.
@@ -42,7 +43,7 @@ pub struct Series {
     pub name: String,
     /// As that of [`name`](Self::name), for the study.
     pub study_name: String,
-    /// Code of the modality; empty if the files have none.
+    /// Code of the modality; empty if the files have none, or anything else in its place.
     pub modality: String,
     /// SOP class UID.
     pub class_uid: String,
@@ -81,9 +82,25 @@ impl Series {
         !matches!(self.verdict, Verdict::Refused { .. })
     }
 
+    /// Descriptions, which are free text and may name a patient.
+    #[must_use]
+    pub fn texts(&self) -> &Texts {
+        &self.texts
+    }
+
+    /// The files that [`load`](Self::load) reads, each once: of a zip the archive. Empty if the series
+    /// is refused.
+    #[must_use]
+    pub fn files(&self) -> Vec<&Path> {
+        let slices = self.stack.iter().flat_map(|stack| &stack.slices);
+        let files: BTreeSet<&Path> =
+            slices.map(|slice| self.places.path(slice.image.place)).collect();
+        files.into_iter().collect()
+    }
+
     /// The path that was scanned.
     #[must_use]
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         &self.places.root
     }
 
@@ -123,7 +140,7 @@ pub struct Study<'a> {
     pub name: &'a str,
     /// Its series.
     pub series: Vec<&'a Series>,
-    path: &'a std::path::Path,
+    path: &'a Path,
 }
 
 impl Study<'_> {
@@ -163,6 +180,10 @@ impl Catalog {
     /// [`Error::Usage`] if there are several or no such one, and [`Error::Input`] with the reason
     /// if the one named, or all of them, cannot be read.
     pub fn pick(&self, id: Option<&str>) -> Result<&Series> {
+        if let (true, Some((path, reason))) = (self.series.is_empty(), self.damaged.first()) {
+            let found = format!("a damaged DICOM file ({reason})");
+            return Err(Fault::new(found, "a CT series").at(path));
+        }
         let Some(id) = id else {
             return pick_of(&self.series.iter().collect::<Vec<_>>(), &self.path);
         };
@@ -196,7 +217,7 @@ fn plain(id: &str) -> String {
     id.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
-fn pick_of<'a>(series: &[&'a Series], path: &std::path::Path) -> Result<&'a Series> {
+fn pick_of<'a>(series: &[&'a Series], path: &Path) -> Result<&'a Series> {
     let suitable: Vec<&&Series> = series.iter().filter(|series| series.is_suitable()).collect();
     match suitable[..] {
         [one] => Ok(one),
@@ -205,7 +226,7 @@ fn pick_of<'a>(series: &[&'a Series], path: &std::path::Path) -> Result<&'a Seri
             let list: Vec<String> = suitable.iter().map(|series| series.summary()).collect();
             Err(Error::Usage {
                 what: "series".into(),
-                found: format!("{} suitable ones: {}", list.len(), list.join("; ")),
+                found: format!("{} suitable series: {}", list.len(), list.join("; ")),
                 expected: "one, or the UID of the one to use".into(),
             })
         }
@@ -213,10 +234,11 @@ fn pick_of<'a>(series: &[&'a Series], path: &std::path::Path) -> Result<&'a Seri
 }
 
 /// Why there is none: the reason of the only one, or of the largest that is a CT.
-fn none_of(series: &[&Series], path: &std::path::Path) -> Error {
+fn none_of(series: &[&Series], path: &Path) -> Error {
     let ct = series.iter().filter(|series| series.modality == "CT");
     let likely = ct.max_by_key(|series| series.slices).or(series.first());
-    likely
-        .and_then(|series| series.refusal())
-        .unwrap_or_else(|| Fault::new("no DICOM images", "a CT series").at(path))
+    likely.and_then(|series| series.refusal()).unwrap_or_else(|| {
+        let what = if path.is_dir() { "a folder" } else { "a file" };
+        Fault::new(format!("{what} without DICOM images"), "a CT series").at(path)
+    })
 }

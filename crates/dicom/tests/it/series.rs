@@ -256,7 +256,7 @@ fn a_path_that_is_not_there_is_an_error() {
     std::fs::create_dir(&nothing).expect("a folder");
     let empty = scan(&nothing, &ScanOptions::default()).expect("an empty folder");
     let error = empty.pick(None).expect_err("nothing in it");
-    assert!(error.to_string().contains("no DICOM images"), "{error}");
+    assert!(error.to_string().contains("without DICOM images"), "{error}");
 }
 
 #[test]
