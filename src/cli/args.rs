@@ -254,6 +254,10 @@ pub(crate) struct PredictArgs {
     /// Weight all voxels of a tile alike instead of by a Gaussian
     #[arg(long)]
     pub(crate) no_gaussian: bool,
+    /// Treat tiles in which nothing is denser than -400 HU as air: saves the network's work on them;
+    /// what it would have found in lung or cloth without anything denser nearby is lost
+    #[arg(long)]
+    pub(crate) skip_air: bool,
     /// Threads to use [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,

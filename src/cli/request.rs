@@ -48,6 +48,7 @@ impl Request {
             .first_stage(stage)
             .postprocessing(postprocessing(&args.postprocess)?)
             .device(args.device)
+            .skip_air(args.skip_air)
             .keep_probabilities(args.save_probabilities)
             .digests(args.json);
         options.quality = args.quality;

@@ -68,13 +68,20 @@ impl Summary<'_> {
                 format!("{name} ({configuration}, grade {grade}), device {device}, {precision}");
             rows.push(("model", text));
         }
-        for NetworkRun { network_shape, patch_size, tiles, passes, .. } in &self.done.runs {
+        for NetworkRun { network_shape, patch_size, tiles, known_tiles, passes, .. } in
+            &self.done.runs
+        {
             let mirrored =
                 if *passes > 1 { format!(" x {passes} mirrored") } else { String::new() };
+            let known = if *known_tiles > 0 {
+                format!(", {known_tiles} of them air like one before")
+            } else {
+                String::new()
+            };
             rows.push((
                 "network",
                 format!(
-                    "{} voxels, {tiles} tiles of {}{mirrored}",
+                    "{} voxels, {tiles} tiles of {}{mirrored}{known}",
                     times_sign(reversed(*network_shape)),
                     times_sign(reversed(*patch_size)),
                 ),
@@ -190,6 +197,7 @@ fn run_json(run: &NetworkRun) -> Value {
         "shape_zyx": run.network_shape,
         "patch_zyx": run.patch_size,
         "tiles": run.tiles,
+        "known_tiles": run.known_tiles,
         "passes": run.passes,
     })
 }

@@ -1,6 +1,7 @@
 //! Stages 6 to 8 together: every tile through the network, mirrored if asked, and stitched;
 //! finished planes are handed on while later tiles run.
 
+use super::flat::{self, Air, Answers};
 use super::progress::Clock;
 use super::stitch::Stitcher;
 use super::tile::Tiling;
@@ -46,59 +47,113 @@ pub(super) struct Pass<'a> {
     pub(super) mirrors: &'a [Vec<usize>],
     /// Whether the engine runs the image as a whole.
     pub(super) whole_image: bool,
+    /// What counts as air, where tiles of it are not looked at.
+    pub(super) air: Option<&'a Air>,
+    /// Answers to tiles of one value that are kept.
+    pub(super) answers: usize,
 }
 
-/// Runs `engine` over all tiles of `image` (`[c, z, y, x]`) and hands finished planes to `take`.
+/// Runs `engine` over all tiles of `image` (`[c, z, y, x]`) and hands finished planes to `take`;
+/// returns how many tiles had a known answer.
 pub(super) fn infer(
     image: &Array4<f32>,
     engine: &mut dyn Engine,
     pass: Pass<'_>,
     clock: &mut Clock<'_>,
     take: &mut Take<'_>,
-) -> Result<()> {
+) -> Result<usize> {
     if pass.whole_image
         && let Some(map) = whole_image(image, engine, &pass, clock)?
     {
-        return take(walked(map.view(), pass.walk), 0, clock).map(drop);
+        return take(walked(map.view(), pass.walk), 0, clock).map(|_| 0);
     }
-    let Pass { tiling, weights, walk, mirrors, .. } = pass;
-    let [pz, py, px] = unwalked(tiling.patch, walk);
+    let mut tiles = Tile::new(engine, unwalked(pass.tiling.patch, pass.walk), &pass);
+    let Pass { tiling, weights, walk, .. } = pass;
     let weights = weights.permuted_axes(walk).as_standard_layout().into_owned();
     let image = walked(image.view(), walk);
 
-    let mut stitcher = Stitcher::new(tiling.clone(), weights, engine.output_channels());
-    let mut input = Array4::zeros([engine.input_channels(), pz, py, px]);
-    let mut output = Array4::zeros([engine.output_channels(), pz, py, px]);
-    let mut mirrored = (mirrors.len() > 1).then(|| (input.clone(), output.clone()));
-    let mut hand_on = |stitcher: &mut Stitcher, plane: usize, clock: &mut Clock<'_>| {
-        stitcher.finish_below(plane);
-        let (planes, first) = stitcher.means();
-        let needed = take(planes, first, clock)?;
-        stitcher.forget_below(needed);
-        Ok(())
-    };
+    let mut stitcher = Stitcher::new(tiling.clone(), weights, tiles.output.dim().0);
+    let mut hand_on =
+        |stitcher: &mut Stitcher, plane: usize, clock: &mut Clock<'_>| -> Result<()> {
+            stitcher.finish_below(plane);
+            let (planes, first) = stitcher.means();
+            let needed = take(planes, first, clock)?;
+            stitcher.forget_below(needed);
+            Ok(())
+        };
     for layer in tiling.origins.chunk_by(|a, b| a[0] == b[0]) {
         let plane = layer[0][0].max(0) as usize;
         if stitcher.is_due(plane) {
             hand_on(&mut stitcher, plane, clock)?;
         }
         for &origin in layer {
-            tiling.cut(image, origin, walked_mut(input.view_mut(), walk));
-            engine.run(input.view(), &mut output)?;
-            clock.advance()?;
-            if let Some((flipped, answer)) = &mut mirrored {
-                for axes in &mirrors[1..] {
-                    flip(flipped.view_mut(), axes).assign(&input);
-                    engine.run(flipped.view(), answer)?;
-                    output += &flip(answer.view_mut(), axes);
-                    clock.advance()?;
-                }
-                output /= mirrors.len() as f32;
-            }
-            stitcher.add(origin, walked(output.view(), walk));
+            tiling.cut(image, origin, walked_mut(tiles.input.view_mut(), walk));
+            stitcher.add(origin, walked(tiles.answer(clock)?, walk));
         }
     }
-    hand_on(&mut stitcher, tiling.image[0], clock)
+    hand_on(&mut stitcher, tiling.image[0], clock)?;
+    Ok(tiles.known)
+}
+
+/// One tile after the other.
+struct Tile<'a> {
+    engine: &'a mut dyn Engine,
+    mirrors: &'a [Vec<usize>],
+    air: Option<&'a Air>,
+    input: Array4<f32>,
+    output: Array4<f32>,
+    /// A flipped tile and what the network gives for it.
+    mirrored: Option<(Array4<f32>, Array4<f32>)>,
+    answers: Answers,
+    /// Tiles so far whose answer was known.
+    known: usize,
+}
+
+impl<'a> Tile<'a> {
+    fn new(engine: &'a mut dyn Engine, [z, y, x]: [usize; 3], pass: &Pass<'a>) -> Self {
+        let input = Array4::zeros([engine.input_channels(), z, y, x]);
+        let output = Array4::zeros([engine.output_channels(), z, y, x]);
+        let mirrored = (pass.mirrors.len() > 1).then(|| (input.clone(), output.clone()));
+        let (mirrors, air, answers) = (pass.mirrors, pass.air, Answers::new(pass.answers));
+        Self { engine, mirrors, air, input, output, mirrored, answers, known: 0 }
+    }
+
+    /// What the network gives for the tile that has been cut.
+    fn answer(&mut self, clock: &mut Clock<'_>) -> Result<ArrayView4<'_, f32>> {
+        if let Some(air) = self.air {
+            air.fill(self.input.view_mut());
+        }
+        let value = flat::value(self.input.view());
+        let is_known = value.as_ref().is_some_and(|value| self.answers.find(value).is_some());
+        if is_known {
+            self.known += 1;
+            for _ in self.mirrors {
+                clock.advance()?;
+            }
+        } else {
+            self.run(clock)?;
+        }
+        let Some(value) = value else { return Ok(self.output.view()) };
+        if !is_known {
+            self.answers.keep(value.clone(), &self.output);
+        }
+        Ok(self.answers.find(&value).unwrap_or(&self.output).view())
+    }
+
+    /// Runs the network, mirrored if asked, into `output`.
+    fn run(&mut self, clock: &mut Clock<'_>) -> Result<()> {
+        self.engine.run(self.input.view(), &mut self.output)?;
+        clock.advance()?;
+        let Some((flipped, answer)) = &mut self.mirrored else { return Ok(()) };
+        for axes in &self.mirrors[1..] {
+            flip(flipped.view_mut(), axes).assign(&self.input);
+            self.engine.run(flipped.view(), answer)?;
+            self.output += &flip(answer.view_mut(), axes);
+            clock.advance()?;
+        }
+        self.output /= self.mirrors.len() as f32;
+        Ok(())
+    }
 }
 
 /// The same tiles, in the same order, by an engine that takes the image as a whole.

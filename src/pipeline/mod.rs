@@ -13,6 +13,7 @@ pub mod stitch;
 pub mod tile;
 
 mod cascade;
+mod flat;
 mod infer_tiles;
 pub(crate) mod plan;
 mod probabilities;
@@ -86,6 +87,9 @@ pub struct Settings {
     pub step_size: Option<f64>,
     /// Weight overlapping tiles by a Gaussian.
     pub use_gaussian: Option<bool>,
+    /// Treat tiles of a CT that hold nothing denser than -400 HU as air, whose answer is computed
+    /// once.
+    pub skip_air: bool,
     /// Keep what the network gave, for [`Probabilities::save_npz`].
     pub keep_probabilities: bool,
     /// Refuse a case that would hold more than this many bytes at once.
@@ -107,6 +111,8 @@ pub struct Labeled {
     pub network_shape: [usize; 3],
     /// Tiles per pass and passes per tile (mirrored ones included).
     pub tiles: (usize, usize),
+    /// Of these tiles, those whose answer was known: they held one value, as one before them.
+    pub known_tiles: usize,
     /// Memory expected before the run.
     pub predicted: Memory,
     /// Wall time per stage.
@@ -147,7 +153,7 @@ pub fn segment(
         plan.keeps_probabilities.then(|| Array4::zeros([engine.output_channels(), z, y, x]));
     let small = plan.has_small_labels(engine.classes());
     let mut run = Run { plan: &plan, config, engine, kept: kept.as_mut() };
-    let (labels, tiles) = if small {
+    let (labels, (tiles, known_tiles)) = if small {
         let (labels, tiles) = run.label_tiles(&image, &grid, &mut clock)?;
         (LabelMap::U8(labels), tiles)
     } else {
@@ -163,6 +169,7 @@ pub fn segment(
         probabilities,
         network_shape: plan.network_shape,
         tiles: (tiles, plan.mirrors.len()),
+        known_tiles,
         predicted: plan.peak,
         timings,
     })
@@ -237,13 +244,13 @@ struct Run<'a> {
 impl Run<'_> {
     /// Stages 6 to 11: runs the tiles and labels each slice of the case as soon as the tiles
     /// it depends on are done. Voxels outside the box are background. Returns the number of
-    /// tiles.
+    /// tiles, and how many of them had a known answer.
     fn label_tiles<T: LabelValue>(
         &mut self,
         image: &Array4<f32>,
         grid: &Grid,
         clock: &mut Clock<'_>,
-    ) -> Result<(Array3<T>, usize)> {
+    ) -> Result<(Array3<T>, (usize, usize))> {
         let Self { plan, config, engine, kept } = self;
         let (walk, patch) = (plan.walk, config.patch_size);
         let walked = |shape: [usize; 3]| walk.map(|axis| shape[axis]);
@@ -271,22 +278,25 @@ impl Run<'_> {
             walk,
             mirrors: &plan.mirrors,
             whole_image: plan.whole_image,
+            air: plan.air.as_ref(),
+            answers: plan.flat_answers,
         };
-        infer_tiles::infer(image, *engine, pass, clock, &mut |planes, first, clock| {
-            let known = first + planes.len_of(Axis(1));
-            let slices = done..labeler.ready(known);
-            done = slices.end;
-            clock.aside(Stage::Label, || {
-                let part = target.slice_mut(s![slices.clone(), .., ..]);
-                labeler.label(planes, first, slices, part);
-                if let Some(kept) = kept {
-                    let kept = infer_tiles::walked_mut(kept.view_mut(), walk);
-                    kept.slice_move(s![.., first..known, .., ..]).assign(&planes);
-                }
-            });
-            // A coarse scan's next slice may begin above what is known.
-            Ok(labeler.needed(done).map_or(known, |plane| plane.min(known)))
-        })?;
-        Ok((labels, tiles))
+        let known =
+            infer_tiles::infer(image, *engine, pass, clock, &mut |planes, first, clock| {
+                let known = first + planes.len_of(Axis(1));
+                let slices = done..labeler.ready(known);
+                done = slices.end;
+                clock.aside(Stage::Label, || {
+                    let part = target.slice_mut(s![slices.clone(), .., ..]);
+                    labeler.label(planes, first, slices, part);
+                    if let Some(kept) = kept {
+                        let kept = infer_tiles::walked_mut(kept.view_mut(), walk);
+                        kept.slice_move(s![.., first..known, .., ..]).assign(&planes);
+                    }
+                });
+                // A coarse scan's next slice may begin above what is known.
+                Ok(labeler.needed(done).map_or(known, |plane| plane.min(known)))
+            })?;
+        Ok((labels, (tiles, known)))
     }
 }

@@ -39,15 +39,7 @@ impl Scheme {
     ) -> Result<Self> {
         Ok(match channel.normalization {
             Normalization::None => Self::NONE,
-            Normalization::Ct => {
-                let p = channel.intensity;
-                Self {
-                    low: p.percentile_00_5 as f32,
-                    high: p.percentile_99_5 as f32,
-                    shift: p.mean as f32,
-                    scale: (p.std as f32).max(SMALLEST_SCALE),
-                }
-            }
+            Normalization::Ct => Self::ct(channel),
             Normalization::ZScore => {
                 let (mean, std) = mean_and_std(image, mask);
                 let scale = (std as f32).max(SMALLEST_SCALE);
@@ -68,6 +60,17 @@ impl Scheme {
                 Self { scale: 255.0, ..Self::NONE }
             }
         })
+    }
+
+    /// That of a CT: what the training data had, whatever the image has.
+    pub(super) fn ct(channel: &Channel) -> Self {
+        let p = channel.intensity;
+        Self {
+            low: p.percentile_00_5 as f32,
+            high: p.percentile_99_5 as f32,
+            shift: p.mean as f32,
+            scale: (p.std as f32).max(SMALLEST_SCALE),
+        }
     }
 
     /// The normalized value.

@@ -1,5 +1,6 @@
 //! What will happen to one case, and what it will cost, before anything heavy starts.
 
+use super::flat::{Air, MOST_ANSWERS};
 use super::infer_tiles::{Walk, cheapest_walk, mirror_passes};
 use super::label::Decision;
 use super::stitch::Stitcher;
@@ -37,6 +38,10 @@ pub struct Plan {
     pub(super) gaussian: bool,
     pub(super) isa: Isa,
     pub(super) keeps_probabilities: bool,
+    /// What counts as air, where tiles of it are not looked at.
+    pub(super) air: Option<Air>,
+    /// Answers to tiles of one value that are kept.
+    pub(super) flat_answers: usize,
     pub(super) crop_time: Duration,
 }
 
@@ -122,16 +127,24 @@ pub fn plan(
         gaussian: options.use_gaussian.unwrap_or(config.use_gaussian),
         isa: options.isa.unwrap_or_else(Isa::best),
         keeps_probabilities: options.keep_probabilities,
+        air: options.skip_air.then(|| air(config)).transpose()?,
+        flat_answers: MOST_ANSWERS,
         decision,
         mirrors,
         bounds,
         crop_time: Duration::ZERO,
     };
+    let exceeds = |peak: Memory| options.memory_limit_bytes.is_some_and(|limit| peak.bytes > limit);
     plan.peak = plan.predict(case, config, engine, options, None);
+    // They spare work where there is room for them.
+    while plan.flat_answers > 0 && exceeds(plan.peak) {
+        plan.flat_answers -= 1;
+        plan.peak = plan.predict(case, config, engine, options, None);
+    }
     let (shape, passes) = (plan.network_shape, plan.mirrors.len());
     if let Some(bytes) = engine.image_bytes(shape, config.patch_size, passes) {
         let peak = plan.predict(case, config, engine, options, Some(bytes));
-        plan.whole_image = options.memory_limit_bytes.is_none_or(|limit| peak.bytes <= limit);
+        plan.whole_image = !exceeds(peak);
         if plan.whole_image {
             plan.peak = peak;
         }
@@ -166,6 +179,15 @@ fn check_request(case: &Input<'_>, options: &Settings) -> Result<()> {
         }),
         _ => Ok(()),
     }
+}
+
+/// What counts as air in the model's images.
+fn air(config: &ModelConfig) -> Result<Air> {
+    Air::of(&config.channels).ok_or_else(|| Error::Usage {
+        what: "air to be skipped".into(),
+        found: "a model whose images are not normalized as CTs".into(),
+        expected: "a model of CTs".into(),
+    })
 }
 
 /// Voxels per axis of an image of `cropped` voxels at the model's spacing `target`.
@@ -251,7 +273,8 @@ impl Plan {
         let kept = if self.keeps_probabilities { network * outputs as u64 * float } else { 0 };
         let tiles = tile_count(self.network_shape, config.patch_size, self.step);
         let origins = tiles.saturating_mul(size_of::<[isize; 3]>() as u64);
-        let running = whole_image.unwrap_or(sums + tile).saturating_add(origins);
+        let answers = voxels(config.patch_size) * (outputs * self.flat_answers) as u64 * float;
+        let running = whole_image.unwrap_or(sums + tile + answers).saturating_add(origins);
         // Images that are lent stay where they are while the network runs.
         let lent = |c: &&Cow<'_, Voxels>| matches!(c, Cow::Borrowed(_));
         let lent: u64 = case.channels.iter().filter(lent).map(|c| c.bytes()).sum();

@@ -193,11 +193,13 @@ impl Segmenter {
     }
 
     fn settings(&self) -> Settings {
-        let Options { mirror, step_size, gaussian, keep_probabilities, isa, .. } = self.options;
+        let Options { mirror, step_size, gaussian, skip_air, keep_probabilities, isa, .. } =
+            self.options;
         Settings {
             mirror,
             step_size,
             use_gaussian: gaussian,
+            skip_air,
             keep_probabilities,
             isa,
             memory_limit_bytes: self.options.memory_limit_bytes,

@@ -168,6 +168,7 @@ impl Network {
             network_shape: done.network_shape,
             patch_size: self.config.patch_size,
             tiles: done.tiles.0,
+            known_tiles: done.known_tiles,
             passes: done.tiles.1,
             predicted: done.predicted,
             timings: done.timings.clone(),

@@ -109,6 +109,7 @@ pub enum FirstStage {
 }
 
 /// Which models answer, and how they run. What is not set is left to mode and model.
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Options {
@@ -151,6 +152,9 @@ pub struct Options {
     pub step_size: Option<f64>,
     /// Weight tiles by a Gaussian (or all voxels alike).
     pub gaussian: Option<bool>,
+    /// Treat tiles that hold nothing denser than -400 HU as air, whose answer is computed once.
+    /// Faster where much of a scan is air; models of CTs only.
+    pub skip_air: bool,
     /// Keep what is needed to write class probabilities.
     pub keep_probabilities: bool,
     /// Hash the files of a trained folder, for [`NetworkInfo::sha256`](super::NetworkInfo::sha256).
@@ -208,6 +212,8 @@ setters! {
     step_size(value: f64) => Some(value);
     /// Sets [`gaussian`](Self#structfield.gaussian).
     gaussian(value: bool) => Some(value);
+    /// Sets [`skip_air`](Self#structfield.skip_air).
+    skip_air(value: bool) => value;
     /// Sets [`keep_probabilities`](Self#structfield.keep_probabilities).
     keep_probabilities(value: bool) => value;
     /// Sets [`digests`](Self#structfield.digests).

@@ -64,6 +64,8 @@ pub struct NetworkRun {
     pub patch_size: [usize; 3],
     /// Tiles per pass.
     pub tiles: usize,
+    /// Of these, those whose answer was known: they held one value, as one before them.
+    pub known_tiles: usize,
     /// Passes per tile, mirrored ones included.
     pub passes: usize,
     /// Memory expected before the run.

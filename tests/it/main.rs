@@ -9,6 +9,7 @@ mod cli;
 mod cortical;
 mod cpu;
 mod engines;
+mod flat;
 #[cfg(feature = "cli")]
 mod folders;
 mod golden;
