@@ -2,6 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
+use super::pickle::Pickle;
 use super::plans::{self, Configuration};
 use super::{Fold, Folds, folds, json, postprocessing};
 use crate::model::{ModelConfig, onnx, proto};
@@ -43,7 +44,8 @@ impl Folder {
             folds::find(path, folds, checkpoint).map_err(|wrong| Error::model_file(path, wrong))?;
         let (_, first) = &checkpoints[0];
         let opened = Checkpoint::open(first).map_err(|wrong| Error::model_file(first, wrong))?;
-        let training = Training::read(&opened).map_err(|wrong| Error::model_file(first, wrong))?;
+        let training =
+            Training::read(&opened, path).map_err(|wrong| Error::model_file(first, wrong))?;
         let Training { configuration, trainer, mirror_axes, student } = training;
         let plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
             .map_err(|wrong| Error::model_file(path, wrong))?;
@@ -235,17 +237,25 @@ struct Training {
 }
 
 impl Training {
-    fn read(checkpoint: &Checkpoint) -> Result<Self, Mismatch> {
-        let pickle = checkpoint.pickle();
+    /// What the checkpoint of the training in `folder` says about it, and else the folder's name.
+    fn read(checkpoint: &Checkpoint, folder: &Path) -> Result<Self, Mismatch> {
+        match checkpoint.pickle() {
+            Some(pickle) => Self::pickled(pickle),
+            None => Self::noted(checkpoint, folder),
+        }
+    }
+
+    fn pickled(pickle: &Pickle) -> Result<Self, Mismatch> {
+        let get = |key: &str| pickle.lookup(pickle.root(), key);
         let text = |id: Option<_>, name: &str| {
             let text = id.and_then(|id| pickle.text(id)).map(str::to_owned);
             text.ok_or_else(|| Mismatch::new(format!("no {name}"), "a checkpoint nnU-Net v2 wrote"))
         };
-        let arguments = checkpoint.get("init_args");
+        let arguments = get("init_args");
         let argument = |name: &str| pickle.lookup(arguments?, name);
-        let trainer = text(checkpoint.get("trainer_name"), "trainer_name")?;
+        let trainer = text(get("trainer_name"), "trainer_name")?;
         let configuration = text(argument("configuration"), "configuration in init_args")?;
-        let axes = checkpoint.get("inference_allowed_mirroring_axes");
+        let axes = get("inference_allowed_mirroring_axes");
         let axes = axes.filter(|&id| !pickle.is_none(id));
         let mirror_axes = match axes {
             None => Vec::new(),
@@ -260,13 +270,48 @@ impl Training {
             }
         };
         let wrapped = || {
-            let weights = pickle.entries(checkpoint.get("network_weights")?)?;
+            let weights = pickle.entries(get("network_weights")?)?;
             let name = pickle.text(weights.first()?.0)?;
             Some(name.trim_start_matches("module.").starts_with("network."))
         };
         let student = trainer.contains("Distillation")
             || argument("feature_reduction_factor").is_some()
             || wrapped().unwrap_or(false);
+        Ok(Self { configuration, trainer, mirror_axes, student })
+    }
+
+    /// From notes beside the tensors (`trainer_name`, `configuration`, and the axes as JSON), or from
+    /// the name `Trainer__Plans__Configuration` that nnU-Net gives the folder; a trainer whose name
+    /// does not say otherwise mirrors every axis.
+    fn noted(checkpoint: &Checkpoint, folder: &Path) -> Result<Self, Mismatch> {
+        let place = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut parts = name.split("__");
+        let (named_trainer, _, named_configuration) = (parts.next(), parts.next(), parts.next());
+        let either = |key: &str, named: Option<&str>| {
+            let found = checkpoint.note(key).or(named.filter(|_| named_configuration.is_some()));
+            found.map(str::to_owned).ok_or_else(|| {
+                Mismatch::new(
+                    format!("no {key} in the file's metadata, and a folder called {name}"),
+                    "either, the folder being Trainer__Plans__Configuration",
+                )
+            })
+        };
+        let trainer = either("trainer_name", named_trainer)?;
+        let configuration = either("configuration", named_configuration)?;
+        let key = "inference_allowed_mirroring_axes";
+        let mirror_axes = match checkpoint.note(key) {
+            Some(text) => serde_json::from_str::<Option<Vec<i64>>>(text)
+                .map_err(|_| Mismatch::new(format!("{key} {text:?}"), "a list of axes, or null"))?
+                .unwrap_or_default(),
+            None if trainer.contains("NoMirroring") => Vec::new(),
+            None if trainer.contains("onlyMirror01") => vec![0, 1],
+            None if configuration == "2d" => vec![0, 1],
+            None => vec![0, 1, 2],
+        };
+        let weights = checkpoint.weights()?;
+        let wrapped = weights.keys().any(|name| name.starts_with("network."));
+        let student = trainer.contains("Distillation") || wrapped;
         Ok(Self { configuration, trainer, mirror_axes, student })
     }
 }

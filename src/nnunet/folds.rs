@@ -60,7 +60,12 @@ impl FromStr for Folds {
 }
 
 /// Checkpoints tried when none is named.
-const CHECKPOINTS: [&str; 2] = ["checkpoint_final.pth", "checkpoint_best.pth"];
+const CHECKPOINTS: [&str; 4] = [
+    "checkpoint_final.pth",
+    "checkpoint_final.safetensors",
+    "checkpoint_best.pth",
+    "checkpoint_best.safetensors",
+];
 
 /// Finds the checkpoints of `folds`.
 pub(super) fn find(
@@ -98,7 +103,7 @@ pub(super) fn find(
         Folds::List(list) => list.iter().map(|fold| format!("fold_{fold}")).collect(),
     };
     Err(Mismatch::new(
-        format!("no {} in {}", names.join(" or "), wanted.join(", ")),
+        format!("no {} in {}", names.join(", "), wanted.join(", ")),
         "a trained folder of nnU-Net v2",
     ))
 }

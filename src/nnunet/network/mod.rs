@@ -75,6 +75,7 @@ pub(super) fn build(
     checkpoint: &mut Checkpoint,
 ) -> Result<proto::Model, Mismatch> {
     let left = names(checkpoint)?;
+    checkpoint.expect(left.values());
     let mut builder = Builder::new(architecture, Weights { checkpoint, left });
     blocks::network(&mut builder)?;
     builder.finish()

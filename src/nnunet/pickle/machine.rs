@@ -529,7 +529,8 @@ const HOSTILE_PACKAGES: &[&str] = &[
     "webbrowser",
 ];
 
-fn is_hostile(module: &str, name: &str) -> bool {
+/// Whether what a pickle names reaches beyond values.
+pub(super) fn is_hostile(module: &str, name: &str) -> bool {
     let package = module.split('.').next().unwrap_or_default();
     match package {
         "builtins" | "__builtin__" => !PLAIN_BUILTINS.contains(&name),

@@ -7,6 +7,7 @@
 //! hostile file lead to a deep stack or a large allocation.
 
 mod machine;
+mod outline;
 mod read;
 
 use crate::Mismatch;
@@ -80,6 +81,18 @@ impl Pickle {
         }
         let (values, root) = machine::run(&bytes)?;
         Ok(Self { bytes, values, root })
+    }
+
+    /// Reads a pickled dictionary of which only the values of the `wanted` keys matter. Others may
+    /// be `None` then: no value is made of them, but where a wanted one refers to their parts.
+    pub(crate) fn parse_only(bytes: Vec<u8>, wanted: &[&str]) -> Result<Self, Mismatch> {
+        if bytes.len() <= MAX_BYTES
+            && let Some(short) = outline::only(&bytes, wanted)
+            && let Ok(pickle) = Self::parse(short)
+        {
+            return Ok(pickle);
+        }
+        Self::parse(bytes)
     }
 
     /// The value the pickle is.

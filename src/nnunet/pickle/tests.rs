@@ -198,3 +198,72 @@ const OPCODES: &[&[u8]] = &[
     b"c__builtin__\nset\n",
     b"C\x01k",
 ];
+
+/// `{a: 1, skipped: <value>, b: <last>}`.
+fn three(value: &[u8], last: &[u8]) -> Vec<u8> {
+    let text = |text: &str| [&[b'X', text.len() as u8, 0, 0, 0], text.as_bytes()].concat();
+    let parts = [
+        b"\x80\x02}q\x00(".to_vec(),
+        text("a"),
+        b"q\x01K\x01".to_vec(),
+        text("skipped"),
+        b"q\x02".to_vec(),
+        value.to_vec(),
+        text("b"),
+        b"q\x09".to_vec(),
+        last.to_vec(),
+        b"u.".to_vec(),
+    ];
+    parts.concat()
+}
+
+#[test]
+fn unwanted_values_are_not_made() {
+    // (what it is, the pickle of the unwanted value)
+    let cases: [(&str, &[u8]); 6] = [
+        ("a number", b"K\x07"),
+        ("a list", b"]q\x03(K\x01]K\x02ae"),
+        ("a dictionary", b"}q\x03(X\x01\x00\x00\x00bK\x01u"),
+        ("nested tuples", b"((K\x01K\x02tK\x03\x86t"),
+        (
+            "a scalar of numpy",
+            b"cnumpy.core.multiarray\nscalar\nq\x03cnumpy\ndtype\nq\x04X\x02\x00\x00\x00f8K\x00K\x01\
+              \x87q\x05Rq\x06(K\x03X\x01\x00\x00\x00<NNNtbC\x08\x00\x00\x00\x00\x00\x00\x00\x00\x86Rq\x07",
+        ),
+        ("an object with state", b"cmy\nClass\n)\x81}X\x01\x00\x00\x00bK\x01sb"),
+    ];
+    for (case, value) in cases {
+        let pickle = Pickle::parse_only(three(value, b"K\x05"), &["a", "b"]).expect(case);
+        let json = pickle.json(pickle.root()).expect("a dictionary").to_string();
+        assert_eq!(json, r#"{"a":1,"skipped":null,"b":5}"#, "{case}");
+    }
+}
+
+#[test]
+fn what_a_wanted_value_refers_to_is_made_all_the_same() {
+    let bytes = three(b"]q\x03(K\x01K\x02e", b"h\x03");
+    let pickle = Pickle::parse_only(bytes, &["a", "b"]).expect("a pickle");
+    let b = pickle.lookup(pickle.root(), "b").expect("b");
+    assert_eq!(pickle.json(b).expect("a list").to_string(), "[1,2]");
+}
+
+#[test]
+fn hostile_names_are_refused_where_nobody_would_look() {
+    for value in [
+        &b"cos\nsystem\nX\x02\x00\x00\x00id\x85R"[..],
+        b"(X\x02\x00\x00\x00idios\nsystem\n",
+        b"\x8c\x02os\x8c\x06system\x93X\x02\x00\x00\x00id\x85R",
+    ] {
+        let error = Pickle::parse_only(three(value, b"K\x05"), &["a"]).expect_err("hostile");
+        assert!(error.to_string().contains("os.system"), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_can_be_read_whole_can_be_read_in_part(tail in prop::collection::vec(any::<u8>(), 0..80)) {
+        let bytes = three(&tail, b"K\x05");
+        let (short, whole) = (Pickle::parse_only(bytes.clone(), &["a", "b"]), Pickle::parse(bytes));
+        prop_assert!(short.is_ok() || whole.is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! The zip archive that `torch.save` writes: a pickle, and one uncompressed entry per storage.
+
+use super::WANTED;
+use crate::Mismatch;
+use crate::nnunet::pickle::Pickle;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
+
+/// Longest archive directory looked through; a checkpoint has some thousand entries.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// The pickle, and where the bytes of each storage are in the file.
+pub(super) type Directory = (Pickle, HashMap<String, Range<u64>>);
+
+/// Reads the archive's directory and its pickle.
+pub(super) fn read(file: &mut File) -> Result<Directory, Mismatch> {
+    let bad = |error: &dyn std::fmt::Display| {
+        Mismatch::new(format!("a broken zip archive ({error})"), "a whole checkpoint")
+    };
+    let size = file.seek(SeekFrom::End(0)).map_err(|e| bad(&e))?;
+    let mut archive = zip::ZipArchive::new(BufReader::new(&mut *file)).map_err(|e| bad(&e))?;
+    if archive.len() > MAX_ENTRIES {
+        return Err(bad(&format!("{} entries", archive.len())));
+    }
+    let (mut entries, mut pickle) = (HashMap::new(), None);
+    for index in 0..archive.len() {
+        let entry = archive.by_index_raw(index).map_err(|e| bad(&e))?;
+        let name = entry.name().map_err(|e| bad(&e))?.into_owned();
+        // The name of the folder inside is the file's first name; it says nothing.
+        let short = name.split_once('/').map_or(name.as_str(), |(_, short)| short).to_owned();
+        let stored = entry.compression() == zip::CompressionMethod::Stored
+            && !entry.encrypted()
+            && entry.size() == entry.compressed_size();
+        let start = entry.data_start();
+        let end = start.and_then(|start| start.checked_add(entry.size()));
+        let range = match (start, end) {
+            (Some(start), Some(end)) if end <= size => start..end,
+            _ => return Err(bad(&format!("entry {name:?} beyond the end of the file"))),
+        };
+        if !stored {
+            return Err(Mismatch::new(
+                format!("a compressed entry {name:?}"),
+                "the archive as torch.save writes it",
+            ));
+        }
+        if short == "data.pkl" {
+            pickle = Some(range);
+        } else if short == "byteorder" {
+            entries.insert("byteorder".to_owned(), range);
+        } else if let Some(key) = short.strip_prefix("data/") {
+            entries.insert(format!("data/{key}"), range);
+        }
+    }
+    drop(archive);
+    let content = |file: &mut File, range: &Range<u64>| {
+        // Inside the file, so no larger than it.
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.seek(SeekFrom::Start(range.start))?;
+        file.read_exact(&mut bytes)?;
+        Ok::<_, io::Error>(bytes)
+    };
+    if let Some(range) = entries.remove("byteorder")
+        && range.end - range.start < 16
+        && content(file, &range).map_err(|e| bad(&e))? != b"little"
+    {
+        return Err(Mismatch::new("a big-endian checkpoint", "a little-endian one"));
+    }
+    let range =
+        pickle.ok_or_else(|| Mismatch::new("a zip archive without data.pkl", "a checkpoint"))?;
+    let pickle = Pickle::parse_only(content(file, &range).map_err(|e| bad(&e))?, WANTED)?;
+    let storages = entries
+        .into_iter()
+        .filter_map(|(name, range)| Some((name.strip_prefix("data/")?.to_owned(), range)))
+        .collect();
+    Ok((pickle, storages))
+}

@@ -1,0 +1,188 @@
+//! A checkpoint: what it says about the training, and its tensors.
+//!
+//! Opening reads the directory of the file and, of its pickle, what inference needs: no value is made
+//! of optimizer state and training log. Of the storages, just the bytes of a tensor that is asked
+//! for are read.
+
+mod archive;
+mod safetensors;
+mod tensor;
+
+pub(super) use tensor::Stored;
+
+use super::pickle::{Id, Pickle, Value};
+use crate::{Mismatch, files};
+use prost::bytes::Bytes;
+use std::collections::HashMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use tensor::{Element, Storages};
+
+/// The keys of a checkpoint's dictionary that are read.
+const WANTED: &[&str] =
+    &["network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"];
+
+/// An open checkpoint.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    content: Content,
+    storages: Storages,
+}
+
+/// What describes the tensors.
+#[derive(Debug)]
+enum Content {
+    Pickle(Pickle),
+    Safetensors(safetensors::Header),
+}
+
+impl Checkpoint {
+    /// Reads the directory of the file, and what is said about the training.
+    pub(super) fn open(path: &Path) -> Result<Self, Mismatch> {
+        let expected = "a readable checkpoint";
+        let opened = files::open(path).map_err(|error| error.instead_of(expected))?;
+        let (mut file, bytes) = (opened.file, opened.bytes);
+        let failed = |error: std::io::Error| Mismatch::new(error.to_string(), expected);
+        let mut magic = [0; 10];
+        let mut got = 0;
+        while got < magic.len() {
+            match file.read(&mut magic[got..]).map_err(failed)? {
+                0 => break,
+                count => got += count,
+            }
+        }
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let magic = &magic[..got];
+        if magic.starts_with(b"PK") {
+            let (pickle, places) = archive::read(&mut file)?;
+            return Ok(Self {
+                content: Content::Pickle(pickle),
+                storages: Storages::new(file, places),
+            });
+        }
+        // A length of eight bytes, then JSON.
+        if magic.get(8) == Some(&b'{') {
+            let (header, places) = safetensors::read(&mut file, bytes)?;
+            let content = Content::Safetensors(header);
+            return Ok(Self { content, storages: Storages::new(file, places) });
+        }
+        // The old format starts with a pickle of protocol 2.
+        let found = if magic.starts_with(&[0x80, 2]) {
+            "a checkpoint in the format PyTorch wrote before version 1.6"
+        } else {
+            "a file that is no zip archive"
+        };
+        Err(Mismatch::new(found, "a checkpoint of PyTorch 1.6 or later (torch.save)"))
+    }
+
+    /// The pickled dictionary, where there is one.
+    pub(super) fn pickle(&self) -> Option<&Pickle> {
+        match &self.content {
+            Content::Pickle(pickle) => Some(pickle),
+            Content::Safetensors(_) => None,
+        }
+    }
+
+    /// A text that a file without a pickle says about the training.
+    pub(super) fn note(&self, key: &str) -> Option<&str> {
+        match &self.content {
+            Content::Pickle(_) => None,
+            Content::Safetensors(header) => header.notes.get(key).map(String::as_str),
+        }
+    }
+
+    /// All tensors of the network, by name.
+    pub(super) fn weights(&self) -> Result<HashMap<String, Stored>, Mismatch> {
+        match &self.content {
+            Content::Pickle(pickle) => self.pickled(pickle),
+            Content::Safetensors(header) => Ok(header.tensors.clone()),
+        }
+    }
+
+    fn pickled(&self, pickle: &Pickle) -> Result<HashMap<String, Stored>, Mismatch> {
+        let weights = pickle
+            .lookup(pickle.root(), "network_weights")
+            .ok_or_else(|| Mismatch::new("no network_weights", "a checkpoint nnU-Net wrote"))?;
+        let entries = pickle.entries(weights).ok_or_else(|| {
+            Mismatch::new(
+                format!("network_weights that is {}", pickle.describe(weights)),
+                "a dictionary of tensors",
+            )
+        })?;
+        let mut tensors = HashMap::with_capacity(entries.len());
+        for &(key, value) in entries {
+            let name = pickle.text(key).ok_or_else(|| {
+                Mismatch::new(format!("a key that is {}", pickle.describe(key)), "a text")
+            })?;
+            let tensor = self.tensor(pickle, value).map_err(|wrong| wrong.within(name))?;
+            tensors.insert(name.to_owned(), tensor);
+        }
+        Ok(tensors)
+    }
+
+    /// What a value says about a tensor.
+    fn tensor(&self, pickle: &Pickle, mut id: Id) -> Result<Stored, Mismatch> {
+        let no_tensor = |id: Id| {
+            Mismatch::new(pickle.describe(id), "a tensor (torch._utils._rebuild_tensor_v2)")
+        };
+        // A parameter wraps a tensor; a few of them wrap each other at most.
+        for _ in 0..4 {
+            let Some((callee, arguments)) = pickle.call(id) else { break };
+            match (callee, arguments) {
+                (("torch._utils", "_rebuild_parameter"), [data, ..]) => id = *data,
+                (("torch._utils", "_rebuild_tensor_v2"), [storage, offset, shape, strides, ..]) => {
+                    return self
+                        .layout(pickle, [*storage, *offset, *shape, *strides])
+                        .ok_or_else(|| Mismatch::new("a tensor without a known layout", "one"))?;
+                }
+                _ => break,
+            }
+        }
+        Err(no_tensor(id))
+    }
+
+    /// `None` where something is of the wrong kind.
+    fn layout(
+        &self,
+        pickle: &Pickle,
+        [storage, offset, shape, strides]: [Id; 4],
+    ) -> Option<Result<Stored, Mismatch>> {
+        let Value::Persistent(storage) = pickle.value(storage) else { return None };
+        // ("storage", class, key, device, count)
+        let &[_, class, key, ..] = pickle.items(*storage)? else { return None };
+        let (_, class) = pickle.names(class)?;
+        let element = Element::of_storage(class);
+        let storage = pickle.text(key)?;
+        let offset = u64::try_from(pickle.int(offset)?).ok()?;
+        let count = |id: &Id| u64::try_from(pickle.int(*id)?).ok();
+        let shape: Vec<u64> = pickle.items(shape)?.iter().map(count).collect::<Option<_>>()?;
+        let strides: Vec<u64> = pickle.items(strides)?.iter().map(count).collect::<Option<_>>()?;
+        if shape.len() != strides.len() {
+            return None;
+        }
+        let stored = || {
+            let element = element.ok_or_else(|| {
+                Mismatch::new(format!("numbers of type {class}"), "f32, f16, bf16, f64 or integers")
+            })?;
+            let place = self.storages.place(storage).ok_or_else(|| {
+                Mismatch::new(format!("no entry data/{storage}"), "one for each storage")
+            })?;
+            let held = (place.end - place.start) / element.bytes();
+            Stored::new(storage, held, element, offset, &shape, strides)
+        };
+        Some(stored())
+    }
+
+    /// Says which tensors will be read: what several of them share is read and held once.
+    pub(super) fn expect<'a>(&mut self, tensors: impl Iterator<Item = &'a Stored>) {
+        self.storages.expect(tensors);
+    }
+
+    /// Reads a tensor as little-endian 32-bit floats, last axis fastest.
+    pub(super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
+        self.storages.read(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! Tensors of a checkpoint before and after they are read.
+
+use crate::Mismatch;
+use prost::bytes::Bytes;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+
+/// Type of a storage's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Element {
+    F16,
+    Bf16,
+    F32,
+    F64,
+    /// Integers of that many bytes; counted, never read.
+    Other(u64),
+}
+
+impl Element {
+    pub(super) fn of_storage(name: &str) -> Option<Self> {
+        Some(match name {
+            "FloatStorage" => Self::F32,
+            "HalfStorage" => Self::F16,
+            "BFloat16Storage" => Self::Bf16,
+            "DoubleStorage" => Self::F64,
+            "LongStorage" => Self::Other(8),
+            "IntStorage" => Self::Other(4),
+            "ShortStorage" => Self::Other(2),
+            "ByteStorage" | "CharStorage" | "BoolStorage" => Self::Other(1),
+            _ => return None,
+        })
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+            Self::Other(n) => n,
+        }
+    }
+
+    /// `raw` as little-endian 32-bit floats.
+    fn widen(self, raw: Vec<u8>) -> Option<Vec<u8>> {
+        let each = |wide: Vec<f32>| wide.into_iter().flat_map(f32::to_le_bytes).collect();
+        Some(match self {
+            Self::F32 => raw,
+            Self::F16 => each(
+                raw.as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|&b| half::f16::from_le_bytes(b).to_f32())
+                    .collect(),
+            ),
+            Self::Bf16 => each(
+                raw.as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|&b| half::bf16::from_le_bytes(b).to_f32())
+                    .collect(),
+            ),
+            Self::F64 => {
+                each(raw.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect())
+            }
+            Self::Other(_) => return None,
+        })
+    }
+}
+
+/// A tensor that has not been read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct Stored {
+    /// Extent per axis.
+    pub(in super::super) shape: Vec<usize>,
+    pub(super) strides: Vec<u64>,
+    pub(super) offset: u64,
+    pub(super) element: Element,
+    pub(super) storage: String,
+}
+
+impl Stored {
+    /// A tensor in a storage of `held` numbers.
+    pub(super) fn new(
+        storage: &str,
+        held: u64,
+        element: Element,
+        offset: u64,
+        shape: &[u64],
+        strides: Vec<u64>,
+    ) -> Result<Self, Mismatch> {
+        let fits = || {
+            let count = shape.iter().try_fold(1_u64, |n, &d| n.checked_mul(d))?;
+            let mut last = offset;
+            for (&extent, &stride) in shape.iter().zip(&strides) {
+                last = last.checked_add(extent.saturating_sub(1).checked_mul(stride)?)?;
+            }
+            // A tensor larger than its storage repeats values, which no weights do.
+            (count == 0 || (last < held && count <= held)).then_some(())
+        };
+        fits().ok_or_else(|| {
+            Mismatch::new(
+                format!("shape {shape:?} with strides {strides:?}"),
+                format!("a tensor inside its {held} numbers"),
+            )
+        })?;
+        Ok(Self {
+            shape: shape.iter().map(|&n| n as usize).collect(),
+            strides,
+            offset,
+            element,
+            storage: storage.to_owned(),
+        })
+    }
+
+    /// Numbers in the storage from the first to the last of the tensor: they lie inside it.
+    fn span(&self) -> u64 {
+        1 + self.shape.iter().zip(&self.strides).map(|(&n, &s)| (n as u64 - 1) * s).sum::<u64>()
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let mut packed = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(&n, &stride)| {
+            let good = n == 1 || stride == packed;
+            packed *= n as u64;
+            good
+        })
+    }
+}
+
+/// The numbers of a checkpoint's storages, which are read when a tensor asks for them.
+#[derive(Debug)]
+pub(super) struct Storages {
+    file: File,
+    /// Where their bytes are in the file.
+    places: HashMap<String, Range<u64>>,
+    /// What was read of a storage that is held for more tensors, as 32-bit floats.
+    held: HashMap<String, Bytes>,
+    /// Storages that several tensors use.
+    shared: HashMap<String, usize>,
+    /// Bytes that may still be copied for tensors that are not stored in order: those of a
+    /// file's own numbers, and no more.
+    copies_left: u64,
+}
+
+impl Storages {
+    pub(super) fn new(file: File, places: HashMap<String, Range<u64>>) -> Self {
+        let copies_left = places.values().map(|place| place.end - place.start).sum::<u64>();
+        let copies_left = copies_left.saturating_mul(size_of::<f32>() as u64);
+        Self { file, places, held: HashMap::new(), shared: HashMap::new(), copies_left }
+    }
+
+    pub(super) fn place(&self, storage: &str) -> Option<&Range<u64>> {
+        self.places.get(storage)
+    }
+
+    /// Says which tensors will be read, so that what several of them share is read once.
+    pub(super) fn expect<'a>(&mut self, tensors: impl Iterator<Item = &'a Stored>) {
+        self.shared.clear();
+        for tensor in tensors {
+            *self.shared.entry(tensor.storage.clone()).or_default() += 1;
+        }
+        self.shared.retain(|_, users| *users > 1);
+    }
+
+    /// Reads a tensor as little-endian 32-bit floats, last axis fastest. Tensors that share a
+    /// storage share its memory.
+    pub(super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
+        if tensor.shape.contains(&0) {
+            return Ok(Bytes::new());
+        }
+        let width = size_of::<f32>();
+        let span = tensor.span();
+        let numbers = if self.shared.contains_key(&tensor.storage) {
+            let whole = self.whole(tensor)?;
+            let start = tensor.offset as usize * width;
+            let part = start..start + span as usize * width;
+            if part.end > whole.len() {
+                return Err(Mismatch::new("numbers of two types in one storage", "one type"));
+            }
+            whole.slice(part)
+        } else {
+            self.numbers(tensor, tensor.offset, span)?
+        };
+        if tensor.is_contiguous() {
+            return Ok(numbers);
+        }
+        let bytes = (tensor.shape.iter().product::<usize>() * width) as u64;
+        self.copies_left = self.copies_left.checked_sub(bytes).ok_or_else(|| {
+            Mismatch::new("tensors that repeat each other's numbers", "each number once")
+        })?;
+        Ok(gather(&numbers, &tensor.shape, &tensor.strides, width as u64).into())
+    }
+
+    /// All numbers of the storage that a tensor is in.
+    fn whole(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
+        if let Some(known) = self.held.get(&tensor.storage) {
+            return Ok(known.clone());
+        }
+        let place = self.places.get(&tensor.storage);
+        let place = place.ok_or_else(|| Mismatch::new("no storage", "one"))?;
+        let count = (place.end - place.start) / tensor.element.bytes();
+        let numbers = self.numbers(tensor, 0, count)?;
+        self.held.insert(tensor.storage.clone(), numbers.clone());
+        Ok(numbers)
+    }
+
+    /// `count` numbers of a tensor's storage.
+    fn numbers(&mut self, tensor: &Stored, first: u64, count: u64) -> Result<Bytes, Mismatch> {
+        let failed = |error: io::Error| Mismatch::new(error.to_string(), "a readable checkpoint");
+        let Stored { element, storage, .. } = tensor;
+        let place = self.places.get(storage).ok_or_else(|| Mismatch::new("no storage", "one"))?;
+        // Checked when the tensor was found: it lies in the storage, and that in the file.
+        let mut raw = vec![0; (count * element.bytes()) as usize];
+        self.file.seek(SeekFrom::Start(place.start + first * element.bytes())).map_err(failed)?;
+        self.file.read_exact(&mut raw).map_err(failed)?;
+        let wide = element
+            .widen(raw)
+            .ok_or_else(|| Mismatch::new("integers", "real numbers (f32, f16, bf16 or f64)"))?;
+        Ok(wide.into())
+    }
+}
+
+/// Elements of a strided tensor in order.
+fn gather(raw: &[u8], shape: &[usize], strides: &[u64], width: u64) -> Vec<u8> {
+    let count: usize = shape.iter().product();
+    let mut dense = Vec::with_capacity(count * width as usize);
+    let mut index = vec![0; shape.len()];
+    for _ in 0..count {
+        let at: u64 = index.iter().zip(strides).map(|(&i, &s)| i as u64 * s).sum();
+        dense.extend_from_slice(&raw[(at * width) as usize..][..width as usize]);
+        for k in (0..shape.len()).rev() {
+            index[k] += 1;
+            if index[k] < shape[k] {
+                break;
+            }
+            index[k] = 0;
+        }
+    }
+    dense
+}
