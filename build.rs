@@ -79,7 +79,14 @@ fn registry(
     } else {
         r##"r#"{"modes": []}"#"##.to_owned()
     };
+    let tasks = if root.join("config/tasks.json").exists() {
+        format!("include_str!({})", in_package("config/tasks.json"))
+    } else {
+        let none = r#"{"version": 1, "made_from": "", "datasets": [], "tasks": []}"#;
+        format!("{none:?}")
+    };
     let _ = write!(code, "];\n\nstatic MODES_JSON: &str = {modes};\n\n");
+    let _ = write!(code, "static TASKS_JSON: &str = {tasks};\n\n");
     for (list, folder, files) in
         [("LABEL_TABLES", "labels", tables), ("RECIPES", "postprocess", recipes)]
     {

@@ -60,10 +60,7 @@ pub enum Error {
         expected: String,
     },
     /// No model of a mode is installed.
-    #[error(
-        "model {model}: found no weights for mode {mode}{others}, expected {model}.onnx and \
-         {model}.json in a folder of models"
-    )]
+    #[error("model {model}: found no weights for mode {mode}{others}, expected {files}")]
     NotInstalled {
         /// The mode and what was chosen of it.
         mode: String,
@@ -71,6 +68,10 @@ pub enum Error {
         model: String,
         /// In parentheses, the others that could; empty for none.
         others: String,
+        /// What to add.
+        files: String,
+        /// Released folders of weights that give it when imported; empty where files are added.
+        released: Vec<String>,
     },
     /// The device asked for is not there.
     #[error("device {device} is not available: {reason}")]

@@ -22,6 +22,7 @@
 //!              label, postprocess) -> segmenter (models, parts, recipe, fallback) -> preview, cli
 //! ```
 
+pub mod import;
 pub mod infer;
 pub mod io;
 pub mod nnunet;

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use std::io::Write;
 
 fuzz_target!(|bytes: &[u8]| {
-    let options = ReadOptions { reader: None, max_bytes: 16 << 20 };
+    let options = ReadOptions { reader: None, max_bytes: 16 << 20, expects_ct: true };
     // What is compressed already is the other target's.
     if bytes.starts_with(&[0x1f, 0x8b]) {
         fastnnunet_fuzz::with_file(bytes, |path| drop(Scan::open_with(path, &options)));

@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     fastnnunet_fuzz::with_file(bytes, |path| {
         let readers = [Reader::SimpleItk, Reader::Nibabel, Reader::NibabelReorient];
         for reader in [None].into_iter().chain(readers.map(Some)) {
-            let options = ReadOptions { reader, max_bytes: 16 << 20 };
+            let options = ReadOptions { reader, max_bytes: 16 << 20, expects_ct: true };
             if let Ok(scan) = Scan::open_with(path, &options) {
                 assert_eq!(scan.voxels().shape(), scan.grid().shape);
                 assert!(scan.grid().spacing.iter().all(|s| s.is_finite() && *s > 0.0));

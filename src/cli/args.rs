@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Modes(ListArgs),
     /// List the models: those inside this program and those of --models-dir
     Models(ListArgs),
+    /// Make models of TotalSegmentator's or other nnU-Net weights, which modes then use
+    Import(ImportArgs),
     /// List the DICOM series below a path, and whether each can be read
     #[cfg(feature = "dicom")]
     Series(SeriesArgs),
@@ -71,6 +73,38 @@ pub(crate) struct SelftestArgs {
     /// Threads to use [default: all cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Takes results folders of nnU-Net v2, data sets or trainings in them, released .zip files, and folders
+/// of those. Known data sets (TotalSegmentator's) become models with all that is done around their
+/// networks; modes find them. Models are kept in the user's folder of models: `fastnnunet/models` in
+/// `$XDG_DATA_HOME` (`~/.local/share`), in `~/Library/Application Support` on a Mac, in
+/// `%LOCALAPPDATA%` on Windows.
+// Flags are what a command line has.
+#[allow(clippy::struct_excessive_bools)]
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Folders or .zip files of weights
+    #[arg(value_name = "SOURCE")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// Folder of models to add to [default: the user's]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Only say what each source is; without sources, what was imported
+    #[arg(long, conflicts_with_all = ["link", "overwrite"])]
+    pub(crate) list: bool,
+    /// Leave the weights where they are, and read them there
+    #[arg(long)]
+    pub(crate) link: bool,
+    /// Replace models of the same name
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Remove a model that was imported; repeat for several
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["sources", "list", "link", "overwrite"])]
+    pub(crate) remove: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -158,9 +192,13 @@ pub(crate) struct ListArgs {
     /// Show one in full, with its labels
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// A folder with further models (NAME.onnx and NAME.json), listed with the program's own
+    /// A folder with further models (NAME.onnx and NAME.json, imports, or results of nnU-Net), listed
+    /// with the program's own
     #[arg(long, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
+    /// Leave out the user's own folder of models
+    #[arg(long)]
+    pub(crate) no_user_models: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -186,8 +224,8 @@ pub(crate) struct PredictArgs {
     /// What to segment, as listed by `fastnnunet modes`
     #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
     pub(crate) mode: Option<String>,
-    /// Grid of a mode that offers several: low, medium or high [default: the finest of the best
-    /// grade that is installed and fits]
+    /// Grid of a mode that offers several: lowest, low, medium or high [default: the finest of the
+    /// best grade that is installed and fits]
     #[arg(long, value_name = "QUALITY", requires = "mode", conflicts_with = "model")]
     pub(crate) quality: Option<Quality>,
     /// Set of structures of a mode that offers several, such as standard or extended
@@ -214,9 +252,13 @@ pub(crate) struct PredictArgs {
     /// With --model: use this configuration instead of the model's own
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
-    /// A folder with further models (NAME.onnx and NAME.json) for --mode and --model
+    /// A folder with further models (NAME.onnx and NAME.json, imports, or results of nnU-Net) for
+    /// --mode and --model
     #[arg(long, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
+    /// Leave out the user's own folder of models (see `fastnnunet import --help`)
+    #[arg(long)]
+    pub(crate) no_user_models: bool,
     /// Folds of a trained folder to average: auto (every numbered one), numbers such as 0,1,2, or
     /// all (fold_all, the one trained on every case)
     #[arg(long, value_name = "FOLDS", default_value = "auto", requires = "model")]

@@ -33,7 +33,7 @@ fn measure(args: &CalibrateArgs) -> Result<Calibration> {
         }
     };
     let mut options = Options::default();
-    options.models = request::models(args.models_dir.as_deref())?;
+    options.models = request::models(args.models_dir.as_deref(), false)?;
     options.isa = args.isa;
     let scans = args.input.iter().map(Scan::open).collect::<Result<Vec<_>>>()?;
     interrupt::listen();

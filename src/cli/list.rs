@@ -10,7 +10,7 @@ use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 
 pub(crate) fn models(args: &ListArgs) -> Result<()> {
-    let models = request::models(args.models_dir.as_deref())?;
+    let models = request::models(args.models_dir.as_deref(), args.no_user_models)?;
     let registry = models.as_deref().unwrap_or(Registry::embedded());
     let chosen: Vec<&Model> = match &args.name {
         Some(name) => vec![find(registry, name)?],
@@ -28,7 +28,7 @@ pub(crate) fn models(args: &ListArgs) -> Result<()> {
         for model in &chosen {
             rows.push(model_row(model)?);
         }
-        if args.models_dir.is_some() {
+        if registry.models().iter().any(|model| !model.is_embedded()) {
             rows[0].push("from".into());
             for (row, model) in rows[1..].iter_mut().zip(&chosen) {
                 row.push(place(model));
@@ -55,18 +55,44 @@ fn place(model: &Model) -> String {
     model.file().map_or_else(|| "this program".into(), |file| file.display().to_string())
 }
 
+/// What is known of a model's weights.
+struct Weights {
+    classes: usize,
+    bytes: Option<u64>,
+    sha256: Vec<String>,
+    opset: Option<i64>,
+}
+
+impl Weights {
+    /// Weights that stay with their training are hashed only if all is to be told.
+    fn of(model: &Model, in_full: bool) -> Result<Self> {
+        if model.is_one_file() {
+            let facts = model.facts()?;
+            return Ok(Self {
+                classes: facts.output_channels,
+                bytes: Some(facts.bytes),
+                sha256: vec![facts.sha256.to_string()],
+                opset: Some(facts.opset),
+            });
+        }
+        let sha256 = if in_full || model.folds() > 1 { model.digests()? } else { Vec::new() };
+        let classes = model.config().output_channels().unwrap_or(0);
+        Ok(Self { classes, bytes: None, sha256, opset: None })
+    }
+}
+
 fn model_row(model: &Model) -> Result<Vec<String>> {
-    let (config, facts) = (model.config(), model.facts()?);
+    let (config, weights) = (model.config(), Weights::of(model, false)?);
     Ok(vec![
         model.name.to_string(),
         model.configuration.into(),
         spacing_text(config),
         times_sign(reversed(config.patch_size)),
-        facts.output_channels.to_string(),
+        weights.classes.to_string(),
         model.grade.to_string(),
-        format!("{:.1} MB", facts.bytes as f64 / 1e6),
+        weights.bytes.map_or_else(|| "-".into(), |bytes| format!("{:.1} MB", bytes as f64 / 1e6)),
         // Enough to tell files apart at a glance; `models NAME` and `--json` give all.
-        facts.sha256[..16].into(),
+        weights.sha256.first().map_or("-", |sha256| &sha256[..16]).into(),
     ])
 }
 
@@ -76,17 +102,18 @@ fn spacing_text(config: &ModelConfig) -> String {
 }
 
 fn model_text(model: &Model) -> Result<String> {
-    let (config, facts) = (model.config(), model.facts()?);
+    let (config, weights) = (model.config(), Weights::of(model, true)?);
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let rows = [
         ("name", model.name.to_string()),
         ("configuration", model.configuration.to_string()),
         ("spacing mm", spacing_text(config)),
         ("patch", times_sign(reversed(config.patch_size))),
-        ("classes", facts.output_channels.to_string()),
+        ("classes", weights.classes.to_string()),
         ("grade", model.grade.to_string()),
-        ("size", format!("{} bytes", facts.bytes)),
-        ("sha256", facts.sha256.to_string()),
-        ("opset", facts.opset.to_string()),
+        ("size", or_none(weights.bytes.map(|bytes| format!("{bytes} bytes")))),
+        ("sha256", weights.sha256.join(" ")),
+        ("opset", or_none(weights.opset.map(|opset| opset.to_string()))),
         ("from", place(model)),
         ("origin", origin(model).unwrap_or("not known").into()),
         ("licence", licence(model).unwrap_or("not known").into()),
@@ -102,7 +129,8 @@ fn model_text(model: &Model) -> Result<String> {
 
 /// What is said about where the weights come from; files say nothing.
 fn origin(model: &Model) -> Option<&str> {
-    model.is_embedded().then_some(&*model.origin)
+    let said = model.config().source.as_deref();
+    said.or_else(|| model.is_embedded().then_some(&*model.origin))
 }
 
 fn licence(model: &Model) -> Option<&str> {
@@ -110,17 +138,21 @@ fn licence(model: &Model) -> Option<&str> {
 }
 
 fn model_json(model: &Model) -> Result<Value> {
-    let (config, facts) = (model.config(), model.facts()?);
+    let (config, weights) = (model.config(), Weights::of(model, true)?);
+    let sha256 = match &weights.sha256[..] {
+        [only] => json!(only),
+        several => json!(several),
+    };
     Ok(json!({
         "name": model.name,
         "configuration": model.configuration,
         "spacing_zyx_mm": config.target_spacing,
         "patch_zyx": config.patch_size,
-        "classes": facts.output_channels,
+        "classes": weights.classes,
         "grade": model.grade.to_string(),
-        "bytes": facts.bytes,
-        "sha256": facts.sha256,
-        "opset": facts.opset,
+        "bytes": weights.bytes,
+        "sha256": sha256,
+        "opset": weights.opset,
         "origin": origin(model),
         "licence": licence(model),
         "embedded": model.is_embedded(),
@@ -130,7 +162,7 @@ fn model_json(model: &Model) -> Result<Value> {
 }
 
 pub(crate) fn modes(args: &ListArgs) -> Result<()> {
-    let models = request::models(args.models_dir.as_deref())?;
+    let models = request::models(args.models_dir.as_deref(), args.no_user_models)?;
     let registry = models.as_deref().unwrap_or(Registry::embedded());
     let chosen: Vec<&Mode> = match &args.name {
         Some(name) => vec![registry.mode(name)?],
@@ -143,13 +175,25 @@ pub(crate) fn modes(args: &ListArgs) -> Result<()> {
         report::say(&format!("{}\n", Value::from(list?)))?;
         return Ok(());
     }
+    let with_places = registry.models().iter().any(|model| !model.is_embedded());
     let mut heading = vec!["mode", "choice", "structures", "answered by", "grade"];
-    heading.extend(args.models_dir.is_some().then_some("from"));
+    heading.extend(with_places.then_some("from"));
     heading.push("what");
     let mut rows = vec![heading.into_iter().map(String::from).collect()];
-    for mode in &chosen {
+    // Of the many tasks of other programs, those that somebody has weights of.
+    let is_task = |mode: &Mode| {
+        let tasks = &registry.tasks().tasks;
+        mode.name != "total" && tasks.iter().any(|task| task.name == mode.name)
+    };
+    let is_there = |mode: &Mode| {
+        let mut parts = mode.choices.iter().flat_map(|c| &c.models).flat_map(|c| &c.parts);
+        parts.any(|part| registry.find(&part.model).is_some())
+    };
+    let (shown, rest): (Vec<&Mode>, Vec<&Mode>) =
+        chosen.iter().partition(|mode| args.name.is_some() || !is_task(mode) || is_there(mode));
+    for mode in &shown {
         for (k, choice) in mode.choices.iter().enumerate() {
-            let mut row = mode_row(registry, mode, choice, args.models_dir.is_some())?;
+            let mut row = mode_row(registry, mode, choice, with_places)?;
             if k == 0 {
                 row[0].clone_from(&mode.name);
                 row.push(mode.summary.clone());
@@ -160,6 +204,14 @@ pub(crate) fn modes(args: &ListArgs) -> Result<()> {
     report::say(&table::render(&rows))?;
     if chosen.iter().any(|mode| mode.choices.len() > 1) {
         report::say("* taken when no option is given\n")?;
+    }
+    if !rest.is_empty() {
+        let names: Vec<&str> = rest.iter().map(|mode| mode.name.as_str()).collect();
+        let names = names.join(", ");
+        report::say(&format!("with weights that `fastnnunet import` takes, also {names}\n"))?;
+    }
+    for note in registry.notes() {
+        report::tell(&format!("note: {note}"));
     }
     if args.name.is_some() {
         for choice in &chosen[0].choices {
@@ -187,12 +239,13 @@ impl Answer {
         let there = |part: &Part| registry.find(&part.model).is_some();
         let selected = registry.select(&request, &mut |_| Ok(true)).and_then(|selection| {
             // A file of a folder is read here for the first time.
-            selection.parts.iter().try_for_each(|part| part.model.facts().map(|_| ()))?;
+            selection.parts.iter().try_for_each(|part| part.model.check())?;
             Ok(selection)
         });
         match selected {
             Ok(selection) => Self::Installed(Box::new(selection)),
-            Err(error) if choice.models.iter().any(|c| c.parts.iter().all(there)) => {
+            Err(Error::NotInstalled { .. }) => Self::Missing,
+            Err(error) if choice.models.iter().any(|c| c.parts.iter().any(there)) => {
                 Self::Unusable(error)
             }
             Err(_) => Self::Missing,

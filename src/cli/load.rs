@@ -35,8 +35,8 @@ impl Loaded {
 /// What to read, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Loader {
-    /// Images that the networks take.
-    pub(crate) images: usize,
+    /// Of each image that the networks take, whether it should be a CT.
+    pub(crate) expect_ct: Vec<bool>,
     /// Threads to read with, if not all.
     pub(crate) threads: Option<usize>,
     /// What all images of a case may take, among other things.
@@ -48,10 +48,11 @@ pub(crate) struct Loader {
 impl Loader {
     pub(crate) fn load(&self, files: &CaseFiles) -> Result<Loaded> {
         let started = Instant::now();
-        if files.images.len() != self.images {
+        let images = self.expect_ct.len();
+        if files.images.len() != images {
             return Err(Error::Volume {
                 found: format!("{} images", files.images.len()),
-                expected: format!("{}, one per channel of the model", self.images),
+                expected: format!("{images}, one per channel of the model"),
             });
         }
         let scans = match self.threads {
@@ -74,7 +75,8 @@ impl Loader {
     fn images(&self, files: &CaseFiles) -> Result<Vec<Scan>> {
         let mut options = self.options;
         let mut scans: Vec<Scan> = Vec::new();
-        for image in &files.images {
+        for (image, &expects_ct) in files.images.iter().zip(&self.expect_ct) {
+            options.expects_ct = expects_ct;
             let scan = image.open(&options)?;
             options.max_bytes = options.max_bytes.saturating_sub(scan.voxels().bytes());
             scans.push(scan);

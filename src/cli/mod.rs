@@ -10,6 +10,7 @@ mod calibrate;
 mod cases;
 mod convert;
 mod images;
+mod import;
 mod interrupt;
 mod list;
 mod load;
@@ -22,6 +23,7 @@ mod selftest;
 mod series;
 mod summary;
 mod table;
+mod user;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -44,6 +46,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Models(request)) => list::models(request).map(|()| 0),
         #[cfg(feature = "dicom")]
         Some(Command::Series(request)) => series::list(request).map(|()| 0),
+        Some(Command::Import(request)) => import::run(request).map(|()| 0),
         Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
         Some(Command::Calibrate(request)) => calibrate::run(request).map(|()| 0),
         Some(Command::Selftest(request)) => selftest::run(request).map(|()| 0),

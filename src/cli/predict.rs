@@ -5,7 +5,7 @@ use super::bar::Bar;
 use super::cases::{CaseFiles, Cases};
 use super::load::{Loaded, Loader};
 use super::request::Request;
-use super::summary::{DEMONSTRATION, Summary};
+use super::summary::{DEMONSTRATION, Summary, weights};
 use super::{interrupt, peak, report};
 use fastnnunet::pipeline::{Progress, Stage};
 use fastnnunet::segmenter::with_threads;
@@ -32,6 +32,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     interrupt::listen();
     let started = Instant::now();
     let Request { source, options, first_stage } = Request::new(args)?;
+    let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
     let segmenter = Segmenter::open_with(source, options)?;
     let threads = args.threads.map(usize::from);
     let name = segmenter.name().to_owned();
@@ -41,15 +42,19 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
         None => find()?,
     };
     cases.check_outputs(args)?;
-    let (images, options) = (segmenter.images(), segmenter.read_options());
+    let expect_ct = (0..segmenter.images()).map(|channel| segmenter.expects_ct(channel)).collect();
+    let options = segmenter.read_options();
     let mut job = Job {
         args,
         cases: &cases,
-        loader: Loader { images, threads, options, first_stage },
+        loader: Loader { expect_ct, threads, options, first_stage },
         segmenter,
         bar: Bar::new(args.quiet),
         opened: started.elapsed(),
     };
+    for note in notes.iter().filter(|_| !args.quiet) {
+        job.bar.note(&format!("note: {note}"));
+    }
     job.announce();
     let result = if cases.batch { job.batch() } else { job.single().map(|()| 0) };
     job.bar.clear();
@@ -64,12 +69,20 @@ impl<'a> Job<'a> {
         if args.verbose || batch && !args.quiet {
             let choice = if about.choice.is_empty() { "as asked" } else { &about.choice };
             self.bar.note(&format!("models   {choice}"));
+            for text in about.networks.iter().filter_map(weights) {
+                self.bar.note(&format!("weights  {text}"));
+            }
         }
         if !args.quiet && !about.missing.is_empty() {
             self.bar.note(&format!("note: no model here labels {}", about.missing.join(", ")));
         }
         for doubt in self.cases.doubts.iter().filter(|_| !args.quiet) {
             self.bar.note(&format!("note: {doubt}"));
+        }
+        if let Some(modality) = about.modality.as_ref().filter(|_| !args.quiet) {
+            self.bar.note(&format!(
+                "note: these weights segment {modality}, which the images have to be"
+            ));
         }
         if about.is_demonstration && !args.quiet && (batch || args.json) {
             self.bar.note(&format!("note: {DEMONSTRATION}"));

@@ -35,12 +35,19 @@ pub(crate) fn chain(error: &Error) -> String {
     {
         line += "; --overwrite replaces it";
     }
-    if let Error::NotInstalled { model, .. } = error {
-        let _ = write!(
-            line,
-            " that --models-dir names; `fastnnunet convert TRAINED_FOLDER -o FOLDER --name {model}` \
-             makes the two files from a folder that nnU-Net trained"
-        );
+    if let Error::NotInstalled { model, released, .. } = error {
+        let _ = if released.is_empty() {
+            write!(
+                line,
+                " that --models-dir names; `fastnnunet convert TRAINED_FOLDER -o FOLDER --name \
+                 {model}` makes the two files from a folder that nnU-Net trained"
+            )
+        } else {
+            write!(
+                line,
+                ", which `fastnnunet import FOLDER` takes; docs/weights.md says where it is"
+            )
+        };
     }
     line
 }

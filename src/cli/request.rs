@@ -1,7 +1,7 @@
 //! From what was typed to what the library takes.
 
 use super::args::PredictArgs;
-use super::peak;
+use super::{peak, user};
 use fastnnunet::nnunet::{self, Folds};
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
@@ -53,7 +53,7 @@ impl Request {
             .digests(args.json);
         options.quality = args.quality;
         options.variant.clone_from(&args.variant);
-        options.models = models(args.models_dir.as_deref())?;
+        options.models = models(args.models_dir.as_deref(), args.no_user_models)?;
         options.checkpoint.clone_from(&args.checkpoint);
         options.precision = args.precision.0;
         options.isa = args.isa;
@@ -90,9 +90,14 @@ fn is_trained(path: &Path) -> bool {
     path.join("plans.json").is_file() && path.join("dataset.json").is_file()
 }
 
-/// The program's models and, before them, those of a folder; `None` for the program's alone.
-pub(crate) fn models(folder: Option<&Path>) -> Result<Option<Arc<Registry>>> {
-    Ok(folder.map(Registry::with_folder).transpose()?.map(Arc::new))
+/// The program's models, before them the user's unless they are left out, and before those the ones
+/// of a folder; `None` for the program's alone.
+pub(crate) fn models(folder: Option<&Path>, no_user: bool) -> Result<Option<Arc<Registry>>> {
+    let user = if no_user { None } else { user::models().filter(|folder| folder.is_dir()) };
+    if folder.is_none() && user.is_none() {
+        return Ok(None);
+    }
+    Registry::with_folders(user.as_deref(), folder).map(|registry| Some(Arc::new(registry)))
 }
 
 pub(crate) fn usage(what: &str, found: &str, expected: &str) -> Error {

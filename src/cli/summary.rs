@@ -63,10 +63,12 @@ impl Summary<'_> {
         if !about.choice.is_empty() {
             rows.push(("choice", about.choice.clone()));
         }
-        for NetworkInfo { name, configuration, grade, device, precision, .. } in &about.networks {
+        for info in &about.networks {
+            let NetworkInfo { name, configuration, grade, device, precision, .. } = info;
             let text =
                 format!("{name} ({configuration}, grade {grade}), device {device}, {precision}");
             rows.push(("model", text));
+            rows.extend(weights(info).map(|text| ("weights", text)));
         }
         for NetworkRun { network_shape, patch_size, tiles, known_tiles, passes, .. } in
             &self.done.runs
@@ -187,7 +189,10 @@ fn model_json(info: &NetworkInfo) -> Value {
         "name": info.name,
         "configuration": info.configuration,
         "grade": info.grade.to_string(),
+        "file": info.file.as_ref().map(|file| file.display().to_string()),
         "sha256": one_or_many(&info.sha256),
+        "licence": (!info.licence.is_empty()).then_some(&info.licence),
+        "source": (!info.source.is_empty()).then_some(&info.source),
     })
 }
 
@@ -200,6 +205,14 @@ fn run_json(run: &NetworkRun) -> Value {
         "known_tiles": run.known_tiles,
         "passes": run.passes,
     })
+}
+
+/// Where weights that are not the program's own are, and which they are: enough of each SHA-256 to
+/// tell files apart; `--json` has all.
+pub(crate) fn weights(info: &NetworkInfo) -> Option<String> {
+    let file = info.file.as_ref()?.display().to_string();
+    let digests: Vec<&str> = info.sha256.iter().map(|sha256| &sha256[..16]).collect();
+    Some(if digests.is_empty() { file } else { format!("{file}, sha256 {}", digests.join(" ")) })
 }
 
 /// A list, or its only entry.

@@ -99,6 +99,19 @@ impl SourceHeader {
         Some(warning)
     }
 
+    /// Of a series of volumes, leaves the first, and says so.
+    pub(super) fn first_volume(&mut self) -> Option<String> {
+        let axes = usize::try_from(self.dim[0]).unwrap_or(0).min(7);
+        let volumes =
+            self.dim[1..=axes].iter().skip(3).fold(1_i64, |n, &more| n.saturating_mul(more));
+        if volumes < 2 {
+            return None;
+        }
+        self.dim[0] = 3;
+        *self = self.clone().tidy();
+        Some(format!("of {volumes} volumes only the first is segmented, as in TotalSegmentator"))
+    }
+
     /// Voxels per axis, `[z, y, x]`, of a three-dimensional image.
     ///
     /// Trailing axes of one voxel are ignored, as in ITK.

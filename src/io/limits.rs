@@ -16,12 +16,14 @@ pub struct ReadOptions {
     /// Largest size of the voxels in bytes: two for each integer of 8 or 16 bits with a sign (or
     /// of 8 without), four for everything else. Of a DICOM series, all that reading it takes.
     pub max_bytes: u64,
+    /// Whether values that no CT has are worth a warning.
+    pub expects_ct: bool,
 }
 
 impl Default for ReadOptions {
     /// 16 GiB: a 2048 x 2048 x 1024 volume of `f32`.
     fn default() -> Self {
-        Self { reader: None, max_bytes: 16 << 30 }
+        Self { reader: None, max_bytes: 16 << 30, expects_ct: true }
     }
 }
 

@@ -37,6 +37,7 @@ use crate::model::Reader;
 use crate::volume::{Affine, Grid, Voxels};
 use crate::{Error, Result};
 use failure::Failure;
+use nibabel::Turned;
 use std::path::Path;
 use stream::Stream;
 
@@ -64,17 +65,15 @@ pub struct Scan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rules {
     Itk,
-    /// And whether the image will be turned to RAS.
-    Nibabel {
-        turned: bool,
-    },
+    Nibabel(Turned),
 }
 
 impl Rules {
     fn of(reader: Option<Reader>) -> Self {
         match reader {
-            Some(Reader::Nibabel) => Self::Nibabel { turned: false },
-            Some(Reader::NibabelReorient) => Self::Nibabel { turned: true },
+            Some(Reader::Nibabel) => Self::Nibabel(Turned::No),
+            Some(Reader::NibabelReorient) => Self::Nibabel(Turned::Closest),
+            Some(Reader::TotalSegmentator) => Self::Nibabel(Turned::ByAffine),
             None | Some(Reader::SimpleItk | Reader::SimpleItkReorient) => Self::Itk,
         }
     }
@@ -237,7 +236,7 @@ fn resolve(
 ) -> Result<geometry::Geometry, Failure> {
     match rules {
         Rules::Itk => geometry::resolve(header, shape),
-        Rules::Nibabel { turned } => nibabel::resolve(header, shape, turned),
+        Rules::Nibabel(turned) => nibabel::resolve(header, shape, turned),
     }
 }
 
@@ -249,6 +248,10 @@ fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
     if rules == Rules::Itk {
         warnings.extend(header.source.fill_empty_axes());
     }
+    let first_of_many = rules == Rules::Nibabel(Turned::ByAffine);
+    let first_of_many = if first_of_many { header.source.first_volume() } else { None };
+    let goes_on = first_of_many.is_some();
+    warnings.extend(first_of_many);
     let shape = header.source.shape()?;
     let geometry = resolve(&header.source, shape, rules)?;
     let is_ambiguous = header.slope_is_void && header.encoding.intercept != 0.0;
@@ -268,8 +271,10 @@ fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
     }
 
     warnings.extend(geometry.warnings);
-    warnings.extend(plausibility::doubt(&stats));
-    if stream::ends_late(&mut stream)? {
+    if options.expects_ct {
+        warnings.extend(plausibility::doubt(&stats));
+    }
+    if stream::ends_late(&mut stream)? && !goes_on {
         warnings.push("the file goes on after the last voxel; the rest is ignored".to_owned());
     }
     let access = stream.access;

@@ -8,6 +8,18 @@ use super::geometry::{self, Geometry};
 use super::header::{Header, SourceHeader};
 use crate::volume::{Affine, Grid};
 
+/// Whether an image will be brought to the closest right, anterior, superior axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    /// Its axes stay as stored.
+    No,
+    /// It will; spacing comes from the affine if an axis moves.
+    Closest,
+    /// It will, by a program that keeps the affine alone: spacing comes from it in any case,
+    /// rounded to the 32 bits of the header that program writes.
+    ByAffine,
+}
+
 /// nibabel scales no values where the slope is zero or not finite.
 pub(super) fn unscaled(header: &mut Header) {
     if header.slope_is_void {
@@ -15,13 +27,11 @@ pub(super) fn unscaled(header: &mut Header) {
     }
 }
 
-/// Finds the grid of an image of `shape` `[z, y, x]`; `turned` says that it will be brought
-/// to the closest right, anterior, superior axes, which takes spacing from the affine if an
-/// axis moves.
+/// Finds the grid of an image of `shape` `[z, y, x]`.
 pub(super) fn resolve(
     header: &SourceHeader,
     shape: [usize; 3],
-    turned: bool,
+    turned: Turned,
 ) -> Result<Geometry, Failure> {
     let steps = [header.pixdim[1], header.pixdim[2], header.pixdim[3]].map(f64::abs);
     if let Some(axis) = steps.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
@@ -41,7 +51,7 @@ pub(super) fn resolve(
                 .to_owned(),
         );
     }
-    if turned {
+    if turned != Turned::No {
         let lengths: [f64; 3] =
             std::array::from_fn(|c| (0..3).map(|r| rows[r][c] * rows[r][c]).sum::<f64>().sqrt());
         if lengths.iter().any(|&length| length < f64::from(f32::MIN_POSITIVE)) {
@@ -49,8 +59,10 @@ pub(super) fn resolve(
         }
         let axes = closest(&rows, lengths);
         let moves = (0..3).any(|c| axes[c] != (c, false));
-        if moves {
-            spacing = lengths;
+        match turned {
+            Turned::ByAffine => spacing = lengths.map(|length| f64::from(length as f32)),
+            _ if moves => spacing = lengths,
+            _ => {}
         }
         // What the orientation is decided from: exactly the axes nibabel chose.
         for (c, &(world, against)) in axes.iter().enumerate() {

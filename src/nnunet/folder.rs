@@ -7,7 +7,7 @@ use super::plans::{self, Configuration};
 use super::{Fold, Folds, folds, json, postprocessing};
 use crate::model::{ModelConfig, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// A trained folder of nnU-Net v2: `plans.json`, `dataset.json` and at least one checkpoint.
@@ -60,6 +60,15 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The same folder with another configuration around its network.
+    pub(super) fn adapted(mut self, adapt: impl FnOnce(&mut Map<String, Value>)) -> Result<Self> {
+        adapt(&mut self.plan.config);
+        let text = Value::Object(self.plan.config.clone()).to_string();
+        let config = ModelConfig::from_json(&text);
+        self.config = config.map_err(|error| Error::model_file(&self.path, error))?;
+        Ok(self)
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -82,10 +91,8 @@ impl Folder {
     /// A name for the model, from the data set's and the configuration's.
     #[must_use]
     pub fn suggested_name(&self) -> String {
-        let name = self.plan.dataset_name.as_deref().unwrap_or("nnunet");
-        // `Dataset012_Liver`
-        let short = name.split_once('_').map_or(name, |(_, short)| short);
-        super::model_name(&format!("{short}_{}", self.configuration))
+        let name = self.plan.dataset_name.as_deref().unwrap_or_default();
+        super::suggested_name(name, &self.configuration)
     }
 
     /// nnU-Net's configuration, for instance `3d_fullres`.

@@ -34,6 +34,18 @@ pub enum Folds {
     List(Vec<Fold>),
 }
 
+impl fmt::Display for Folds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::List(list) => {
+                let numbers: Vec<String> = list.iter().map(ToString::to_string).collect();
+                f.write_str(&numbers.join(","))
+            }
+        }
+    }
+}
+
 impl FromStr for Folds {
     type Err = Error;
 
@@ -60,7 +72,7 @@ impl FromStr for Folds {
 }
 
 /// Checkpoints tried when none is named.
-const CHECKPOINTS: [&str; 4] = [
+pub(crate) const CHECKPOINTS: [&str; 4] = [
     "checkpoint_final.pth",
     "checkpoint_final.safetensors",
     "checkpoint_best.pth",
@@ -108,6 +120,18 @@ pub(super) fn find(
     ))
 }
 
+/// The folds of a folder that have a checkpoint.
+pub(super) fn with_weights(folder: &Path) -> Vec<Fold> {
+    let mut all = present(folder).unwrap_or_default();
+    all.push(Fold::All);
+    let has = |fold: &Fold| {
+        let folder = folder.join(format!("fold_{fold}"));
+        CHECKPOINTS.iter().any(|name| folder.join(name).is_file())
+    };
+    all.retain(has);
+    all
+}
+
 /// The numbered folds, in the order of their names.
 fn present(folder: &Path) -> Result<Vec<Fold>, Mismatch> {
     let failed = |error: std::io::Error| Mismatch::new(error.to_string(), "a readable folder");
@@ -137,6 +161,7 @@ mod tests {
             ("3,1, 2", list(&[3, 1, 2])),
         ] {
             assert_eq!(text.parse::<Folds>().expect(text), folds);
+            assert_eq!(folds.to_string().parse::<Folds>().expect(text), folds);
         }
         for text in ["", "x", "0,", "-1", "0,0", "all,all", "99999999999"] {
             assert_eq!(

@@ -33,12 +33,16 @@ mod network;
 pub(crate) mod pickle;
 mod plans;
 mod postprocessing;
+mod trained;
 
 pub use convert::{Converted, convert, model_name};
 pub use engine_ini::EngineIni;
 pub use folder::Folder;
+pub(crate) use folds::CHECKPOINTS;
 pub use folds::{Fold, Folds};
 pub use postprocessing::read_pickle as read_postprocessing;
+pub use trained::{Trained, trainings};
+pub(crate) use trained::{dataset_id, model_names};
 
 use serde_json::{Map, Value};
 
@@ -49,4 +53,11 @@ fn pretty(config: &Map<String, Value>, model_path: &str) -> String {
     let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// A name for a model, from the data set's (`Dataset012_Liver`) and the configuration's.
+pub(crate) fn suggested_name(dataset: &str, configuration: &str) -> String {
+    let dataset = if dataset.is_empty() { "nnunet" } else { dataset };
+    let short = dataset.split_once('_').map_or(dataset, |(_, short)| short);
+    model_name(&format!("{short}_{configuration}"))
 }

@@ -5,6 +5,7 @@
 //! same view.
 
 pub mod crop;
+pub mod grid;
 pub mod label;
 pub mod normalize;
 pub mod postprocess;

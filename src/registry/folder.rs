@@ -1,6 +1,7 @@
 //! A user's folder of models, read at run time.
 
-use super::installed::{Model, read_json, unusable};
+use super::imported::is_training;
+use super::installed::{Model, Place, read_json, unusable};
 use super::{RECIPES, Registry};
 use crate::Result;
 use crate::model::{CONFIGURATIONS, labels, modes};
@@ -24,13 +25,49 @@ impl Registry {
     /// [`Error::Model`](crate::Error::Model) naming the file that cannot be read or used.
     pub fn with_folder(folder: &Path) -> Result<Self> {
         let mut registry = Self::embedded().clone();
-        for onnx in files(folder, "onnx")? {
-            let model = Model::listed_in(folder, &onnx)?;
-            registry.models.retain(|known| known.name != model.name);
-            registry.models.push(Arc::new(model));
+        registry.add_folder(folder, Place::Named)?;
+        Ok(registry)
+    }
+
+    /// What is inside the program, before it what is in the `user`'s folder of models, if there is
+    /// one, and before that what is in the folder that was `named`.
+    ///
+    /// # Errors
+    ///
+    /// As [`with_folder`](Self::with_folder).
+    pub fn with_folders(user: Option<&Path>, named: Option<&Path>) -> Result<Self> {
+        let mut registry = Self::embedded().clone();
+        if let Some(user) = user.filter(|folder| folder.is_dir()) {
+            registry.add_folder(user, Place::User)?;
         }
+        if let Some(named) = named {
+            registry.add_folder(named, Place::Named)?;
+        }
+        Ok(registry)
+    }
+
+    /// Adds a folder of models: those written side by side, imports, and trainings of nnU-Net, which
+    /// stay where they are.
+    fn add_folder(&mut self, folder: &Path, place: Place) -> Result<()> {
+        let registry = self;
+        let before = registry.notes.len();
+        let mut found = 0;
+        if !is_training(folder) {
+            for onnx in files(folder, "onnx")? {
+                let model = Model::listed_in(folder, &onnx)?;
+                registry.models.retain(|known| known.name != model.name);
+                registry.models.push(Arc::new(Model { place, ..model }));
+                found += 1;
+            }
+            check_strays(folder)?;
+            found += registry.add_imports(folder, place)?;
+        }
+        found += registry.add_trainings(folder, place);
         registry.models.sort_by(|a, b| a.name.cmp(&b.name));
-        check_strays(folder)?;
+        let has = |name: &str| folder.join(name).exists();
+        if found == 0 && registry.notes.len() == before && !has("modes.json") && !has("labels") {
+            registry.notes.push(format!("no model in {}", folder.display()));
+        }
 
         let tables = folder.join("labels");
         if tables.is_dir() {
@@ -47,7 +84,9 @@ impl Registry {
 
         let path = folder.join("modes.json");
         if path.exists() {
-            for mode in modes::parse(&read_json(&path)?).map_err(|e| bad_modes(&path, e))? {
+            let mut own = modes::parse(&read_json(&path)?).map_err(|e| bad_modes(&path, e))?;
+            registry.tasks.fill(&mut own).map_err(|e| bad_modes(&path, e))?;
+            for mode in own {
                 match registry.modes.iter_mut().find(|known| known.name == mode.name) {
                     Some(known) => *known = mode,
                     None => registry.modes.push(mode),
@@ -58,8 +97,7 @@ impl Registry {
         let known: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
         modes::check_tables(&registry.modes, &registry.tables)
             .and_then(|()| modes::check_recipes(&registry.modes, &known))
-            .map_err(|e| bad_modes(&path, e))?;
-        Ok(registry)
+            .map_err(|e| bad_modes(&path, e))
     }
 }
 

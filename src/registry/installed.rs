@@ -1,6 +1,8 @@
 //! A model that can run: its configuration and weights, from the program or from files.
 
-use crate::model::{CONFIGURATIONS, Grade, ModelConfig, graph};
+use crate::model::tasks::Dataset;
+use crate::model::{CONFIGURATIONS, Grade, ModelConfig, graph, onnx};
+use crate::nnunet::{Folder, Folds, Trained};
 use crate::{Error, Mismatch, Result, files};
 use prost::bytes::Bytes;
 use std::borrow::Cow;
@@ -32,7 +34,20 @@ pub struct Model {
     pub licence: Cow<'static, str>,
     /// How much the model may be trusted.
     pub grade: Grade,
+    /// Where it comes from.
+    pub place: Place,
     pub(super) weights: Weights,
+}
+
+/// Where a model comes from: what is named counts more than what lies about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// Inside the program.
+    Program,
+    /// In the user's folder of models, which nobody had to name.
+    User,
+    /// In a folder that was named.
+    Named,
 }
 
 /// Where the ONNX file is.
@@ -43,6 +58,19 @@ pub(super) enum Weights {
     Embedded(&'static [u8], Facts),
     /// A file, and what was found in it once it was read.
     File(PathBuf, OnceLock<Facts>),
+    /// Files of several folds, with their SHA-256.
+    Folds(Vec<(PathBuf, String)>),
+    /// A training where it lies.
+    Trained(Box<ByReference>),
+}
+
+/// A training that stays where it is.
+#[derive(Clone, Debug)]
+pub(super) struct ByReference {
+    pub(super) trained: Trained,
+    pub(super) folds: Folds,
+    /// The data set that it is known as, and whose tables say so.
+    pub(super) known: Option<(Dataset, String)>,
 }
 
 /// What the ONNX file says.
@@ -104,14 +132,16 @@ impl Model {
             (None, false) => "3d_fullres",
         };
         let name = onnx.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let licence = config.licence.clone().unwrap_or_default().into();
         Ok(Self {
             name: name.into(),
             configuration,
             grade: config.grade,
+            origin: config.source.clone().unwrap_or_else(|| onnx.display().to_string()).into(),
             config,
             config_json: config_json.into(),
-            origin: onnx.display().to_string().into(),
-            licence: Cow::Borrowed(""),
+            licence,
+            place: Place::Named,
             weights: Weights::File(onnx.to_path_buf(), OnceLock::new()),
         })
     }
@@ -128,7 +158,135 @@ impl Model {
         match &self.weights {
             Weights::Embedded(..) => None,
             Weights::File(path, _) => Some(path),
+            Weights::Folds(files) => files.first().map(|(path, _)| path.as_path()),
+            Weights::Trained(by) => Some(&by.trained.path),
         }
+    }
+
+    /// Whether the weights are one ONNX file, of which [`facts`](Self::facts) tells.
+    #[must_use]
+    pub fn is_one_file(&self) -> bool {
+        matches!(self.weights, Weights::Embedded(..) | Weights::File(..))
+    }
+
+    /// Checks that the weights are there and are what they should be, as far as that takes no time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] naming the file that is missing or does not fit the configuration.
+    pub fn check(&self) -> Result<()> {
+        match &self.weights {
+            Weights::Embedded(..) | Weights::File(..) => self.facts().map(drop),
+            Weights::Folds(files) => match files.iter().find(|(path, _)| !path.is_file()) {
+                Some((path, _)) => Err(unusable(path, "no file".into(), "its weights".into())),
+                None => Ok(()),
+            },
+            Weights::Trained(by) if by.trained.folds.is_empty() => {
+                let path = &by.trained.path;
+                Err(unusable(path, "no weights".into(), "a checkpoint of a fold".into()))
+            }
+            Weights::Trained(_) => Ok(()),
+        }
+    }
+
+    /// Number of networks whose results are averaged; those of a training are found when it is
+    /// opened.
+    #[must_use]
+    pub fn folds(&self) -> usize {
+        match &self.weights {
+            Weights::Folds(files) => files.len(),
+            _ => 1,
+        }
+    }
+
+    /// The training that it is by reference, opened; `None` for a model of its own files.
+    ///
+    /// # Errors
+    ///
+    /// As [`Folder::open`].
+    pub fn trained(&self) -> Option<Result<Folder>> {
+        let Weights::Trained(by) = &self.weights else { return None };
+        let known = by.known.as_ref().map(|(dataset, made_from)| (dataset, made_from.as_str()));
+        Some(by.trained.open(&by.folds, known))
+    }
+
+    /// A model whose folds are `files` with their SHA-256.
+    pub(super) fn of_folds(name: &str, json: &Path, files: Vec<(PathBuf, String)>) -> Result<Self> {
+        let first = files.first().map(|(path, _)| path.clone()).unwrap_or_default();
+        let mut model = Self::listed(&first, json, None)?;
+        model.name = name.to_owned().into();
+        if files.len() > 1 {
+            model.weights = Weights::Folds(files);
+        }
+        Ok(model)
+    }
+
+    /// A training where it lies, as what it is known as.
+    pub(super) fn by_reference(
+        trained: Trained,
+        folds: Folds,
+        known: Option<(Dataset, String)>,
+        name: String,
+    ) -> Result<Self> {
+        let of = known.as_ref().map(|(dataset, made_from)| (dataset, made_from.as_str()));
+        let config = trained.config(of)?;
+        let kind = trained.configuration.as_str();
+        let configuration = CONFIGURATIONS.iter().find(|known| kind.starts_with(**known));
+        Ok(Self {
+            name: name.into(),
+            // Those that inherit from one of nnU-Net's are of its kind.
+            configuration: configuration.copied().unwrap_or("3d_fullres"),
+            grade: config.grade,
+            origin: config.source.clone().unwrap_or_default().into(),
+            licence: config.licence.clone().unwrap_or_default().into(),
+            config_json: String::new().into(),
+            config,
+            place: Place::Named,
+            weights: Weights::Trained(Box::new(ByReference { trained, folds, known })),
+        })
+    }
+
+    /// SHA-256 of each file with weights; reads those whose digest is not known yet.
+    ///
+    /// # Errors
+    ///
+    /// As [`onnx`](Self::onnx).
+    pub fn digests(&self) -> Result<Vec<String>> {
+        match &self.weights {
+            Weights::Embedded(..) | Weights::File(..) => Ok(vec![self.facts()?.sha256.to_string()]),
+            Weights::Folds(files) => Ok(files.iter().map(|(_, sha256)| sha256.clone()).collect()),
+            Weights::Trained(_) => match self.trained() {
+                Some(folder) => {
+                    let folder = folder?;
+                    (0..folder.folds().len()).map(|fold| folder.sha256(fold)).collect()
+                }
+                None => Ok(Vec::new()),
+            },
+        }
+    }
+
+    /// The network of one of several folds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the file cannot be read, is no network, or has another SHA-256 than it was
+    /// listed under.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such fold.
+    pub fn graph(&self, fold: usize) -> Result<onnx::Graph> {
+        let Weights::Folds(files) = &self.weights else {
+            return Ok(onnx::Graph::read(&self.onnx()?)?);
+        };
+        let (path, expected) = &files[fold];
+        let bytes = read_bounded(path, MAX_ONNX_BYTES)?;
+        let digest = files::sha256(&bytes);
+        if digest != *expected {
+            let found = "a file that changed since it was imported".to_owned();
+            return Err(unusable(path, found, format!("SHA-256 {expected}")));
+        }
+        onnx::Graph::read(&bytes).map_err(|what| Error::model_file(path, what))
     }
 
     /// The configuration.
@@ -151,6 +309,11 @@ impl Model {
     pub fn onnx(&self) -> Result<Bytes> {
         match &self.weights {
             Weights::Embedded(bytes, _) => Ok(Bytes::from_static(bytes)),
+            Weights::Folds(files) => Ok(read_bounded(&files[0].0, MAX_ONNX_BYTES)?.into()),
+            Weights::Trained(by) => {
+                let found = "a training by reference".to_owned();
+                Err(unusable(&by.trained.path, found, "a model that was imported".to_owned()))
+            }
             Weights::File(path, known) => {
                 let bytes = Bytes::from(read_bounded(path, MAX_ONNX_BYTES)?);
                 let digest = files::sha256(&bytes);
@@ -179,6 +342,11 @@ impl Model {
     ///
     /// As [`onnx`](Self::onnx).
     pub fn is_intact(&self) -> Result<bool> {
+        if matches!(self.weights, Weights::Folds(_) | Weights::Trained(_)) {
+            return (0..self.folds())
+                .map(|fold| self.graph(fold))
+                .try_fold(true, |_, g| g.map(|_| true));
+        }
         Ok(files::sha256(&self.onnx()?) == self.facts()?.sha256)
     }
 
@@ -190,6 +358,14 @@ impl Model {
     pub fn facts(&self) -> Result<&Facts> {
         match &self.weights {
             Weights::Embedded(_, facts) => Ok(facts),
+            Weights::Folds(files) => {
+                let (path, _) = &files[0];
+                Err(unusable(path, "several folds".to_owned(), "a model of one file".to_owned()))
+            }
+            Weights::Trained(by) => {
+                let found = "a training by reference".to_owned();
+                Err(unusable(&by.trained.path, found, "a model of one file".to_owned()))
+            }
             Weights::File(path, known) => {
                 if known.get().is_none() {
                     self.onnx()?;
@@ -207,6 +383,7 @@ impl std::fmt::Debug for Model {
         let facts = match &self.weights {
             Weights::Embedded(_, facts) => Some(facts),
             Weights::File(_, known) => known.get(),
+            Weights::Folds(_) | Weights::Trained(_) => None,
         };
         f.debug_struct("Model")
             .field("name", &self.name)

@@ -4,17 +4,20 @@
 //! What a model is (configuration, labels, modes, graph) is the crate `fastnnunet-model`.
 
 mod folder;
+mod imported;
 mod installed;
 mod selection;
 mod subset;
 
+pub use imported::{Digest, MANIFEST, Manifest, imports};
 pub(crate) use installed::MAX_ONNX_BYTES;
-pub use installed::{Facts, Model};
+pub use installed::{Facts, Model, Place};
 pub use selection::{Request, SelectedPart, Selection};
 pub use subset::{LabelSubset, merge_labels, named};
 
 use crate::model::labels::{self, LabelTable};
 use crate::model::modes::{self, Mode};
+use crate::model::tasks::Tasks;
 use crate::model::{Grade, ModelConfig};
 use crate::{Error, Mismatch, Result};
 use installed::Weights;
@@ -54,6 +57,7 @@ impl Embedded {
             origin: self.origin.into(),
             licence: self.licence.into(),
             grade: self.grade,
+            place: Place::Program,
             weights: Weights::Embedded(self.onnx, facts),
         }
     }
@@ -65,6 +69,9 @@ pub struct Registry {
     models: Vec<Arc<Model>>,
     modes: Vec<Mode>,
     tables: Vec<LabelTable>,
+    tasks: Arc<Tasks>,
+    /// What is odd about the folders it was read from.
+    notes: Vec<String>,
 }
 
 impl Registry {
@@ -76,10 +83,19 @@ impl Registry {
                 .iter()
                 .map(|&(name, json)| (name.to_owned(), json.to_owned()))
                 .collect();
+            let tasks = Tasks::parse(TASKS_JSON).expect("checked by the build");
+            let mut tables = labels::parse(&files, &[]).expect("checked by the build");
+            let of_tasks = tasks.tables(&tables);
+            tables.extend(of_tasks);
+            tables.sort_by(|a, b| a.name.cmp(&b.name));
+            let mut modes = modes::parse(MODES_JSON).expect("checked by the build");
+            tasks.join(&mut modes).expect("checked by the build");
             Registry {
                 models: MODELS.iter().map(|model| Arc::new(model.model())).collect(),
-                modes: modes::parse(MODES_JSON).expect("checked by the build"),
-                tables: labels::parse(&files, &[]).expect("checked by the build"),
+                modes,
+                tables,
+                tasks: Arc::new(tasks),
+                notes: Vec::new(),
             }
         });
         &EMBEDDED
@@ -95,6 +111,18 @@ impl Registry {
     #[must_use]
     pub fn modes(&self) -> &[Mode] {
         &self.modes
+    }
+
+    /// The data sets and tasks of other programs that are known.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Sentences about folders that were read: what in them was left out, and why.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The label tables, sorted by name.
@@ -226,12 +254,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_eight_modes() {
+    fn there_are_eight_modes_and_one_for_each_task() {
         let names: Vec<&str> = modes().iter().map(|mode| mode.name.as_str()).collect();
         assert_eq!(
-            names,
+            names[..8],
             ["bone", "chest", "abdomen", "headneck", "pelvic", "spine", "limb", "total"]
         );
+        let tasks = &Registry::embedded().tasks().tasks;
+        assert!(tasks.iter().all(|task| names.contains(&task.name.as_str())));
+        assert_eq!(names.len(), 8 + tasks.len() - 1);
     }
 
     #[test]

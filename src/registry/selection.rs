@@ -1,7 +1,7 @@
 //! From what a user asks for to the models that run, the labels that come out, and the reason.
 
 use super::subset::{self, LabelSubset};
-use super::{Model, Registry, join};
+use super::{Model, Place, Registry, join};
 use crate::model::labels::LabelTable;
 use crate::model::modes::{Candidate, Choice, Mode, Part};
 use crate::model::{Grade, Label};
@@ -124,24 +124,24 @@ impl Registry {
         fits: &mut dyn FnMut(&Model) -> Result<bool>,
     ) -> Result<Selection> {
         let mode = self.mode(request.mode)?;
-        let by_quality = choices(mode, request)?;
+        let by_quality = choices(self, mode, request)?;
         let mut choices = by_quality.clone();
         if request.quality.is_none() {
             // A finer grid does not make up for a model that only demonstrates.
-            choices.sort_by_key(|choice| std::cmp::Reverse(grade_of(self, choice)));
+            choices.sort_by_key(|choice| std::cmp::Reverse(rank_of(self, choice)));
         }
         // What there is no alternative to is not asked about: it runs, or says itself what it lacks.
-        let candidates = choices.iter().flat_map(|choice| &choice.models);
-        let alone = candidates.filter(|c| installed(self, c).is_some()).count() == 1;
+        let candidates = choices.iter().flat_map(|choice| ranked(self, choice));
+        let alone = candidates.filter(|(_, found)| found.is_some()).count() == 1;
         let mut passed_over: Vec<(String, Reason)> = Vec::new();
-        let mut smallest: Option<(usize, &Choice, Installed<'_>)> = None;
+        let mut smallest: Option<(usize, &Choice, Parts<'_>)> = None;
         for (k, choice) in choices.iter().enumerate() {
             let tried = &choices[..k];
             // From high to low, whatever order they are tried in.
             let coarseness = by_quality.iter().position(|other| std::ptr::eq(*other, *choice));
             let coarseness = coarseness.unwrap_or_default();
-            for candidate in &choice.models {
-                let Some(parts) = installed(self, candidate) else {
+            for (candidate, found) in ranked(self, choice) {
+                let Some(Installed { parts, .. }) = found else {
                     passed_over.push((candidate.name(), Reason::NotInstalled));
                     continue;
                 };
@@ -168,7 +168,7 @@ impl Registry {
                 let why = format!(" because {}, so the smallest is tried", reasons(&passed_over));
                 selection(self, mode, choice, &parts, &why)
             }
-            None => Err(missing(mode, &choices)),
+            None => Err(missing(self, mode, &choices)),
         }
     }
 }
@@ -199,9 +199,21 @@ fn reasons(passed_over: &[(String, Reason)]) -> String {
 }
 
 /// The choices that answer a request, the best first.
-fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>> {
-    // A default variant is not replaced by another: variants differ in what they label.
-    let variant = request.variant.or_else(|| mode.choices.first()?.variant.as_deref());
+fn choices<'a>(
+    registry: &Registry,
+    mode: &'a Mode,
+    request: &Request<'_>,
+) -> Result<Vec<&'a Choice>> {
+    // A default variant is not replaced by another, as variants differ in what they label; but for
+    // versions of a task, of which the user may have a later one.
+    let first = || {
+        let place = |choice: &Choice| rank_of(registry, choice).map(|rank| rank.place);
+        let of = |choice: &&Choice| choice.models.iter().any(|c| !c.tasks.is_empty());
+        let best = mode.choices.iter().filter(of).map(place).max().flatten();
+        let reaches = |choice: &&Choice| best.is_none() || place(choice) == best;
+        mode.choices.iter().find(reaches).or(mode.choices.first())?.variant.as_deref()
+    };
+    let variant = request.variant.or_else(first);
     let by_variant: Vec<&Choice> = mode.choices.iter().collect();
     let by_variant = pick(mode, "variant", variant, by_variant, |c| c.variant.as_deref())?;
     let by_quality = pick(mode, "quality", request.quality, by_variant, |c| c.quality.as_deref())?;
@@ -209,10 +221,36 @@ fn choices<'a>(mode: &'a Mode, request: &Request<'_>) -> Result<Vec<&'a Choice>>
     Ok(by_quality.into_iter().rev().collect())
 }
 
-/// The trust in what would answer a choice; none where nothing is installed.
-fn grade_of(registry: &Registry, choice: &Choice) -> Option<Grade> {
-    let parts = choice.models.iter().find_map(|candidate| installed(registry, candidate))?;
-    parts.iter().map(|(_, model)| model.grade).min()
+/// How good an answer is, the most important first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    place: Place,
+    /// Whether nothing of it is missing.
+    is_whole: bool,
+    grade: Grade,
+}
+
+/// The candidates of a choice, the best of those that are installed first.
+fn ranked<'a>(
+    registry: &Registry,
+    choice: &'a Choice,
+) -> Vec<(&'a Candidate, Option<Installed<'a>>)> {
+    let found = |candidate| (candidate, installed(registry, candidate, choice));
+    let mut all: Vec<_> = choice.models.iter().map(found).collect();
+    // What is not installed is told of in its place in the list.
+    let mut there: Vec<usize> = (0..all.len()).filter(|&k| all[k].1.is_some()).collect();
+    let places = there.clone();
+    there.sort_by_key(|&k| std::cmp::Reverse(all[k].1.as_ref().map(Installed::rank)));
+    let mut sorted: Vec<_> = there.iter().map(|&k| (all[k].0, all[k].1.take())).collect();
+    for (&place, best) in places.iter().zip(sorted.drain(..)) {
+        all[place] = best;
+    }
+    all
+}
+
+/// How good the best answer of a choice is; none where nothing is installed.
+fn rank_of(registry: &Registry, choice: &Choice) -> Option<Rank> {
+    ranked(registry, choice).iter().filter_map(|(_, found)| Some(found.as_ref()?.rank())).max()
 }
 
 /// Why a finer choice that was not `tried` did not come first; none for one that was.
@@ -220,10 +258,11 @@ fn beaten(registry: &Registry, choice: &Choice, tried: &[&Choice]) -> Option<(St
     if tried.iter().any(|tried| std::ptr::eq(*tried, choice)) {
         return None;
     }
-    let found = choice.models.iter().find(|c| installed(registry, c).is_some());
-    let name = found.or(choice.models.first()).map_or_else(String::new, Candidate::name);
-    let reason = grade_of(registry, choice).map_or(Reason::NotInstalled, Reason::Grade);
-    Some((name, reason))
+    let all = ranked(registry, choice);
+    let found = all.iter().find(|(_, found)| found.is_some()).or(all.first());
+    let name = found.map_or_else(String::new, |(candidate, _)| candidate.name());
+    let reason = found.and_then(|(_, found)| found.as_ref()).map(|found| found.rank().grade);
+    Some((name, reason.map_or(Reason::NotInstalled, Reason::Grade)))
 }
 
 /// The choices that a given quality or variant leaves of `choices`: all when none is given.
@@ -254,11 +293,47 @@ fn pick<'a>(
 }
 
 /// The models of a candidate, each with its part.
-type Installed<'a> = Vec<(&'a Part, Arc<Model>)>;
+type Parts<'a> = Vec<(&'a Part, Arc<Model>)>;
 
-/// The models of a candidate if all are there.
-fn installed<'a>(registry: &Registry, candidate: &'a Candidate) -> Option<Installed<'a>> {
-    candidate.parts.iter().map(|part| Some((part, registry.find(&part.model)?.clone()))).collect()
+/// A candidate of which there is at least something.
+struct Installed<'a> {
+    parts: Parts<'a>,
+    is_whole: bool,
+}
+
+impl Installed<'_> {
+    fn rank(&self) -> Rank {
+        let models = || self.parts.iter().map(|(_, model)| model);
+        Rank {
+            place: models().map(|model| model.place).min().unwrap_or(Place::Program),
+            is_whole: self.is_whole,
+            grade: models().map(|model| model.grade).min().unwrap_or_default(),
+        }
+    }
+}
+
+/// The models of a candidate if all are there; of tasks, those that label something of the choice,
+/// at least one of the first task.
+fn installed<'a>(
+    registry: &Registry,
+    candidate: &'a Candidate,
+    choice: &Choice,
+) -> Option<Installed<'a>> {
+    let find = |part: &'a Part| Some((part, registry.find(&part.model)?.clone()));
+    let Some(first) = candidate.tasks.first() else {
+        let parts = candidate.parts.iter().map(find).collect::<Option<_>>()?;
+        return Some(Installed { parts, is_whole: true });
+    };
+    let table = registry.tables.iter().find(|table| table.name == choice.labels)?;
+    let dataset = |part: &Part| registry.tasks.dataset(&part.model);
+    let labels_some = |part: &&Part| {
+        dataset(part).is_some_and(|set| set.labels.iter().any(|name| table.find(name).is_some()))
+    };
+    let needed: Vec<&Part> = candidate.parts.iter().filter(labels_some).collect();
+    let parts: Parts<'_> = needed.iter().filter_map(|part| find(part)).collect();
+    let of_first = |(part, _): &(&Part, _)| dataset(part).is_some_and(|s| s.task == first.task);
+    let is_whole = parts.len() == needed.len();
+    parts.iter().any(of_first).then_some(Installed { parts, is_whole })
 }
 
 fn selection(
@@ -271,7 +346,7 @@ fn selection(
     let table = registry.table(&choice.labels)?;
     let mut selected = Vec::with_capacity(parts.len());
     for (part, model) in parts {
-        let subset = subset_of(part, model, table)?;
+        let subset = subset_of(registry, part, model, table)?;
         selected.push(SelectedPart { model: model.clone(), whole: subset.clone(), subset });
     }
     let context = match (parts, &mut selected[..]) {
@@ -320,8 +395,13 @@ fn selection(
 ///
 /// [`Error::Model`] if the model shares no structure with the table, or has others than its `ids`
 /// say.
-fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubset> {
-    let own = model.config().labels.clone();
+fn subset_of(
+    registry: &Registry,
+    part: &Part,
+    model: &Model,
+    table: &LabelTable,
+) -> Result<LabelSubset> {
+    let own = labels_of(registry, model);
     let subset = match &part.ids {
         Some(ids) => {
             check_ids(ids, model, &own, table)?;
@@ -346,6 +426,21 @@ fn subset_of(part: &Part, model: &Model, table: &LabelTable) -> Result<LabelSubs
         });
     }
     Ok(subset)
+}
+
+/// The labels of a model by its configuration, or of one that names none by the data set that is
+/// called like it.
+fn labels_of(registry: &Registry, model: &Model) -> Vec<Label> {
+    let own = &model.config().labels;
+    let Some(known) = registry.tasks.dataset(&model.name).filter(|_| own.is_empty()) else {
+        return own.clone();
+    };
+    let label = |(k, name): (usize, &String)| Label {
+        id: k as u16 + 1,
+        name: name.clone(),
+        ..Label::default()
+    };
+    known.labels.iter().enumerate().map(label).collect()
 }
 
 /// Fails unless `ids` can be those of the model's labels: as many, and none for another structure
@@ -394,18 +489,31 @@ fn largest_label(model: &Model) -> Result<u16> {
 }
 
 /// Says which files the least that would do needs, and where they go.
-fn missing(mode: &Mode, choices: &[&Choice]) -> Error {
-    let names = || choices.iter().flat_map(|choice| &choice.models).map(Candidate::name);
+fn missing(registry: &Registry, mode: &Mode, choices: &[&Choice]) -> Error {
+    let all = || choices.iter().flat_map(|choice| &choice.models);
     // One model, of the lowest quality.
     let single = |candidate: &&Candidate| candidate.parts.len() == 1;
     let first = choices.iter().rev().find_map(|choice| choice.models.iter().find(single));
-    let first = first.map(Candidate::name);
-    let first = first.or_else(|| names().next()).unwrap_or_default();
-    let others: Vec<String> = names().filter(|name| *name != first).collect();
+    let Some(first) = first.or_else(|| all().next()) else {
+        return Error::usage("mode", &mode.name, "a mode with models");
+    };
+    let others: Vec<String> = all().filter(|other| *other != first).map(Candidate::name).collect();
     let nor =
         if others.is_empty() { String::new() } else { format!(" (nor {})", others.join(", ")) };
     let only = (choices.len() == 1).then(|| choices[0].options()).into_iter().flatten();
     let asked = only
         .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
-    Error::NotInstalled { mode: asked, model: first, others: nor }
+    let released: Vec<String> = first
+        .parts
+        .iter()
+        .filter(|_| !first.tasks.is_empty())
+        .filter_map(|part| Some(registry.tasks.dataset(&part.model)?.folder.clone()))
+        .collect();
+    let model = first.parts.iter().map(|part| part.model.as_str()).collect::<Vec<_>>().join(" + ");
+    let files = if released.is_empty() {
+        format!("{model}.onnx and {model}.json in a folder of models")
+    } else {
+        released.join(", ")
+    };
+    Error::NotInstalled { mode: asked, model, others: nor, files, released }
 }

@@ -1,5 +1,6 @@
 //! From what a user asks for to open networks, and what becomes of their labels.
 
+use super::group::{Group, Part};
 use super::network::Network;
 use super::options::{FirstStage, Options, Postprocessing, Source};
 use super::segmentation::About;
@@ -7,7 +8,7 @@ use crate::infer::EngineOptions;
 use crate::model::{Grade, Label, ModelConfig};
 use crate::nnunet::Folder;
 use crate::pipeline::postprocess::Recipe;
-use crate::registry::{LabelSubset, Model, Registry, Request, Selection};
+use crate::registry::{Model, Registry, Request, Selection};
 use crate::{Error, Mismatch, Result, files};
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +18,7 @@ const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// Networks that are open, and what becomes of their labels.
 pub(super) struct Answer {
-    pub(super) parts: Vec<Part>,
+    pub(super) groups: Vec<Group>,
     /// The structures that can come out of the networks.
     pub(super) labels: Vec<Label>,
     /// Structures that only the recipe sees.
@@ -28,12 +29,6 @@ pub(super) struct Answer {
     /// A name for results: the mode, the model or the configuration.
     pub(super) name: String,
     pub(super) about: About,
-}
-
-/// A network, and what becomes of its labels.
-pub(super) struct Part {
-    pub(super) network: Network,
-    pub(super) subset: Option<LabelSubset>,
 }
 
 /// The structures of a whole answer with those only the recipe sees, by id.
@@ -56,6 +51,7 @@ impl Answer {
                 gpu_memory_limit_bytes: options.gpu_memory_limit_bytes,
             },
             registry: options.models.as_deref().unwrap_or(Registry::embedded()),
+            depth: 0,
         };
         match source {
             Source::Mode(mode) => opening.mode(mode, too_large),
@@ -83,15 +79,22 @@ impl Answer {
 
     /// The networks, in the order they run.
     pub(super) fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.parts.iter().map(|part| &part.network)
+        self.groups.iter().flat_map(Group::networks)
+    }
+
+    /// The configuration that says how images are read and how many there are.
+    pub(super) fn config(&self) -> &ModelConfig {
+        self.groups[0].parts[0].network.config()
     }
 }
 
 /// What an answer is opened with.
-struct Opening<'a> {
-    options: &'a Options,
-    engine: EngineOptions,
-    registry: &'a Registry,
+pub(super) struct Opening<'a> {
+    pub(super) options: &'a Options,
+    pub(super) engine: EngineOptions,
+    pub(super) registry: &'a Registry,
+    /// How many models need the one that is opened.
+    pub(super) depth: usize,
 }
 
 impl Opening<'_> {
@@ -148,9 +151,12 @@ impl Opening<'_> {
             Ok(Part { network, subset: Some(part.whole) })
         };
         let parts = parts.into_iter().map(part).collect::<Result<Vec<_>>>()?;
+        let groups = self.groups(parts, &seen(&labels, &context), &options.structures)?;
+        // Models that bring a task's own way of cleaning up are not cleaned up by the mode's.
+        let recipe = recipe.filter(|_| groups.iter().all(|group| group.around.is_none()));
         let recipe = self.recipe(|| recipe.as_deref().map(|name| self.named(name)).transpose())?;
-        let about = about(&parts, why, grade, grade == Grade::Demo, missing);
-        let answer = Answer { parts, labels, context, recipe, divided, name: mode, about };
+        let about = about(&groups, why, grade, grade == Grade::Demo, missing);
+        let answer = Answer { groups, labels, context, recipe, divided, name: mode, about };
         answer.recipe.check(&answer.seen())?;
         Ok(answer)
     }
@@ -186,8 +192,8 @@ impl Opening<'_> {
 
     /// One model; in a cascade with the model it refines.
     fn model(&self, model: &Model, config: Option<ModelConfig>) -> Result<Answer> {
-        let config = config.unwrap_or_else(|| model.config().clone());
-        if self.options.first_stage != FirstStage::Own && config.previous_stage.is_none() {
+        let is_cascade = config.as_ref().unwrap_or(model.config()).previous_stage.is_some();
+        if self.options.first_stage != FirstStage::Own && !is_cascade {
             return Err(Error::usage("first stage", model.configuration, "a cascade"));
         }
         let registry = match &self.options.first_stage {
@@ -198,13 +204,29 @@ impl Opening<'_> {
                 return Err(Error::usage("first stage", found, "label maps, for this model"));
             }
         };
+        self.opened(model, config, registry)
+    }
+
+    /// One model as its own configuration has it, for others that need it.
+    pub(super) fn whole_model(&self, model: &Model) -> Result<Answer> {
+        self.opened(model, None, Some(self.registry))
+    }
+
+    fn opened(
+        &self,
+        model: &Model,
+        config: Option<ModelConfig>,
+        registry: Option<&Registry>,
+    ) -> Result<Answer> {
+        let network = Network::from_model(model, config, registry, &self.engine)?;
         let recipe = self.recipe(|| {
-            let name = config.postprocessing.as_deref();
+            let config = network.config();
+            // On the grid of a task, it is applied there.
+            let name = config.postprocessing.as_deref().filter(|_| config.grid.is_none());
             name.map(|name| self.named(name)).transpose()
         })?;
-        let network = Network::from_model(model, Some(config), registry, &self.engine)?;
         let is_demonstration = network.info().grade == Grade::Demo;
-        alone(network, recipe, model.name.to_string(), is_demonstration)
+        self.alone(network, recipe, model.name.to_string(), is_demonstration)
     }
 
     /// A trained folder; in a cascade with the folder it refines.
@@ -234,11 +256,30 @@ impl Opening<'_> {
         })?;
         let digests = self.options.digests;
         let network = Network::from_folder(&folder, first.as_ref(), &self.engine, digests)?;
-        alone(network, recipe, folder.configuration().to_owned(), false)
+        self.alone(network, recipe, folder.configuration().to_owned(), false)
+    }
+
+    /// A network by itself.
+    fn alone(
+        &self,
+        network: Network,
+        recipe: Recipe,
+        name: String,
+        is_demonstration: bool,
+    ) -> Result<Answer> {
+        let is_auxiliary = |label: &Label| network.config().auxiliary.contains(&label.name);
+        let (context, labels) =
+            network.config().labels.iter().cloned().partition::<Vec<_>, _>(is_auxiliary);
+        let grade = network.info().grade;
+        let parts = vec![Part { network, subset: None }];
+        let groups = self.groups(parts, &seen(&labels, &context), &[])?;
+        let about = about(&groups, String::new(), grade, is_demonstration, Vec::new());
+        recipe.check(&labels)?;
+        Ok(Answer { groups, labels, context, recipe, divided: None, name, about })
     }
 
     /// The recipe of that name, which a mode or a model's configuration gives.
-    fn named(&self, name: &str) -> Result<Recipe> {
+    pub(super) fn named(&self, name: &str) -> Result<Recipe> {
         Recipe::from_json(self.registry.recipe(name)?)
     }
 
@@ -252,26 +293,17 @@ impl Opening<'_> {
     }
 }
 
-/// A network by itself.
-fn alone(network: Network, recipe: Recipe, name: String, is_demonstration: bool) -> Result<Answer> {
-    let labels = network.config().labels.clone();
-    let grade = network.info().grade;
-    let parts = vec![Part { network, subset: None }];
-    let about = about(&parts, String::new(), grade, is_demonstration, Vec::new());
-    recipe.check(&labels)?;
-    Ok(Answer { parts, labels, context: Vec::new(), recipe, divided: None, name, about })
-}
-
 fn about(
-    parts: &[Part],
+    groups: &[Group],
     choice: String,
     grade: Grade,
     is_demonstration: bool,
     missing: Vec<String>,
 ) -> About {
-    let stages = parts.iter().flat_map(|part| part.network.stages());
+    let stages = groups.iter().flat_map(Group::networks).flat_map(Network::stages);
     let networks = stages.map(|network| network.info().clone()).collect();
-    About { choice, networks, grade, is_demonstration, missing }
+    let modality = groups[0].parts[0].network.config().modality.clone();
+    About { choice, networks, grade, is_demonstration, modality, missing }
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

@@ -89,6 +89,10 @@ pub fn calibrate(
         }
         _ => return Err(Error::usage("what to calibrate", format!("{source:?}"), "a model")),
     };
+    if model.config().grid.is_some() {
+        let expected = "a model that runs on the image's own grid";
+        return Err(Error::usage("what to calibrate", model.name.clone(), expected));
+    }
     let isa = options.isa.unwrap_or_else(Isa::best);
     // What an earlier run wrote may be of other weights.
     let mut config = model.config().clone();

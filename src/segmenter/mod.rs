@@ -6,8 +6,10 @@
 //! best one's case does not fit the memory allowed.
 
 mod answer;
+mod around;
 mod calibrate;
 mod case;
+mod group;
 mod network;
 mod options;
 mod run;
@@ -20,7 +22,7 @@ pub use options::{FirstStage, Options, Postprocessing, Quality, Source};
 pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
-use crate::model::Label;
+use crate::model::{Channel, Label, Normalization};
 use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
 use crate::{Error, Result};
 use answer::Answer;
@@ -94,16 +96,24 @@ impl Segmenter {
     /// Images per case.
     #[must_use]
     pub fn images(&self) -> usize {
-        self.answer.parts[0].network.config().channels.len()
+        self.answer.config().channels.len()
     }
 
     /// How files are read for these models: by the rules of their own reader, within the memory
     /// allowed.
     #[must_use]
     pub fn read_options(&self) -> ReadOptions {
-        let reader = self.answer.parts[0].network.config().reader;
+        let reader = self.answer.config().reader;
         let max_bytes = self.options.memory_limit_bytes.unwrap_or(u64::MAX);
-        ReadOptions { reader, max_bytes }
+        ReadOptions { reader, max_bytes, expects_ct: self.expects_ct(0) }
+    }
+
+    /// Whether image `channel` should be a CT: what is in others, nothing is known of.
+    #[must_use]
+    pub fn expects_ct(&self, channel: usize) -> bool {
+        let config = self.answer.config();
+        let is_ct = |channel: &Channel| channel.normalization == Normalization::Ct;
+        config.modality.is_none() && config.channels.get(channel).is_some_and(is_ct)
     }
 
     /// Bytes that the program and the networks, all of which stay open, hold between two cases.

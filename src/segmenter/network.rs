@@ -8,6 +8,7 @@ use crate::pipeline::{self, Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
 use crate::{Error, Mismatch, Result};
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 /// A network ready to run.
 pub(super) struct Network {
@@ -28,6 +29,12 @@ pub struct NetworkInfo {
     pub configuration: String,
     /// How much it may be trusted.
     pub grade: Grade,
+    /// The file or folder of the weights; none for those inside the program.
+    pub file: Option<PathBuf>,
+    /// Terms of the weights; empty where nothing says.
+    pub licence: String,
+    /// Who made them; empty where nothing says.
+    pub source: String,
     /// SHA-256 of the files with the weights, lowercase hexadecimal, one per fold; of a trained
     /// folder only if [`Options::digests`](super::Options::digests) asked for it.
     pub sha256: Vec<String>,
@@ -46,28 +53,56 @@ impl Network {
         registry: Option<&Registry>,
         options: &EngineOptions,
     ) -> Result<Self> {
+        if let Some(folder) = model.trained() {
+            return Self::by_reference(&folder?, model, config, options);
+        }
         let config = config.unwrap_or_else(|| model.config().clone());
         let first = registry.map(|all| all.previous_stage(&model.name, &config)).transpose()?;
         let previous = match first.flatten() {
             Some(first) => Some(Box::new(Self::from_model(first, None, None, options)?)),
             None => None,
         };
-        let ranges = config.int8.as_ref();
-        if let Some(ranges) = ranges {
-            ranges
-                .check_weights(&model.facts()?.sha256)
-                .map_err(|other| Error::model(&*model.name, other))?;
-        }
-        let engine = infer::open_with(model, config.patch_size, ranges, options)?;
+        let engine = if model.folds() > 1 {
+            let graph = &mut |fold| model.graph(fold);
+            infer::open_folds(&model.name, model.folds(), graph, config.patch_size, &[], options)?
+        } else {
+            let ranges = config.int8.as_ref();
+            if let Some(ranges) = ranges {
+                ranges
+                    .check_weights(&model.facts()?.sha256)
+                    .map_err(|other| Error::model(&*model.name, other))?;
+            }
+            infer::open_with(model, config.patch_size, ranges, options)?
+        };
         let info = NetworkInfo {
             name: model.name.to_string(),
             configuration: model.configuration.to_owned(),
             grade: config.grade,
-            sha256: vec![model.facts()?.sha256.to_string()],
+            file: model.file().map(Path::to_path_buf),
+            licence: model.licence.to_string(),
+            source: model.origin.to_string(),
+            sha256: model.digests()?,
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
         Ok(Self { info, config, engine, previous })
+    }
+
+    /// A model that is a training where it lies.
+    fn by_reference(
+        folder: &Folder,
+        model: &Model,
+        config: Option<ModelConfig>,
+        options: &EngineOptions,
+    ) -> Result<Self> {
+        let mut network = Self::from_folder(folder, None, options, true)?;
+        network.info.name = model.name.to_string();
+        network.info.licence = model.licence.to_string();
+        network.info.source = model.origin.to_string();
+        if let Some(config) = config {
+            network.config = config;
+        }
+        Ok(network)
     }
 
     /// A trained folder; in a cascade with the folder it refines, or cases must come with its
@@ -99,6 +134,9 @@ impl Network {
             name,
             configuration: folder.configuration().to_owned(),
             grade: config.grade,
+            file: Some(folder.path().to_path_buf()),
+            licence: config.licence.clone().unwrap_or_default(),
+            source: config.source.clone().unwrap_or_default(),
             sha256: hashed.map(|fold| folder.sha256(fold)).collect::<Result<_>>()?,
             device: engine.device().to_owned(),
             precision: engine.precision(),

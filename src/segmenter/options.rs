@@ -53,7 +53,9 @@ impl From<&Path> for Source {
 /// How fine the grid of a mode's model is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quality {
-    /// The coarsest grid, in the least time.
+    /// For an overview.
+    Lowest,
+    /// A coarse grid, in little time.
     Low,
     /// Between the two.
     Medium,
@@ -66,6 +68,7 @@ impl Quality {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Lowest => "lowest",
             Self::Low => "low",
             Self::Medium => "medium",
             Self::High => "high",
@@ -77,9 +80,9 @@ impl FromStr for Quality {
     type Err = crate::Error;
 
     fn from_str(text: &str) -> crate::Result<Self> {
-        let all = [Self::Low, Self::Medium, Self::High];
+        let all = [Self::Lowest, Self::Low, Self::Medium, Self::High];
         let found = all.into_iter().find(|quality| quality.name() == text);
-        found.ok_or_else(|| crate::Error::usage("quality", text, "low, medium or high"))
+        found.ok_or_else(|| crate::Error::usage("quality", text, "lowest, low, medium or high"))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One case through open networks: in order, merged, cleaned up.
 
 use super::answer::Answer;
+use super::group::{Log, merged};
 use super::segmentation::NetworkRun;
 use crate::model::Label;
 use crate::pipeline::postprocess::{Map, Recipe, Report, cortical};
@@ -34,48 +35,67 @@ impl Answer {
         settings: &Settings,
         progress: &mut OnProgress<'_>,
     ) -> Result<Done> {
+        let mut log = Log::new(progress);
+        let labels = self.finished(input, settings, &mut log)?;
+        let Log { runs, report, timings: besides, probabilities, .. } = log;
+        let mut timings = Timings::new();
+        let of_runs = runs.iter().flat_map(|run| &run.timings);
+        of_runs.chain(&besides).for_each(|(stage, time)| add_time(&mut timings, *stage, *time));
+        Ok(Done { labels, runs, report, probabilities, timings })
+    }
+
+    /// The labels of a case that others need, too.
+    pub(super) fn labels_of(
+        &mut self,
+        input: &Input<'_>,
+        settings: &Settings,
+        log: &mut Log<'_, '_>,
+    ) -> Result<LabelMap> {
+        self.finished(&mut Some(input.borrowed()), settings, log)
+    }
+
+    fn finished(
+        &mut self,
+        input: &mut Option<Input<'_>>,
+        settings: &Settings,
+        log: &mut Log<'_, '_>,
+    ) -> Result<LabelMap> {
         let Some(images) = input.as_ref() else { unreachable!("taken by the last network only") };
         let grid = images.grid.clone();
         let threads = rayon::current_num_threads();
         let networks = self.memory_bytes(threads);
         self.check_finish(images, settings, networks)?;
-        let last = self.parts.len() - 1;
-        let (mut labels, mut runs, mut probabilities) = (None::<LabelMap>, Vec::new(), None);
-        for (k, part) in self.parts.iter_mut().enumerate() {
-            let others = networks - part.network.memory_bytes(threads);
-            let held = labels.as_ref().map_or(0, LabelMap::bytes) + others;
+        let last = self.groups.len() - 1;
+        let mut labels = None::<LabelMap>;
+        for (k, group) in self.groups.iter_mut().enumerate() {
+            let own = group.memory_bytes(threads);
+            let held = labels.as_ref().map_or(0, LabelMap::bytes) + networks - own;
             let settings = Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
             // The division of bone looks at the image once more.
             let gives_up = k == last && self.divided.is_none();
-            let found = if gives_up {
-                part.network.segment(input, &settings, &mut runs, progress)?
-            } else {
-                let mut lent = input.as_ref().map(Input::borrowed);
-                part.network.segment(&mut lent, &settings, &mut runs, progress)?
+            let found = match (&group.around, input.as_ref()) {
+                (Some(_), Some(images)) => group.segment_around(images, &settings, log)?,
+                (None, _) if gives_up => merged(&mut group.parts, input, &settings, log)?,
+                (_, images) => {
+                    let mut lent = images.map(Input::borrowed);
+                    merged(&mut group.parts, &mut lent, &settings, log)?
+                }
             };
-            let mut found_labels = found.labels;
-            if let Some(subset) = &part.subset {
-                subset.apply(&mut found_labels);
-            }
-            probabilities = found.probabilities;
             match &mut labels {
-                None => labels = Some(found_labels),
-                Some(labels) => merge_labels(labels, &found_labels),
+                None => labels = Some(found),
+                Some(labels) => merge_labels(labels, &found),
             }
         }
         let Some(mut labels) = labels else { unreachable!("an answer has at least one network") };
 
         let started = Instant::now();
         let report = self.finish(&mut labels, &grid)?;
+        log.report.steps.extend(report.steps);
         if let (Some(parts), Some(images)) = (&self.divided, input.as_ref()) {
             divide_bone(images.channels[0].view(), &mut labels, &grid, &self.labels, parts);
         }
-        let mut timings = Timings::new();
-        for (stage, time) in runs.iter().flat_map(|run| &run.timings) {
-            add_time(&mut timings, *stage, *time);
-        }
-        add_time(&mut timings, Stage::Postprocess, started.elapsed());
-        Ok(Done { labels, runs, report, probabilities, timings })
+        add_time(&mut log.timings, Stage::Postprocess, started.elapsed());
+        Ok(labels)
     }
 
     /// The recipe, and then only the structures that were asked for.
@@ -113,7 +133,7 @@ impl Answer {
     }
 }
 
-fn add_time(timings: &mut Timings, stage: Stage, time: std::time::Duration) {
+pub(super) fn add_time(timings: &mut Timings, stage: Stage, time: std::time::Duration) {
     match timings.iter_mut().find(|(known, _)| *known == stage) {
         Some((_, sum)) => *sum += time,
         None => timings.push((stage, time)),

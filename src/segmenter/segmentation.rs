@@ -49,6 +49,8 @@ pub struct About {
     pub grade: Grade,
     /// Whether they only show that the program works. Trained folders have no grade.
     pub is_demonstration: bool,
+    /// What the images should be, if not CT.
+    pub modality: Option<String>,
     /// Structures of the mode that no model labels.
     pub missing: Vec<String>,
 }

@@ -92,17 +92,28 @@ impl<'a> From<ArrayView3<'a, f32>> for VoxelView<'a> {
 pub(crate) trait Stored: Copy + Send + Sync {
     /// What it stands for.
     fn value(self, scale: Scale) -> f32;
+
+    /// The same before it is rounded to 32 bits.
+    fn exact(self, scale: Scale) -> f64;
 }
 
 impl Stored for i16 {
     fn value(self, scale: Scale) -> f32 {
-        (f64::from(self) * scale.slope + scale.intercept) as f32
+        self.exact(scale) as f32
+    }
+
+    fn exact(self, scale: Scale) -> f64 {
+        f64::from(self) * scale.slope + scale.intercept
     }
 }
 
 impl Stored for f32 {
     fn value(self, _: Scale) -> f32 {
         self
+    }
+
+    fn exact(self, _: Scale) -> f64 {
+        self.into()
     }
 }
 

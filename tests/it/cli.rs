@@ -430,7 +430,9 @@ fn lists_are_complete_as_text_and_json() {
     for mode in ["bone", "chest", "abdomen", "headneck", "pelvic", "spine", "limb", "total"] {
         assert!(modes.contains(mode), "{mode} is missing in\n{modes}");
     }
-    assert!(modes.contains("--variant standard *"), "the default is marked in\n{modes}");
+    let is_default = "--variant standard --quality low *";
+    assert!(modes.contains(is_default), "the default is marked in\n{modes}");
+    assert!(modes.contains("lung_vessels"), "tasks that an import answers in\n{modes}");
     for list in ["models", "modes"] {
         let json = program().args([list, "--json"]).assert().success().get_output().stdout.clone();
         let list: Value = serde_json::from_slice(&json).expect("JSON");
@@ -449,13 +451,13 @@ fn lists_are_complete_as_text_and_json() {
     let json = program().args(["modes", "abdomen", "--json"]).assert().success();
     let modes: Value = serde_json::from_slice(&json.get_output().stdout).expect("JSON");
     let choices = modes[0]["choices"].as_array().expect("choices");
-    assert_eq!(choices.len(), 2);
+    assert_eq!(choices.len(), 6);
     assert_eq!(
-        (&choices[0]["variant"], &choices[0]["quality"]),
-        (&"standard".into(), &Value::Null)
+        (&choices[1]["variant"], &choices[1]["quality"]),
+        (&"standard".into(), &"low".into())
     );
     assert_eq!((&choices[0]["structures"], &choices[0]["recipe"]), (&13.into(), &"abdomen".into()));
-    assert_eq!((&choices[0]["default"], &choices[1]["default"]), (&true.into(), &false.into()));
+    assert_eq!((&choices[1]["default"], &choices[0]["default"]), (&true.into(), &false.into()));
     assert!(choices[0]["model"].is_string() && choices[0]["installed"].is_boolean());
     let liver = &choices[0]["labels"][3];
     assert_eq!(liver["name"], "gallbladder");

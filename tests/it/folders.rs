@@ -126,7 +126,8 @@ fn load(path: &Path) -> Scan {
     scan.unwrap_or_else(|e| panic!("{e}"))
 }
 
-const NIBABEL: ReadOptions = ReadOptions { reader: Some(Reader::Nibabel), max_bytes: 1 << 30 };
+const NIBABEL: ReadOptions =
+    ReadOptions { reader: Some(Reader::Nibabel), max_bytes: 1 << 30, expects_ct: true };
 
 fn unzipped(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -283,12 +284,15 @@ fn what_is_odd_about_any_channel_is_told_once() {
     let folder = tempfile::tempdir().expect("folder");
     let at = |name: &str| folder.path().join(name);
     let [first, second] = [at("first.nii"), at("second.nii")];
-    changed(&run.images()[0], &first, |bytes| bytes.extend(b"tail"));
+    // Above all voxels of the images: nothing is found to be a CT.
+    let lifted = |bytes: &mut Vec<u8>| {
+        bytes.extend(b"tail");
+        bytes[116..120].copy_from_slice(&5000.0_f32.to_le_bytes());
+    };
+    changed(&run.images()[0], &first, lifted);
     changed(&run.images()[1], &second, |bytes| {
         move_right(bytes);
-        bytes.extend(b"tail");
-        // Above all voxels of the images: nothing is found to be a CT.
-        bytes[116..120].copy_from_slice(&5000.0_f32.to_le_bytes());
+        lifted(bytes);
     });
     let mut command = program(&run.file("model"), &at("case.nii.gz"));
     command.arg("-i").arg(&first).arg("-i").arg(&second).args(["--mirror", "none"]);
@@ -301,7 +305,8 @@ fn what_is_odd_about_any_channel_is_told_once() {
     assert_eq!(late.len(), 1, "{warnings:?}");
     assert!(late[0].starts_with(&format!("{first}, {second}: ")), "{late:?}");
     let ct = of("look like a CT");
-    assert!(ct.iter().any(|w| w.starts_with(&format!("{second}: "))), "{warnings:?}");
+    // The second is normalized by itself, so nothing is known of what its values should be.
+    assert!(ct.len() == 1 && ct[0].starts_with(&format!("{first}: ")), "{warnings:?}");
     let place = of("lies elsewhere");
     assert!(place.len() == 1 && place[0].starts_with(&second), "{warnings:?}");
 }

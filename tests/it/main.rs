@@ -15,6 +15,8 @@ mod folders;
 mod golden;
 #[cfg(feature = "reference")]
 mod gpu;
+#[cfg(feature = "cli")]
+mod import;
 mod io;
 mod labels;
 mod models;
@@ -32,11 +34,18 @@ mod resample;
 mod series;
 mod stages;
 mod streaming;
+#[cfg(feature = "cli")]
+mod totalseg;
 mod tricky;
 
 /// The built program, run as cargo runs the tests themselves: under emulation for another machine.
 #[cfg(feature = "cli")]
 fn program() -> std::process::Command {
     use assert_cmd::cargo::CommandCargoExt;
-    std::process::Command::cargo_bin("fastnnunet").expect("cargo built it")
+    let mut program = std::process::Command::cargo_bin("fastnnunet").expect("cargo built it");
+    // Nobody's own models.
+    for folder in ["XDG_DATA_HOME", "LOCALAPPDATA", "HOME"] {
+        program.env(folder, concat!(env!("CARGO_TARGET_TMPDIR"), "/nobody"));
+    }
+    program
 }

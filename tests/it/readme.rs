@@ -82,6 +82,9 @@ impl Desk {
             .args(["-c", command])
             .current_dir(self.0.path())
             .env("PATH", std::env::join_paths(search).expect("a search path"))
+            // Its user has no models but those imported here.
+            .env("HOME", self.0.path())
+            .env_remove("XDG_DATA_HOME")
             .output()
             .expect("a shell");
         let message = String::from_utf8_lossy(&stderr);
@@ -119,7 +122,7 @@ fn printed<'a>(runs: &'a [(String, String)], part: &str) -> &'a str {
 fn use_your_own_nnunet_works_as_typed() {
     let desk = Desk::new();
     let runs = desk.run_section("Use your own nnU-Net");
-    assert_eq!(runs.len(), 3, "{runs:?}");
+    assert_eq!(runs.len(), 4, "{runs:?}");
     assert!(printed(&runs, "-i imagesTs").contains("2 done, 0 failed"), "{runs:?}");
     let all = BTreeSet::from([0, 1, 2, 3]);
     for result in ["labels/case_1.nii.gz", "labels/case_2.nii.gz", "seg.nii.gz"] {
@@ -131,6 +134,30 @@ fn use_your_own_nnunet_works_as_typed() {
     let registry = Registry::with_folder(&desk.path("my_models")).expect("a folder of models");
     let own = registry.models().iter().filter(|model| !model.is_embedded());
     assert_eq!(own.count(), 1);
+    assert!(printed(&runs, "import").starts_with("imported 1 model "), "{runs:?}");
+}
+
+#[test]
+fn totalsegmentators_weights_work_as_typed() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path(".totalsegmentator/nnunet")).expect("creates");
+    let results = desk.path(".totalsegmentator/nnunet/results");
+    std::os::unix::fs::symlink(repository("tests/totalseg/results"), results).expect("links");
+    let runs = desk.run_section("TotalSegmentator's weights");
+    assert_eq!(runs.len(), 4, "{runs:?}");
+    for (part, models) in [
+        ("--mode total", &["total_organs", "total_vertebrae", "total_cardiac"][..]),
+        ("--mode chest", &["total_organs", "total_cardiac", "total_muscles", "total_ribs"]),
+        ("--mode lung_vessels", &["total_low", "lung_vessels"]),
+    ] {
+        let ran = printed(&runs, part);
+        for model in models {
+            let line = format!("{model} (3d_fullres, grade external)");
+            assert!(ran.contains(&line), "{part}: no {line} in\n{ran}");
+        }
+        let home = desk.path(".local/share/fastnnunet/models").display().to_string();
+        assert!(ran.contains(&home), "{part}: no {home} in\n{ran}");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use crate::shell::{self, Result};
 
-/// Of `tests/golden/generate.py`, without arguments all of it and `tests/nnunet/make.py` too.
+/// Of `tests/golden/generate.py`, without arguments all of it and the label maps of nnU-Net and
+/// TotalSegmentator too.
 pub(crate) fn run(stages: &[String]) -> Result {
     shell::run("python3 -m venv target/reference")?;
     shell::run(
@@ -17,7 +18,12 @@ pub(crate) fn run(stages: &[String]) -> Result {
         shell::run(&format!("{python} tests/nnunet/make.py"))?;
         shell::run(&format!("{python} tests/nnunet/make_folders.py"))?;
         shell::run(&format!("{python} tests/fixtures/make_headers.py"))?;
+        let pip = "target/reference/bin/pip install --quiet --constraint reference/lock.txt";
+        shell::run(&format!("{pip} dicom2nifti xmltodict"))?;
+        shell::run(&format!("{pip} --no-deps TotalSegmentator"))?;
+        shell::run(&format!("{python} tests/totalseg/make.py"))?;
+        shell::run(&format!("{python} tests/totalseg/tasks.py"))?;
     }
     // Another CPU may change last bits of logits: what changed is a person's to judge.
-    shell::run("git status --short tests models config")
+    shell::run("git status --short tests models config docs")
 }

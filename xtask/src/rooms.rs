@@ -8,13 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground floor up; `docs/architecture.md` shows the same.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "error",
     "files",
     "volume",
     "io",
-    "registry",
     "nnunet",
+    "registry",
+    "import",
     "infer",
     "pipeline",
     "segmenter",

@@ -17,10 +17,12 @@ pub mod modes;
 pub mod network;
 pub mod onnx;
 pub mod proto;
+pub mod tasks;
 
 pub use config::{
-    CONFIGURATIONS, Channel, Concept, Grade, IntensityProperties, Label, MIN_STEP_SIZE,
-    ModelConfig, Normalization, Reader, Resampling, Side,
+    Align, CONFIGURATIONS, Channel, Concept, Grade, GridOrder, Integer, IntensityProperties,
+    KeepWithin, Label, LabelsBack, MIN_STEP_SIZE, ModelConfig, Normalization, Reader, Refine,
+    Resampling, RoughCrop, Side, TaskGrid,
 };
 pub use mismatch::Mismatch;
 pub use orientation::Orientation;

@@ -5,6 +5,7 @@
 
 use super::config::{CONFIGURATIONS, Grade, ModelConfig};
 use super::graph::{self, Expected, Summary};
+use super::tasks::Tasks;
 use super::{labels, modes};
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -83,12 +84,20 @@ pub fn load(root: &Path) -> Result<Vec<Checked>, String> {
     nothing_unlisted(root, &entries)?;
     let tables =
         labels::parse(&label_tables(root)?, &[]).map_err(|e| format!("config/labels/{e}"))?;
+    let tasks_path = root.join("config/tasks.json");
+    let tasks = if tasks_path.exists() {
+        Tasks::parse(&read_text(&tasks_path)?).map_err(|e| format!("config/tasks.json: {e}"))?
+    } else {
+        Tasks::default()
+    };
+    let tables = [&tables[..], &tasks.tables(&tables)].concat();
     let modes_path = root.join("config/modes.json");
     if modes_path.exists() {
         let recipes = recipes(root)?;
         let recipes: Vec<&str> = recipes.iter().map(|(name, _)| name.as_str()).collect();
         modes::parse(&read_text(&modes_path)?)
-            .and_then(|modes| {
+            .and_then(|mut modes| {
+                tasks.join(&mut modes)?;
                 modes::check_tables(&modes, &tables)?;
                 modes::check_recipes(&modes, &recipes)
             })

@@ -22,7 +22,7 @@ pub struct Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
-    /// `low`, `medium` or `high`, in a mode that has qualities.
+    /// `lowest`, `low`, `medium` or `high`, in a mode that has qualities.
     pub quality: Option<String>,
     /// Name of the variant, in a mode that has variants.
     pub variant: Option<String>,
@@ -47,18 +47,47 @@ impl Choice {
 
 /// A model, or several whose label maps are merged.
 ///
-/// Written as the model's name, as one part, or as `{"parts": [...]}`.
+/// Written as the model's name, as one part, as `{"parts": [...]}`, or as `{"tasks": [...]}` with
+/// tasks of `config/tasks.json`. Of a task only the models run that label something of the mode, and
+/// those that are missing may be.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "serde_json::Value")]
 pub struct Candidate {
     /// Run in this order; labels of later parts replace those of earlier ones.
     pub parts: Vec<Part>,
+    /// The tasks whose models the parts are; empty for models named one by one.
+    pub tasks: Vec<TaskRef>,
+}
+
+/// A task in one quality.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskRef {
+    /// Its name.
+    pub task: String,
+    /// One of its qualities; absent for the highest.
+    pub quality: Option<String>,
+    /// Whether its smaller networks are meant.
+    #[serde(default)]
+    pub small: bool,
+}
+
+impl std::fmt::Display for TaskRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.task)?;
+        self.quality.as_ref().map_or(Ok(()), |quality| write!(f, " {quality}"))?;
+        f.write_str(if self.small { " small" } else { "" })
+    }
 }
 
 impl Candidate {
-    /// The names of its models.
+    /// The names of its models, or of its tasks.
     #[must_use]
     pub fn name(&self) -> String {
+        if !self.tasks.is_empty() {
+            let tasks: Vec<String> = self.tasks.iter().map(ToString::to_string).collect();
+            return format!("TotalSegmentator's {}", tasks.join(" and "));
+        }
         self.parts.iter().map(|part| part.model.as_str()).collect::<Vec<_>>().join(" + ")
     }
 }
@@ -85,15 +114,25 @@ impl TryFrom<serde_json::Value> for Candidate {
         struct Parts {
             parts: Vec<serde_json::Value>,
         }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Tasks {
+            tasks: Vec<TaskRef>,
+        }
         let part = |value: serde_json::Value| match value {
             serde_json::Value::String(model) => Ok(Part { model, ids: None }),
             object => serde_json::from_value(object).map_err(|e| e.to_string()),
         };
+        if value.get("tasks").is_some() {
+            let Tasks { tasks } = serde_json::from_value(value).map_err(|e| e.to_string())?;
+            return Ok(Self { parts: Vec::new(), tasks });
+        }
         if value.get("parts").is_none() {
-            return Ok(Self { parts: vec![part(value)?] });
+            return Ok(Self { parts: vec![part(value)?], tasks: Vec::new() });
         }
         let Parts { parts } = serde_json::from_value(value).map_err(|e| e.to_string())?;
-        Ok(Self { parts: parts.into_iter().map(part).collect::<Result<_, _>>()? })
+        let parts = parts.into_iter().map(part).collect::<Result<_, _>>()?;
+        Ok(Self { parts, tasks: Vec::new() })
     }
 }
 
@@ -104,7 +143,7 @@ struct Written {
     modes: Vec<Mode>,
 }
 
-const QUALITIES: [&str; 3] = ["low", "medium", "high"];
+const QUALITIES: [&str; 4] = ["lowest", "low", "medium", "high"];
 
 /// Reads and checks the list of modes.
 ///
@@ -129,7 +168,8 @@ pub fn parse(json: &str) -> Result<Vec<Mode>, String> {
 fn check_choices(mode: &Mode) -> Result<(), String> {
     let choices = &mode.choices;
     let unnamed = |candidate: &Candidate| {
-        candidate.parts.is_empty() || candidate.parts.iter().any(|part| part.model.is_empty())
+        candidate.parts.is_empty() && candidate.tasks.is_empty()
+            || candidate.parts.iter().any(|part| part.model.is_empty())
     };
     if choices.iter().any(|choice| choice.models.is_empty() || choice.models.iter().any(unnamed)) {
         return Err("a choice without model".to_owned());
@@ -146,7 +186,10 @@ fn check_choices(mode: &Mode) -> Result<(), String> {
         None => Ok(()),
         Some(group) => {
             let found: Vec<Option<&str>> = group.iter().map(|c| c.quality.as_deref()).collect();
-            Err(format!("qualities {found:?}, expected one choice, or low, medium, high in order"))
+            Err(format!(
+                "qualities {found:?}, expected one choice, or some of lowest, low, \
+                 medium, high in order"
+            ))
         }
     }
 }

@@ -29,6 +29,38 @@ pub fn keep_largest<T: Voxel>(
     remove(map, &components, keep, background, nearest_mm)
 }
 
+/// As [`keep_largest`], but of equally large components only one stays: that of the voxel with the
+/// least `x`, then `y`, then `z`, which `scipy.ndimage.label` finds first in an array of that order
+/// of axes.
+pub fn keep_first_largest<T: Voxel>(
+    map: &mut Map<'_, T>,
+    classes: &Classes,
+    connectivity: Connectivity,
+    nearest_mm: Option<f64>,
+) -> u64 {
+    let components = Components::new(map.runs(), classes, connectivity);
+    let mut first = vec![(usize::MAX, usize::MAX, usize::MAX); components.voxels.len()];
+    map.runs().for_each(|z, y, i, run| {
+        if components.of_run[i] != Components::NONE {
+            let known = &mut first[components.of_run[i] as usize];
+            *known = (*known).min((usize::from(run.start), y, z));
+        }
+    });
+    let mut best: Vec<Option<usize>> = vec![None; 1 << 16];
+    for (k, (&voxels, &class)) in components.voxels.iter().zip(&components.class).enumerate() {
+        let best = &mut best[usize::from(class)];
+        let beats = |other: usize| {
+            let most = components.voxels[other];
+            voxels > most || voxels == most && first[k] < first[other]
+        };
+        if best.is_none_or(beats) {
+            *best = Some(k);
+        }
+    }
+    let keep = |component: usize| best[usize::from(components.class[component])] == Some(component);
+    remove(map, &components, keep, 0, nearest_mm)
+}
+
 /// Removes components of less than `min_mm3` cubic millimetres.
 ///
 /// Removed voxels become background, or the nearest label within `nearest_mm`. Returns the

@@ -6,6 +6,7 @@
 //! any number of labels costs as much as on one. Morphology works on bits in the bounding
 //! box of each label. Nothing depends on the number of threads.
 
+pub mod bodies;
 pub mod components;
 pub mod cortical;
 pub mod distance;

@@ -2,7 +2,7 @@
 
 use super::Connectivity;
 use super::recipe::Recipe;
-use super::steps::{KeepLargest, Select, Step};
+use super::steps::{KeepLargest, Select, Step, Ties};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -31,6 +31,7 @@ impl From<&[RemoveAllButLargest]> for Recipe {
                 union: true,
                 connectivity: Connectivity::TwentySix,
                 nearest_mm: None,
+                ties: Ties::All,
                 background: call.background_label,
             });
             (FUNCTION, step)

@@ -1,5 +1,6 @@
 //! What a recipe's steps say, and what they mean for one model's labels.
 
+use super::bodies::{self, Bodies};
 use super::components::Connectivity;
 use super::keep;
 use super::map::{Classes, Map};
@@ -52,8 +53,21 @@ pub(super) struct KeepLargest {
     #[serde(default)]
     pub(super) connectivity: Connectivity,
     pub(super) nearest_mm: Option<f64>,
+    /// Which of equally large components stay.
+    #[serde(default)]
+    pub(super) ties: Ties,
     #[serde(skip)]
     pub(super) background: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Ties {
+    /// All of them, as in nnU-Net.
+    #[default]
+    All,
+    /// The first in `x`, `y`, `z`, as in `TotalSegmentator`.
+    First,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -126,6 +140,14 @@ pub(super) struct Order {
     connectivity: Connectivity,
 }
 
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VertebralBodies {
+    chain: Vec<String>,
+    min_mm3: f64,
+    grow_mm: f64,
+}
+
 /// A step as the recipe has it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
@@ -136,11 +158,12 @@ pub(super) enum Step {
     ClipToNeighbor(ClipToNeighbor),
     Sides(Sides),
     Order(Order),
+    VertebralBodies(VertebralBodies),
 }
 
 impl Step {
     pub(super) const NAMES: &'static str = "remove_small, keep_largest, fill_holes, dilate, \
-        erode, open, close, clip_to_neighbor, sides, order";
+        erode, open, close, clip_to_neighbor, sides, order, vertebral_bodies";
 
     pub(super) fn parse(name: &str, fields: Value) -> Result<Self, Mismatch> {
         fn read<S: DeserializeOwned>(fields: Value) -> Result<S, Mismatch> {
@@ -158,6 +181,7 @@ impl Step {
             "clip_to_neighbor" => Self::ClipToNeighbor(read(fields)?),
             "sides" => Self::Sides(read(fields)?),
             "order" => Self::Order(read(fields)?),
+            "vertebral_bodies" => Self::VertebralBodies(read(fields)?),
             _ => {
                 return Err(Mismatch::new(format!("`{name}`"), format!("one of {}", Self::NAMES)));
             }
@@ -194,6 +218,10 @@ impl Step {
             Self::Sides(s) => number("margin_mm", Some(s.margin_mm), 1e4),
             Self::Order(s) => {
                 number("gap_mm", Some(s.gap_mm), 1e4)?;
+                number("min_mm3", Some(s.min_mm3), 1e9)
+            }
+            Self::VertebralBodies(s) => {
+                number("grow_mm", Some(s.grow_mm), 100.0)?;
                 number("min_mm3", Some(s.min_mm3), 1e9)
             }
         }
@@ -238,6 +266,9 @@ impl Step {
                 if pairs.is_empty() { None } else { midline.map(|m| Resolved::Sides(pairs, m, s)) }
             }
             Self::Order(s) => some(table.chain(&s.chain)?).map(|chain| Resolved::Order(chain, s)),
+            Self::VertebralBodies(s) => {
+                some(table.chain(&s.chain)?).map(|chain| Resolved::VertebralBodies(chain, s))
+            }
         })
     }
 }
@@ -333,6 +364,7 @@ pub(super) enum Resolved<'a> {
     ClipToNeighbor(Vec<u16>, Vec<u16>, &'a ClipToNeighbor),
     Sides(Vec<Pair>, Vec<u16>, &'a Sides),
     Order(Vec<u16>, &'a Order),
+    VertebralBodies(Vec<u16>, &'a VertebralBodies),
 }
 
 impl Resolved<'_> {
@@ -341,6 +373,9 @@ impl Resolved<'_> {
         Some(match self {
             Self::RemoveSmall(classes, s) => {
                 keep::remove_small(map, classes, s.connectivity, s.min_mm3, s.nearest_mm)
+            }
+            Self::KeepLargest(classes, s) if s.ties == Ties::First => {
+                keep::keep_first_largest(map, classes, s.connectivity, s.nearest_mm)
             }
             Self::KeepLargest(classes, s) => {
                 keep::keep_largest(map, classes, s.connectivity, s.background, s.nearest_mm)
@@ -377,6 +412,10 @@ impl Resolved<'_> {
                     connectivity: s.connectivity,
                 };
                 order::renumber(map, chain, &context.axes, &options)
+            }
+            Self::VertebralBodies(chain, s) => {
+                let bodies = Bodies { chain, min_mm3: s.min_mm3, grow_mm: s.grow_mm };
+                bodies::renumber(map, &context.axes, &bodies)
             }
         })
     }

@@ -4,7 +4,10 @@
 //! are the reference's. The build script reads it too, so that a configuration which would fail
 //! at run time fails the build.
 
+mod task;
 mod written;
+
+pub use task::{Align, GridOrder, Integer, KeepWithin, LabelsBack, Refine, RoughCrop, TaskGrid};
 
 use crate::{Mismatch, Orientation, Quantization};
 use serde::{Deserialize, Serialize};
@@ -58,6 +61,8 @@ pub enum Grade {
     Demo,
     /// Trained on little public data; useful to start from.
     Starter,
+    /// Somebody else's weights, brought by the user: what they are good for, their makers say.
+    External,
     /// Evaluated on independent data; see the model card.
     Validated,
 }
@@ -69,6 +74,7 @@ impl std::fmt::Display for Grade {
             Self::Test => "test",
             Self::Demo => "demo",
             Self::Starter => "starter",
+            Self::External => "external",
             Self::Validated => "validated",
         })
     }
@@ -185,6 +191,20 @@ pub struct ModelConfig {
     pub previous_stage_labels: Vec<u16>,
     /// Postprocessing recipe by name.
     pub postprocessing: Option<String>,
+    /// The grid that images come to before anything else; then the recipe works there, too.
+    pub grid: Option<TaskGrid>,
+    /// The part of the image that is segmented.
+    pub rough_crop: Option<RoughCrop>,
+    /// Another model that draws the border of the labels.
+    pub refine: Option<Refine>,
+    /// Structures, by name, that the network labels for its own sake: none comes out.
+    pub auxiliary: Vec<String>,
+    /// What is in the images; `None` for CT.
+    pub modality: Option<String>,
+    /// Who made the weights and where they are found.
+    pub source: Option<String>,
+    /// SPDX expression, or a sentence, for the weights.
+    pub licence: Option<String>,
     /// How much the model may be trusted.
     pub grade: Grade,
     /// What int8 needs to know of the network, once measured.
@@ -221,6 +241,10 @@ pub enum Reader {
     /// nibabel, turned to the closest RAS.
     #[serde(rename = "NibabelIOWithReorient")]
     NibabelReorient,
+    /// nibabel, turned to the closest RAS, spacing from the affine alone and of a series of
+    /// volumes the first, as TotalSegmentator does before it calls nnU-Net.
+    #[serde(rename = "TotalSegmentator")]
+    TotalSegmentator,
 }
 
 impl ModelConfig {

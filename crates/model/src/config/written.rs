@@ -2,7 +2,7 @@
 
 use super::{
     Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig, Normalization, Reader,
-    Resampling,
+    Refine, Resampling, RoughCrop, TaskGrid,
 };
 use crate::{Mismatch, Orientation, Quantization};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
@@ -51,6 +51,14 @@ struct Written {
     previous_stage: Option<String>,
     previous_stage_labels: Option<Vec<u16>>,
     postprocessing: Option<String>,
+    grid: Option<TaskGrid>,
+    rough_crop: Option<RoughCrop>,
+    refine: Option<Refine>,
+    #[serde(default)]
+    auxiliary: Vec<String>,
+    modality: Option<String>,
+    source: Option<String>,
+    licence: Option<String>,
     #[serde(default)]
     grade: Grade,
     int8: Option<Quantization>,
@@ -105,6 +113,7 @@ impl Written {
         self.check_extents()?;
         let channels = self.channels()?;
         self.check_labels()?;
+        self.check_task()?;
         let mirror_axes = self.mirror_axes.take().unwrap_or_default();
         ensure(
             mirror_axes.iter().all(|&axis| axis < rank) && all_differ(&mirror_axes),
@@ -158,6 +167,13 @@ impl Written {
             previous_stage: self.previous_stage,
             previous_stage_labels,
             postprocessing: self.postprocessing,
+            grid: self.grid,
+            rough_crop: self.rough_crop,
+            refine: self.refine,
+            auxiliary: self.auxiliary,
+            modality: self.modality,
+            source: self.source,
+            licence: self.licence,
             grade: self.grade,
             int8: self.int8,
             model_path: self.model_path,
@@ -250,6 +266,34 @@ impl Written {
             )?;
         }
         Ok(channels)
+    }
+
+    /// What surrounds the network: a crop is cut and labels refined where there is a grid to go
+    /// back from.
+    fn check_task(&self) -> Result<(), Mismatch> {
+        self.grid.as_ref().map_or(Ok(()), TaskGrid::check)?;
+        self.rough_crop.as_ref().map_or(Ok(()), RoughCrop::check)?;
+        self.refine.as_ref().map_or(Ok(()), Refine::check)?;
+        let surrounds = self.rough_crop.is_some() || self.refine.is_some();
+        ensure(
+            !surrounds || self.grid.is_some(),
+            "grid",
+            self.grid.as_ref(),
+            "one, if only {} for the image's own, with rough_crop or refine",
+        )?;
+        ensure(
+            self.grid.is_none() || self.previous_stage.is_none() && self.patch_size.len() == 3,
+            "grid",
+            self.grid.as_ref(),
+            "none for a cascade or a 2-D network",
+        )?;
+        let known = |name: &String| self.labels.iter().any(|label| label.name == *name);
+        ensure(
+            self.auxiliary.iter().all(known),
+            "auxiliary",
+            &self.auxiliary,
+            "names of the labels",
+        )
     }
 
     fn check_labels(&mut self) -> Result<(), Mismatch> {
