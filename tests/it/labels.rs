@@ -52,12 +52,13 @@ fn total_is_totalsegmentators() {
     }
 }
 
-/// What has a side in its name has it in its codes, once: in words of the concept or as its modifier.
+/// What has a code and a side in its name has the side in its code, once: in words of the concept
+/// or as its modifier. Tables of tasks hold names that nobody has given a code.
 #[test]
 fn sides_are_those_of_names() {
     let mut coded = 0;
     for table in Registry::embedded().tables() {
-        for label in &table.labels {
+        for label in table.labels.iter().filter(|label| label.snomed.is_some()) {
             let word =
                 |text: &str, side: &str| text.to_lowercase().split(['_', ' ']).any(|w| w == side);
             let meaning = label.meaning.as_deref().unwrap_or_default();
@@ -66,7 +67,7 @@ fn sides_are_those_of_names() {
                 assert_eq!(said, word(&label.name, text), "{} in {}", label.name, table.name);
                 assert!(!(word(meaning, text) && label.side == Some(side)), "{} twice", label.name);
             }
-            coded += usize::from(label.snomed.is_some());
+            coded += 1;
         }
     }
     assert!(coded > 300, "{coded}");
