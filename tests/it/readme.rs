@@ -1,4 +1,4 @@
-//! Commands of README.md, run as they stand there in a folder that has the files they name.
+//! Commands of README.md and docs/models.md, run as they stand there in a folder that has the files they name.
 
 use fastnnunet::registry::{self, Registry};
 use serde_json::Value;
@@ -14,20 +14,22 @@ fn repository(path: &str) -> PathBuf {
 
 /// The command lines of a section, in order.
 fn commands(section: &str) -> Vec<String> {
-    let readme = fs::read_to_string(repository("README.md")).expect("README.md");
     let heading = format!("## {section}");
     let mut found = Vec::new();
-    let mut inside = false;
-    for line in readme.lines().skip_while(|line| *line != heading).skip(1) {
-        match line {
-            next if next.starts_with("## ") => break,
-            "```sh" => inside = true,
-            "```" => inside = false,
-            command if inside => found.push(command.to_owned()),
-            _ => {}
+    for page in ["README.md", "docs/models.md"] {
+        let page = fs::read_to_string(repository(page)).expect(page);
+        let mut inside = false;
+        for line in page.lines().skip_while(|line| *line != heading).skip(1) {
+            match line {
+                next if next.starts_with("## ") => break,
+                "```sh" => inside = true,
+                "```" => inside = false,
+                command if inside => found.push(command.to_owned()),
+                _ => {}
+            }
         }
     }
-    assert!(!found.is_empty(), "README.md has no commands in {heading}");
+    assert!(!found.is_empty(), "no page has commands in {heading}");
     found
 }
 
@@ -35,7 +37,7 @@ fn commands(section: &str) -> Vec<String> {
 struct Desk(TempDir);
 
 impl Desk {
-    /// With what the README's names stand for: a scan `CT.nii.gz`, a folder of scans
+    /// With what the pages' names stand for: a scan `CT.nii.gz`, a folder of scans
     /// `imagesTs`, a trained folder `FOLDER`, and the same in nnU-Net's place for results.
     fn new() -> Self {
         let desk = Self(tempfile::tempdir().expect("folder"));
@@ -161,7 +163,7 @@ fn totalsegmentators_weights_work_as_typed() {
 }
 
 #[test]
-fn a_model_of_your_own_works_as_typed() {
+fn models_without_a_rebuild_work_as_typed() {
     let desk = Desk::new();
     // What others exported: a network and the configuration that belongs to it.
     let selftest = registry::find("selftest").expect("self-test model");
@@ -177,7 +179,7 @@ fn a_model_of_your_own_works_as_typed() {
     }
     fs::write(desk.path("net.json"), config.to_string()).expect("writes");
 
-    let runs = desk.run_section("A model of your own");
+    let runs = desk.run_section("Without a rebuild");
     assert!(runs.len() >= 9, "{runs:?}");
     let limb = printed(&runs, "modes limb");
     assert!(limb.contains("my_models/limb.onnx") && limb.contains("3 of 32"), "{limb}");
