@@ -9,6 +9,7 @@ mod bench;
 mod full;
 mod fuzz;
 mod golden;
+mod hashes;
 mod quick;
 mod rooms;
 mod shell;
@@ -22,6 +23,7 @@ usage: cargo xtask TASK
   full             all that .ci/run does, and what takes too long for it
   bench [FILTER]   every benchmark, or those whose name holds FILTER
   golden [STAGE]   writes the golden arrays anew with the reference's own packages
+  hashes [PROGRAM] digests of what the program, or another commit's, makes of the fixtures
   fuzz [--seconds N | --runs N] [TARGET ...]
                    fuzz targets on their seeds, then at random: 60 seconds each unless told";
 
@@ -46,6 +48,7 @@ fn run(task: &str, rest: &[String]) -> shell::Result {
         ("full", []) => full::run(),
         ("bench", [] | [_]) => bench::run(rest),
         ("golden", _) => golden::run(rest),
+        ("hashes", _) => hashes::run(rest),
         ("fuzz", _) => fuzz::run(rest),
         // What quick checks first; .ci/run asks for it alone.
         ("rooms", []) => rooms::run(),
