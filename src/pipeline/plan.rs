@@ -354,3 +354,19 @@ fn check_fit(case: &Input<'_>, config: &ModelConfig, engine: &dyn Engine) -> Res
         None => Decision::Argmax,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::mirror_axes;
+    use crate::registry;
+
+    #[test]
+    fn slices_are_not_mirrored_along_their_one_voxel() {
+        let axes = |model: &str, asked| {
+            mirror_axes(Some(asked), registry::find(model).expect("embedded").config())
+        };
+        assert_eq!(axes("selftest_2d", [true; 3]), [1, 2]);
+        assert_eq!(axes("selftest_2d", [true, false, false]), [0; 0]);
+        assert_eq!(axes("selftest", [true; 3]), [0, 1, 2]);
+    }
+}

@@ -262,4 +262,11 @@ fn a_wrong_list_of_modes_is_refused() {
     package.write("config/modes.json", r#"{"modes": [{"name": "knee", "choices": []}]}"#);
     let message = manifest::load(package.root()).expect_err("no summary");
     assert!(message.starts_with("config/modes.json: "), "{message}");
+    let table = r##"{"labels": [{"id": 1, "name": "knee", "color": "#ffffff"}]}"##;
+    package.write("config/labels/knee.json", table);
+    let modes = r#"{"modes": [{"name": "knee", "summary": "Knees",
+        "choices": [{"labels": "knee", "models": ["knee"], "recipe": "knee"}]}]}"#;
+    package.write("config/modes.json", modes);
+    let message = manifest::load(package.root()).expect_err("no such recipe");
+    assert!(message.starts_with("config/modes.json: mode knee: no recipe \"knee\""), "{message}");
 }

@@ -271,6 +271,28 @@ fn wrong_requests_are_code_2() {
 }
 
 #[test]
+fn more_tiles_than_anyone_waits_for_are_code_2() {
+    let chest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chest.nii.gz");
+    let output = tempfile::tempdir().expect("folder").path().join("seg.nii.gz");
+    let message = fails(selftest(&chest, &output).args(["--step-size", "0.01"]), 2, &output);
+    assert!(message.contains("0.01, which makes ") && message.contains(" tiles"), "{message}");
+}
+
+#[test]
+fn what_a_killed_run_left_of_a_result_is_removed_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    let left = at(".fastnnunet-seg.nii.gz-a1B2c3.tmp");
+    let others = [".fastnnunet-leg.nii.gz-a1B2c3.tmp", ".fastnnunet-seg.nii.gz-notes.txt"].map(at);
+    for file in others.iter().chain([&left]) {
+        std::fs::write(file, "half a result").expect("writes");
+    }
+    selftest(&scan(), &at("seg.nii.gz")).assert().success();
+    assert!(!left.exists());
+    assert!(others.iter().all(|other| other.exists()));
+}
+
+#[test]
 fn output_name_must_be_nifti() {
     let folder = tempfile::tempdir().expect("folder");
     let output = folder.path().join("seg.png");
