@@ -135,7 +135,7 @@ impl<'a> Plain<'a> {
         let difference = Difference::between(&self.logits, &logits).ok_or_else(|| {
             let shape = |logits: &Array4<f32>| format!("logits of shape {:?}", logits.dim());
             Error::Model {
-                model: self.model.name.clone().into_owned(),
+                model: self.model.name.to_string(),
                 found: shape(&logits),
                 expected: shape(&self.logits),
             }
@@ -148,7 +148,7 @@ impl<'a> Plain<'a> {
                 .eq(logits.iter().map(|v| v.to_bits())),
         };
         Ok(Comparison {
-            model: self.model.name.clone().into_owned(),
+            model: self.model.name.to_string(),
             device: engine.device().to_owned(),
             precision: engine.precision(),
             difference,

@@ -2,6 +2,7 @@
 
 use super::args::PredictArgs;
 use super::images::{Found, Image, has_dicom, look};
+use fastnnunet::model::Name;
 use fastnnunet::pipeline::Probabilities;
 use fastnnunet::{Error, Result, io, preview};
 use std::collections::{BTreeMap, HashSet};
@@ -52,7 +53,7 @@ pub(crate) struct Cases {
 
 impl Cases {
     /// `what` names the mode or model in default names of outputs.
-    pub(crate) fn find(args: &PredictArgs, what: &str) -> Result<Self> {
+    pub(crate) fn find(args: &PredictArgs, what: &Name) -> Result<Self> {
         if let (Some(_), [_, _, ..]) = (args.series(), &args.input[..]) {
             let found = format!("{} inputs", args.input.len());
             return Err(usage("--series", found, "one input that holds the series"));
@@ -140,7 +141,7 @@ impl Cases {
         folder: &Path,
         files: BTreeMap<String, PathBuf>,
         args: &PredictArgs,
-        what: &str,
+        what: &Name,
     ) -> Result<Self> {
         let input = |found: String, expected: &str| Error::Input {
             path: folder.to_path_buf(),
@@ -168,7 +169,7 @@ impl Cases {
         studies: Vec<(String, Result<Image>)>,
         input: &Path,
         args: &PredictArgs,
-        what: &str,
+        what: &Name,
     ) -> Result<Self> {
         let outputs = outputs_beside(input, args)?;
         if place(&outputs).starts_with(place(input)) {
@@ -190,7 +191,7 @@ impl Cases {
         cases: impl Iterator<Item = (String, Vec<Image>)>,
         outputs: &Path,
         args: &PredictArgs,
-        what: &str,
+        what: &Name,
     ) -> Self {
         let list = cases.map(|(name, images)| {
             let file = if args.output.is_some() { name.clone() } else { format!("{name}_{what}") };

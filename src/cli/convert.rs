@@ -2,6 +2,7 @@
 
 use super::args::{ConvertArgs, existing};
 use super::report;
+use fastnnunet::model::Name;
 use fastnnunet::nnunet::{self, EngineIni, Folder, Folds};
 use fastnnunet::{Error, Result, selftest};
 use std::fmt::Write as _;
@@ -26,7 +27,7 @@ fn folder(args: &ConvertArgs) -> Result<()> {
     let folder = Folder::open(&args.source, &folds, args.checkpoint.as_deref())?;
     let name = match &args.name {
         Some(name) => checked(name)?,
-        None => folder.suggested_name(),
+        None => safe(folder.suggested_name())?,
     };
     let written = nnunet::convert(&folder, 0, &args.output, &name, existing(args.overwrite))?;
     let mut text = String::new();
@@ -84,7 +85,7 @@ fn settings(args: &ConvertArgs) -> Result<()> {
         checked(name)?
     } else {
         let file = ini.model_file.as_deref().map_or(args.source.as_path(), Path::new);
-        nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy())
+        safe(nnunet::model_name(&file.file_stem().unwrap_or_default().to_string_lossy()))?
     };
     let path = ini.write(&args.output, &name, existing(args.overwrite))?;
     let mut text = format!("config   {}\n", path.display());
@@ -101,13 +102,22 @@ fn settings(args: &ConvertArgs) -> Result<()> {
 }
 
 /// A name the build and `--models-dir` take.
-fn checked(name: &str) -> Result<String> {
+fn checked(name: &str) -> Result<Name> {
     if nnunet::model_name(name) == name {
-        return Ok(name.to_owned());
+        return safe(name.to_owned());
     }
     Err(Error::Usage {
         what: "--name".into(),
         found: name.to_owned(),
         expected: "lowercase letters, digits and _, starting with a letter".into(),
+    })
+}
+
+/// What may name a file.
+fn safe(name: String) -> Result<Name> {
+    Name::new(name).map_err(|wrong| Error::Usage {
+        what: "--name".into(),
+        found: wrong.found,
+        expected: wrong.expected,
     })
 }

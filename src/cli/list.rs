@@ -8,6 +8,7 @@ use fastnnunet::model::{Label, ModelConfig};
 use fastnnunet::registry::{Model, Registry, Request, Selection};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 pub(crate) fn models(args: &ListArgs) -> Result<()> {
     let models = request::models(args.models_dir.as_deref(), args.no_user_models)?;
@@ -195,7 +196,7 @@ pub(crate) fn modes(args: &ListArgs) -> Result<()> {
         for (k, choice) in mode.choices.iter().enumerate() {
             let mut row = mode_row(registry, mode, choice, with_places)?;
             if k == 0 {
-                row[0].clone_from(&mode.name);
+                row[0] = mode.name.to_string();
                 row.push(mode.summary.clone());
             }
             rows.push(row);
@@ -355,8 +356,8 @@ fn choice_text(registry: &Registry, mode: &Mode, choice: &Choice) -> Result<Stri
         Some(name) => registry.table(name)?.labels.clone(),
         None => Vec::new(),
     };
-    let more: Vec<&Label> =
-        divided.iter().filter(|label| table.iter().all(|known| known.id != label.id)).collect();
+    let known: HashSet<u16> = table.iter().map(|label| label.id).collect();
+    let more: Vec<&Label> = divided.iter().filter(|label| !known.contains(&label.id)).collect();
     let width = table.iter().chain(more.iter().copied()).map(|l| l.name.len()).max().unwrap_or(0);
     let line = |label: &Label, note: &str| {
         let code = label.snomed.as_ref().map_or_else(String::new, |c| format!("SCT {c}"));

@@ -91,6 +91,8 @@ pub struct EngineOptions {
     /// Most bytes of a GPU's memory to plan with; `None` for what is free. A whole image that
     /// does not fit runs tile by tile.
     pub gpu_memory_limit_bytes: Option<u64>,
+    /// Most bytes of memory that opening may hold on the CPU; `None` for any.
+    pub memory_limit_bytes: Option<u64>,
 }
 
 /// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
@@ -199,14 +201,15 @@ pub fn open_folds(
             let isa = options.isa.unwrap_or_else(Isa::best);
             let precision = options.precision.unwrap_or_else(|| usual(isa, folds, ranges));
             let engine = match precision {
-                Precision::Int8 if ranges.len() == folds => {
-                    CpuEngine::open_quantized(graph, patch, isa, ranges)
-                }
-                Precision::Int8 => Err(super::invalid(
+                Precision::Int8 if ranges.len() != folds => Err(super::invalid(
                     "no measured ranges of this network",
                     "the field int8 in its configuration, as `fastnnunet calibrate` writes it",
                 )),
-                _ => CpuEngine::open_folds(folds, graph, patch, precision, isa),
+                _ => {
+                    let ranges = if precision == Precision::Int8 { ranges } else { &[] };
+                    let (arithmetic, limit) = ((precision, isa), options.memory_limit_bytes);
+                    CpuEngine::lower_folds(folds, graph, patch, arithmetic, ranges, limit)
+                }
             };
             return match engine {
                 Ok(engine) => Ok(Box::new(engine)),

@@ -216,6 +216,16 @@ pub trait Engine: Send {
     }
 }
 
+/// Fails if `what` would hold more than allowed.
+pub(crate) fn within(limit_bytes: Option<u64>, what: &str, need_bytes: u64) -> Result<()> {
+    match limit_bytes {
+        Some(limit_bytes) if need_bytes > limit_bytes => {
+            Err(crate::Error::Memory { what: what.to_owned(), need_bytes, limit_bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An error about the graph itself.
 pub(crate) fn invalid(found: impl Into<String>, expected: impl Into<String>) -> crate::Error {
     crate::model::Mismatch::new(found, expected).into()

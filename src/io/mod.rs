@@ -131,12 +131,11 @@ impl Scan {
                 format!("{:?}, as the grid says, and at least one", grid.shape),
             ));
         }
-        let placed = grid.spacing.iter().chain(grid.affine.0.as_flattened()).all(|v| v.is_finite());
-        let volume = grid.affine.determinant();
-        if !placed || grid.spacing.iter().any(|&s| s <= 0.0) || volume.is_nan() || volume == 0.0 {
+        grid.check().map_err(|what| Error::volume(what.found, what.expected))?;
+        if grid.affine.determinant() == 0.0 {
             return Err(Error::volume(
-                format!("a spacing of {:?} and an affine of {:?}", grid.spacing, grid.affine.0),
-                "finite spacings above 0 and an affine that spans a volume",
+                format!("an affine of {:?}", grid.affine.0),
+                "one that spans a volume",
             ));
         }
         Ok(Self {
@@ -234,10 +233,13 @@ fn resolve(
     shape: [usize; 3],
     rules: Rules,
 ) -> Result<geometry::Geometry, Failure> {
-    match rules {
+    let geometry = match rules {
         Rules::Itk => geometry::resolve(header, shape),
         Rules::Nibabel(turned) => nibabel::resolve(header, shape, turned),
-    }
+    }?;
+    let placed = Grid { affine: geometry.affine, ..geometry.grid.clone() };
+    placed.check().and_then(|()| geometry.grid.check()).map_err(Failure::Unusable)?;
+    Ok(geometry)
 }
 
 fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {

@@ -54,8 +54,10 @@ pub(super) fn resolve(
     if turned != Turned::No {
         let lengths: [f64; 3] =
             std::array::from_fn(|c| (0..3).map(|r| rows[r][c] * rows[r][c]).sum::<f64>().sqrt());
-        if lengths.iter().any(|&length| length < f64::from(f32::MIN_POSITIVE)) {
-            return Err(Failure::unusable("an affine with an axis of length 0", "three axes"));
+        let usable = |l: &f64| l.is_finite() && *l >= f64::from(f32::MIN_POSITIVE);
+        if let Some(length) = lengths.iter().find(|length| !usable(length)) {
+            let found = format!("an affine with an axis of length {length}");
+            return Err(Failure::unusable(found, "three axes"));
         }
         let axes = closest(&rows, lengths);
         let moves = (0..3).any(|c| axes[c] != (c, false));

@@ -71,6 +71,7 @@ impl Scan {
         warnings.extend(plausibility::doubt(&stats));
         let fastnnunet_dicom::Grid { shape, spacing, affine } = loaded.grid;
         let grid = Grid { shape, spacing, affine: Affine(affine.0) };
+        grid.check().map_err(|what| Error::input(series.path(), what))?;
         let access = series.files().into_iter().map(Access::of_path).reduce(Access::and);
         Ok(Self {
             read_bytes: series.bytes().unwrap_or(0),

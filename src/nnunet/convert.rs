@@ -6,6 +6,7 @@
 use super::{EngineIni, Folder};
 use crate::Result;
 use crate::files::{Existing, Target};
+use crate::model::Name;
 use prost::Message;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,7 @@ pub fn convert(
     folder: &Folder,
     fold: usize,
     out: &Path,
-    name: &str,
+    name: &Name,
     existing: Existing,
 ) -> Result<Converted> {
     let (onnx, json) = (out.join(format!("{name}.onnx")), out.join(format!("{name}.json")));
@@ -69,7 +70,7 @@ impl EngineIni {
     ///
     /// [`Error::Write`](crate::Error::Write) if the file exists and is to be kept, or
     /// cannot be written.
-    pub fn write(&self, out: &Path, name: &str, existing: Existing) -> Result<PathBuf> {
+    pub fn write(&self, out: &Path, name: &Name, existing: Existing) -> Result<PathBuf> {
         let path = out.join(format!("{name}.json"));
         let config = self.config_json(&format!("{name}.onnx"));
         Target::new(&path, existing).write_bytes(config.as_bytes())?;

@@ -5,7 +5,7 @@ use super::network::{self, Architecture};
 use super::pickle::Pickle;
 use super::plans::{self, Configuration};
 use super::{Fold, Folds, folds, json, postprocessing};
-use crate::model::{ModelConfig, onnx, proto};
+use crate::model::{ModelConfig, Name, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub struct Folder {
     path: PathBuf,
     checkpoints: Vec<(Fold, PathBuf)>,
-    configuration: String,
+    configuration: Name,
     trainer: String,
     plan: Configuration,
     config: ModelConfig,
@@ -97,7 +97,7 @@ impl Folder {
 
     /// nnU-Net's configuration, for instance `3d_fullres`.
     #[must_use]
-    pub fn configuration(&self) -> &str {
+    pub fn configuration(&self) -> &Name {
         &self.configuration
     }
 
@@ -236,7 +236,7 @@ impl Folder {
 
 /// What a checkpoint says about its training.
 struct Training {
-    configuration: String,
+    configuration: Name,
     trainer: String,
     mirror_axes: Vec<i64>,
     /// Whether FastnnUNet distilled it: then the network is narrower than the plans say.
@@ -262,6 +262,7 @@ impl Training {
         let argument = |name: &str| pickle.lookup(arguments?, name);
         let trainer = text(get("trainer_name"), "trainer_name")?;
         let configuration = text(argument("configuration"), "configuration in init_args")?;
+        let configuration = Name::new(configuration)?;
         let axes = get("inference_allowed_mirroring_axes");
         let axes = axes.filter(|&id| !pickle.is_none(id));
         let mirror_axes = match axes {
@@ -305,7 +306,7 @@ impl Training {
             })
         };
         let trainer = either("trainer_name", named_trainer)?;
-        let configuration = either("configuration", named_configuration)?;
+        let configuration = Name::new(either("configuration", named_configuration)?)?;
         let key = "inference_allowed_mirroring_axes";
         let mirror_axes = match checkpoint.note(key) {
             Some(text) => serde_json::from_str::<Option<Vec<i64>>>(text)

@@ -6,6 +6,7 @@
 
 use super::labels::Labels;
 use crate::Mismatch;
+use crate::model::Name;
 use serde_json::{Map, Value, json};
 
 /// What the two files say about one configuration.
@@ -24,9 +25,9 @@ pub(super) struct Configuration {
     /// Classes or regions.
     pub(super) output_channels: usize,
     /// The configuration whose result this one refines.
-    pub(super) previous_stage: Option<String>,
+    pub(super) previous_stage: Option<Name>,
     /// Name of the plans, as in folder names.
-    pub(super) plans_name: Option<String>,
+    pub(super) plans_name: Option<Name>,
     /// Name of the data set, such as `Dataset012_Liver`.
     pub(super) dataset_name: Option<String>,
 }
@@ -54,7 +55,7 @@ pub(super) fn read(
     let rank = patch.len();
     let previous_stage = match resolved.get("previous_stage") {
         None | Some(Value::Null) => None,
-        Some(Value::String(name)) => Some(name.clone()),
+        Some(Value::String(name)) => Some(Name::new(name.clone())?),
         Some(other) => return Err(Mismatch::new(format!("previous_stage {other}"), "a name")),
     };
     let image_channels = dataset.get("modality").or_else(|| dataset.get("channel_names"));
@@ -98,7 +99,7 @@ pub(super) fn read(
         input_channels: image_channels + one_hot,
         output_channels: labels.heads(),
         previous_stage,
-        plans_name: name("plans_name"),
+        plans_name: name("plans_name").map(Name::new).transpose()?,
         dataset_name: name("dataset_name"),
     })
 }

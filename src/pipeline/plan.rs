@@ -164,6 +164,7 @@ pub fn plan(
 
 /// Refuses what no model could answer.
 fn check_request(case: &Input<'_>, options: &Settings) -> Result<()> {
+    case.grid.check().map_err(|what| Error::volume(what.found, what.expected))?;
     let shape = case.grid.shape;
     if shape.iter().any(|&n| n > MOST_VOXELS) {
         return Err(Error::Volume {

@@ -19,6 +19,7 @@ use canvas::{Rgb, text_width};
 use embedded_graphics::mono_font::MonoFont;
 use embedded_graphics::mono_font::ascii::{FONT_7X13, FONT_8X13_BOLD, FONT_10X20};
 use ndarray::{ArrayView2, ArrayView3, Axis};
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -323,14 +324,12 @@ struct Line {
 }
 
 fn legend(counts: &[u64], names: &[Label], colors: &[Rgb], voxel_ml: f64) -> Vec<Line> {
+    let by_id: HashMap<usize, &Label> = names.iter().map(|l| (usize::from(l.id), l)).collect();
     let found = counts.iter().enumerate().skip(1).filter(|(_, voxels)| **voxels > 0);
     found
         .map(|(id, &voxels)| Line {
             color: colors[id],
-            name: names
-                .iter()
-                .find(|label| usize::from(label.id) == id)
-                .map_or_else(|| format!("label_{id}"), |label| label.name.clone()),
+            name: by_id.get(&id).map_or_else(|| format!("label_{id}"), |label| label.name.clone()),
             volume: format!("{:.1} ml", voxels as f64 * voxel_ml),
         })
         .collect()

@@ -1,7 +1,7 @@
 //! A model that can run: its configuration and weights, from the program or from files.
 
 use crate::model::tasks::Dataset;
-use crate::model::{CONFIGURATIONS, Grade, ModelConfig, graph, onnx};
+use crate::model::{CONFIGURATIONS, Grade, ModelConfig, Name, graph, onnx};
 use crate::nnunet::{Folder, Folds, Trained};
 use crate::{Error, Mismatch, Result, files};
 use prost::bytes::Bytes;
@@ -23,7 +23,7 @@ const MAX_JSON_BYTES: u64 = 4 << 20;
 #[derive(Clone)]
 pub struct Model {
     /// Name, as in `config/modes.json` and on the command line.
-    pub name: Cow<'static, str>,
+    pub name: Name,
     /// nnU-Net's configuration: `2d`, `3d_fullres`, `3d_lowres` or `3d_cascade_fullres`.
     pub configuration: &'static str,
     pub(super) config: ModelConfig,
@@ -132,9 +132,10 @@ impl Model {
             (None, false) => "3d_fullres",
         };
         let name = onnx.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = Name::new(name).map_err(|wrong| Error::model_file(onnx, wrong))?;
         let licence = config.licence.clone().unwrap_or_default().into();
         Ok(Self {
-            name: name.into(),
+            name,
             configuration,
             grade: config.grade,
             origin: config.source.clone().unwrap_or_else(|| onnx.display().to_string()).into(),
@@ -214,7 +215,7 @@ impl Model {
     pub(super) fn of_folds(name: &str, json: &Path, files: Vec<(PathBuf, String)>) -> Result<Self> {
         let first = files.first().map(|(path, _)| path.clone()).unwrap_or_default();
         let mut model = Self::listed(&first, json, None)?;
-        model.name = name.to_owned().into();
+        model.name = Name::new(name.to_owned()).map_err(|wrong| Error::model_file(json, wrong))?;
         if files.len() > 1 {
             model.weights = Weights::Folds(files);
         }
@@ -233,7 +234,7 @@ impl Model {
         let kind = trained.configuration.as_str();
         let configuration = CONFIGURATIONS.iter().find(|known| kind.starts_with(**known));
         Ok(Self {
-            name: name.into(),
+            name: Name::new(name).map_err(|wrong| Error::model_file(&trained.path, wrong))?,
             // Those that inherit from one of nnU-Net's are of its kind.
             configuration: configuration.copied().unwrap_or("3d_fullres"),
             grade: config.grade,

@@ -18,7 +18,7 @@ pub use subset::{LabelSubset, merge_labels, named};
 use crate::model::labels::{self, LabelTable};
 use crate::model::modes::{self, Mode};
 use crate::model::tasks::Tasks;
-use crate::model::{Grade, ModelConfig};
+use crate::model::{Grade, ModelConfig, Name};
 use crate::{Error, Mismatch, Result};
 use installed::Weights;
 use std::sync::{Arc, LazyLock};
@@ -50,7 +50,7 @@ impl Embedded {
             output_channels: self.channels.1,
         };
         Model {
-            name: self.name.into(),
+            name: Name::new(self.name).expect("checked by the build"),
             configuration: self.configuration,
             config: ModelConfig::from_json(self.config_json).expect("checked by the build"),
             config_json: self.config_json.into(),

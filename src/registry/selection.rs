@@ -4,8 +4,9 @@ use super::subset::{self, LabelSubset};
 use super::{Model, Place, Registry, join};
 use crate::model::labels::LabelTable;
 use crate::model::modes::{Candidate, Choice, Mode, Part};
-use crate::model::{Grade, Label};
+use crate::model::{Grade, Label, Name};
 use crate::{Error, Result};
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub struct Request<'a> {
 #[non_exhaustive]
 pub struct Selection {
     /// Name of the mode.
-    pub mode: String,
+    pub mode: Name,
     /// The quality chosen, in a mode that has qualities.
     pub quality: Option<String>,
     /// The variant chosen, in a mode that has variants.
@@ -100,7 +101,8 @@ impl Selection {
         }
         self.parts.retain(|part| !part.subset.ids().is_empty());
         // The recipe sees what the remaining models label besides.
-        self.context.extend(self.labels.iter().filter(|label| !kept.contains(label)).cloned());
+        let ids: HashSet<u16> = kept.iter().map(|label| label.id).collect();
+        self.context.extend(self.labels.iter().filter(|l| !ids.contains(&l.id)).cloned());
         self.labels = kept;
         self.missing.clear();
         Ok(())
@@ -361,14 +363,14 @@ fn selection(
         }
         _ => Vec::new(),
     };
-    let ids: Vec<u16> = selected.iter().flat_map(|part| part.subset.ids()).collect();
+    let ids: HashSet<u16> = selected.iter().flat_map(|part| part.subset.ids()).collect();
     let (labels, rest): (Vec<Label>, Vec<Label>) =
         table.labels.iter().cloned().partition(|label| ids.contains(&label.id));
     let grade = selected.iter().map(|part| part.model.grade).min().unwrap_or_default();
     let names = parts.iter().map(|(_, model)| &*model.name).collect::<Vec<_>>().join(" + ");
-    let asked = choice
-        .options()
-        .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
+    let asked = choice.options().fold(mode.name.to_string(), |asked, (option, value)| {
+        asked + &format!(", {option} {value}")
+    });
     let mut why = format!("{names} (grade {grade}) answers mode {asked}{reason}");
     if !rest.is_empty() {
         let total = table.labels.len();
@@ -415,7 +417,7 @@ fn subset_of(
     };
     if subset.ids().is_empty() {
         return Err(Error::Model {
-            model: model.name.clone().into_owned(),
+            model: model.name.to_string(),
             found: format!("labels {}", join(own.iter().take(8).map(|l| l.name.as_str()))),
             expected: format!(
                 "names of label table {}, for instance {}, or a modes.json that gives its labels \
@@ -447,18 +449,20 @@ fn labels_of(registry: &Registry, model: &Model) -> Vec<Label> {
 /// than the one its label is called after.
 fn check_ids(ids: &[u16], model: &Model, own: &[Label], table: &LabelTable) -> Result<()> {
     let fail = |found: String, expected: String| {
-        Err(Error::Model { model: model.name.clone().into_owned(), found, expected })
+        Err(Error::Model { model: model.name.to_string(), found, expected })
     };
     let largest = own.last().map_or_else(|| largest_label(model), |label| Ok(label.id))?;
     if ids.len() != usize::from(largest) {
         let expected = format!("{}, as modes.json has ids for", ids.len());
         return fail(format!("{largest} labels"), expected);
     }
+    let by_name: HashMap<&str, &Label> =
+        table.labels.iter().map(|label| (label.name.as_str(), label)).collect();
+    let by_id: HashMap<u16, &Label> = table.labels.iter().map(|label| (label.id, label)).collect();
     for label in own {
         let id = ids[usize::from(label.id) - 1];
-        let named = table.labels.iter().find(|known| known.name == label.name);
-        let meant = table.labels.iter().find(|known| known.id == id);
-        if let (Some(named), Some(meant)) = (named, meant)
+        let named = by_name.get(label.name.as_str());
+        if let (Some(named), Some(meant)) = (named, by_id.get(&id))
             && named.id != meant.id
         {
             return fail(
@@ -472,10 +476,11 @@ fn check_ids(ids: &[u16], model: &Model, own: &[Label], table: &LabelTable) -> R
 
 /// The structures of a model that the table lacks, with ids that the table does not use.
 fn context_of(own: &[Label], table: &LabelTable) -> Vec<Label> {
-    let in_table = |label: &&Label| table.labels.iter().any(|known| known.name == label.name);
-    let mut free = (1..=u16::MAX).filter(|id| table.labels.iter().all(|known| known.id != *id));
+    let names: HashSet<&str> = table.labels.iter().map(|label| label.name.as_str()).collect();
+    let ids: HashSet<u16> = table.labels.iter().map(|label| label.id).collect();
+    let mut free = (1..=u16::MAX).filter(|id| !ids.contains(id));
     own.iter()
-        .filter(|label| !in_table(label))
+        .filter(|label| !names.contains(label.name.as_str()))
         .filter_map(|label| Some(Label { id: free.next()?, ..label.clone() }))
         .collect()
 }
@@ -495,14 +500,15 @@ fn missing(registry: &Registry, mode: &Mode, choices: &[&Choice]) -> Error {
     let single = |candidate: &&Candidate| candidate.parts.len() == 1;
     let first = choices.iter().rev().find_map(|choice| choice.models.iter().find(single));
     let Some(first) = first.or_else(|| all().next()) else {
-        return Error::usage("mode", &mode.name, "a mode with models");
+        return Error::usage("mode", mode.name.as_str(), "a mode with models");
     };
     let others: Vec<String> = all().filter(|other| *other != first).map(Candidate::name).collect();
     let nor =
         if others.is_empty() { String::new() } else { format!(" (nor {})", others.join(", ")) };
     let only = (choices.len() == 1).then(|| choices[0].options()).into_iter().flatten();
-    let asked = only
-        .fold(mode.name.clone(), |asked, (option, value)| asked + &format!(", {option} {value}"));
+    let asked = only.fold(mode.name.to_string(), |asked, (option, value)| {
+        asked + &format!(", {option} {value}")
+    });
     let released: Vec<String> = first
         .parts
         .iter()

@@ -4,6 +4,7 @@ use crate::model::Label;
 use crate::volume::LabelMap;
 use crate::{Error, Result};
 use ndarray::{Array3, Zip};
+use std::collections::{HashMap, HashSet};
 
 /// What becomes of each label of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +19,10 @@ impl LabelSubset {
     #[must_use]
     pub fn by_name(from: &[Label], to: &[Label]) -> Self {
         let mut map = vec![0; from.iter().map(|label| label.id).max().unwrap_or(0) as usize + 1];
+        let ids: HashMap<&str, u16> = to.iter().map(|l| (l.name.as_str(), l.id)).collect();
         for label in from {
-            if let Some(kept) = to.iter().find(|kept| kept.name == label.name) {
-                map[usize::from(label.id)] = kept.id;
+            if let Some(id) = ids.get(label.name.as_str()) {
+                map[usize::from(label.id)] = *id;
             }
         }
         Self { map }
@@ -35,8 +37,9 @@ impl LabelSubset {
     /// The same, of which only the labels in `kept` remain.
     #[must_use]
     pub fn keeping(mut self, kept: &[Label]) -> Self {
+        let kept: HashSet<u16> = kept.iter().map(|label| label.id).collect();
         for id in &mut self.map {
-            if !kept.iter().any(|label| label.id == *id) {
+            if !kept.contains(id) {
                 *id = 0;
             }
         }

@@ -1,16 +1,16 @@
 //! From what a user asks for to open networks, and what becomes of their labels.
 
 use super::group::{Group, Part};
-use super::network::Network;
+use super::network::{Network, check_file};
 use super::options::{FirstStage, Options, Postprocessing, Source};
 use super::segmentation::About;
 use crate::infer::EngineOptions;
-use crate::model::{Grade, Label, ModelConfig};
+use crate::model::{Grade, Label, ModelConfig, Name};
 use crate::nnunet::Folder;
 use crate::pipeline::postprocess::Recipe;
 use crate::registry::{Model, Registry, Request, Selection};
 use crate::{Error, Mismatch, Result, files};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// Longest configuration read; label tables of hundreds of structures take a hundredth of it.
@@ -27,7 +27,7 @@ pub(super) struct Answer {
     /// The structures once bone is divided, where it is.
     pub(super) divided: Option<Vec<Label>>,
     /// A name for results: the mode, the model or the configuration.
-    pub(super) name: String,
+    pub(super) name: Name,
     pub(super) about: About,
 }
 
@@ -49,6 +49,7 @@ impl Answer {
                 precision: options.precision,
                 isa: options.isa,
                 gpu_memory_limit_bytes: options.gpu_memory_limit_bytes,
+                memory_limit_bytes: options.memory_limit_bytes,
             },
             registry: options.models.as_deref().unwrap_or(Registry::embedded()),
             depth: 0,
@@ -66,6 +67,7 @@ impl Answer {
             }
             Source::Onnx { onnx, config } => {
                 opening.not_for_a_model()?;
+                check_file(onnx, &opening.engine)?;
                 opening.model(&Model::from_files(onnx, config)?, None)
             }
             Source::Folder(path) => opening.folder(path),
@@ -119,7 +121,7 @@ impl Opening<'_> {
         // Whether its device takes it, and the host what it holds for a tile; how large the image
         // is nobody knows yet, but for models it was too large for.
         let mut fits = |model: &Model| {
-            if too_large.iter().any(|name| *name == model.name) {
+            if too_large.iter().any(|name| model.name == *name) {
                 return Ok(false);
             }
             let network = match Network::from_model(model, None, Some(self.registry), &self.engine)
@@ -170,8 +172,9 @@ impl Opening<'_> {
             let found = format!("mode {}", selection.mode);
             return Err(Error::usage("division of bone", found, "mode bone"));
         };
-        let is_whole = |label: &&Label| selection.labels.iter().any(|l| l.id == label.id);
-        Ok(Some(table.labels.iter().filter(|label| !is_whole(label)).cloned().collect()))
+        let whole: HashSet<u16> = selection.labels.iter().map(|label| label.id).collect();
+        let parts = table.labels.iter().filter(|label| !whole.contains(&label.id));
+        Ok(Some(parts.cloned().collect()))
     }
 
     /// Choices among models, and what is done for modes only.
@@ -226,7 +229,7 @@ impl Opening<'_> {
             name.map(|name| self.named(name)).transpose()
         })?;
         let is_demonstration = network.info().grade == Grade::Demo;
-        self.alone(network, recipe, model.name.to_string(), is_demonstration)
+        self.alone(network, recipe, model.name.clone(), is_demonstration)
     }
 
     /// A trained folder; in a cascade with the folder it refines.
@@ -238,7 +241,11 @@ impl Opening<'_> {
         let first = match (folder.previous_stage(), &self.options.first_stage) {
             (None, FirstStage::Own) | (Some(_), FirstStage::Given) => None,
             (None, _) => {
-                return Err(Error::usage("first stage", folder.configuration(), "a cascade"));
+                return Err(Error::usage(
+                    "first stage",
+                    folder.configuration().as_str(),
+                    "a cascade",
+                ));
             }
             (Some(_), FirstStage::Folder(given)) => Some(open(given)?),
             (Some(beside), FirstStage::Own) if beside.is_dir() => Some(open(&beside)?),
@@ -256,7 +263,7 @@ impl Opening<'_> {
         })?;
         let digests = self.options.digests;
         let network = Network::from_folder(&folder, first.as_ref(), &self.engine, digests)?;
-        self.alone(network, recipe, folder.configuration().to_owned(), false)
+        self.alone(network, recipe, folder.configuration().clone(), false)
     }
 
     /// A network by itself.
@@ -264,7 +271,7 @@ impl Opening<'_> {
         &self,
         network: Network,
         recipe: Recipe,
-        name: String,
+        name: Name,
         is_demonstration: bool,
     ) -> Result<Answer> {
         let is_auxiliary = |label: &Label| network.config().auxiliary.contains(&label.name);

@@ -22,7 +22,7 @@ pub use options::{FirstStage, Options, Postprocessing, Quality, Source};
 pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
-use crate::model::{Channel, Label, Normalization};
+use crate::model::{Channel, Label, Name, Normalization};
 use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
 use crate::{Error, Result};
 use answer::Answer;
@@ -89,7 +89,7 @@ impl Segmenter {
 
     /// A name for results: the mode, the model, or the folder's configuration.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Name {
         &self.answer.name
     }
 

@@ -8,6 +8,7 @@ use crate::pipeline::{self, Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
 use crate::{Error, Mismatch, Result};
 use std::borrow::Cow;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A network ready to run.
@@ -62,6 +63,7 @@ impl Network {
             Some(first) => Some(Box::new(Self::from_model(first, None, None, options)?)),
             None => None,
         };
+        model.file().map_or(Ok(()), |file| check_file(file, options))?;
         let engine = if model.folds() > 1 {
             let graph = &mut |fold| model.graph(fold);
             infer::open_folds(&model.name, model.folds(), graph, config.patch_size, &[], options)?
@@ -132,7 +134,7 @@ impl Network {
         let hashed = if digests { 0..folds } else { 0..0 };
         let info = NetworkInfo {
             name,
-            configuration: folder.configuration().to_owned(),
+            configuration: folder.configuration().to_string(),
             grade: config.grade,
             file: Some(folder.path().to_path_buf()),
             licence: config.licence.clone().unwrap_or_default(),
@@ -213,4 +215,11 @@ impl Network {
         });
         Ok(done)
     }
+}
+
+/// Fails if reading a model's file would hold more than allowed: the file, and the numbers in it.
+pub(super) fn check_file(path: &Path, options: &EngineOptions) -> Result<()> {
+    // A file that is missing is told of by whoever reads it.
+    let bytes = fs::metadata(path).map_or(0, |found| found.len());
+    infer::within(options.memory_limit_bytes, "reading the model", 2 * bytes)
 }

@@ -8,6 +8,7 @@ use crate::model::{Grade, Label};
 use crate::pipeline::postprocess::Report;
 use crate::pipeline::{Memory, Probabilities, Timings};
 use crate::volume::{Grid, LabelMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// The labels of a case, what they mean, and how they came about.
@@ -116,10 +117,11 @@ impl Segmentation {
     #[must_use]
     pub fn found(&self) -> Vec<Found> {
         let counts = self.labels.counts();
+        let names: HashMap<u16, &Label> =
+            self.structures.iter().map(|label| (label.id, label)).collect();
         let structure = |(id, voxels): (usize, u64)| {
             let id = id as u16;
-            let known = self.structures.iter().find(|label| label.id == id);
-            let name = match known {
+            let name = match names.get(&id) {
                 Some(label) => label.name.clone(),
                 None if voxels == 0 => return None,
                 None => format!("label_{id}"),

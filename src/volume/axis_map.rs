@@ -102,7 +102,8 @@ fn nearest_world_axes(affine: &Affine) -> [(usize, bool); 3] {
     let cosines: [[f64; 3]; 3] = std::array::from_fn(|axis| {
         let step = affine.step(axis);
         let length = step.iter().map(|s| s * s).sum::<f64>().sqrt();
-        step.map(|s| if length > 0.0 { s / length } else { 0.0 })
+        // Where a step is no direction, any axis that is left will do.
+        step.map(|s| s / length).map(|cosine| if cosine.is_finite() { cosine } else { 0.0 })
     });
     let mut nearest = [(usize::MAX, false); 3];
     let mut taken = [false; 3];

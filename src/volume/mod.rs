@@ -18,6 +18,7 @@ pub use tiling::{Tiling, tile_starts};
 pub use voxels::{Scale, VoxelView, Voxels};
 pub(crate) use voxels::{Stored, with_stored};
 
+use fastnnunet_model::Mismatch;
 use ndarray::Array3;
 
 /// Distance between voxel centres per array axis `[z, y, x]`, in millimetres.
@@ -35,6 +36,22 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// Fails unless spacings are above 0 and all that is computed of the geometry stays finite:
+    /// lengths of steps and volumes too, which are products of what a file says.
+    pub(crate) fn check(&self) -> Result<(), Mismatch> {
+        let lengths = [0, 1, 2].map(|axis| self.affine.step(axis).iter().map(|s| s * s).sum());
+        let products: [f64; 2] = [self.affine.determinant(), self.voxel_ml()];
+        let stated = self.spacing.iter().chain(self.affine.0.as_flattened());
+        let finite = stated.chain(&lengths).chain(&products).all(|v: &f64| v.is_finite());
+        if finite && self.spacing.iter().all(|&s| s > 0.0) {
+            return Ok(());
+        }
+        Err(Mismatch::new(
+            format!("a spacing of {:?} and an affine of {:?}", self.spacing, self.affine.0),
+            "spacings above 0, and steps and volumes that are finite numbers",
+        ))
+    }
+
     /// Volume of one voxel in millilitres.
     #[must_use]
     pub fn voxel_ml(&self) -> f64 {

@@ -9,6 +9,8 @@ mod cli;
 mod cortical;
 mod cpu;
 mod engines;
+#[cfg(feature = "cli")]
+mod faults;
 mod flat;
 #[cfg(feature = "cli")]
 mod folders;

@@ -4,10 +4,10 @@
 //! [`summary`] looks at inputs and outputs only; [`check`], which the build script runs, at
 //! everything, so that what would fail at run time fails the build.
 
-use crate::Mismatch;
 use crate::network::Network;
 use crate::onnx;
 use crate::proto::{Dim, Graph, Model, OperatorSet, ValueInfo};
+use crate::{Mismatch, measure};
 use prost::Message;
 use prost::bytes::Bytes;
 use std::collections::HashSet;
@@ -62,17 +62,38 @@ fn error(found: impl Into<String>, expected: impl Into<String>) -> Mismatch {
     Mismatch::new(found, expected)
 }
 
+/// Most bytes that structures of a file may take besides the file, whatever its size.
+const FREE_BYTES: u64 = 16 << 20;
+
+/// As many more for each byte of the file: lists grow to twice their length, and short numbers to
+/// eight bytes.
+const BYTES_PER_BYTE: u64 = 8;
+
+/// Bytes that [`parse`] makes of a file, which weights that are stored raw stay in.
+#[must_use]
+pub fn parsed_bytes(file: &[u8]) -> u64 {
+    measure::decoded_bytes(file)
+}
+
 /// Reads an ONNX file without looking at what the graph means. Weights are slices of the file's own
 /// bytes.
 ///
 /// # Errors
 ///
-/// [`Mismatch`] if the bytes are empty, cut off or no ONNX model.
+/// [`Mismatch`] if the bytes are empty, cut off, no ONNX model, or one that takes much more memory
+/// than its file.
 pub fn parse(file: Bytes) -> Result<Model, Mismatch> {
     if file.is_empty() {
         return Err(error("an empty file", "an ONNX model"));
     }
     let bytes = file.len();
+    let held = parsed_bytes(&file);
+    if held > FREE_BYTES + BYTES_PER_BYTE * bytes as u64 {
+        return Err(error(
+            format!("{bytes} bytes that stand for {} MiB of structures", held >> 20),
+            "a network whose file is mostly weights",
+        ));
+    }
     Model::decode(file)
         .map_err(|e| error(format!("{bytes} bytes that do not decode ({e})"), "a whole ONNX model"))
 }

@@ -8,6 +8,7 @@
 
 use super::config::{Concept, Label};
 use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
 
 /// A named list of structures, in ascending id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,11 +87,13 @@ fn table_of(
         None => Vec::new(),
     };
     let mut labels = Vec::with_capacity(written.labels.len());
+    let by_name: HashMap<&str, &Label> =
+        from.iter().rev().map(|label| (label.name.as_str(), label)).collect();
     for item in &written.labels {
         labels.push(match item {
             Item::Label(label) => label.clone(),
             Item::Name(name) => {
-                from.iter().find(|label| label.name == *name).cloned().ok_or_else(|| {
+                by_name.get(name.as_str()).copied().cloned().ok_or_else(|| {
                     format!("label {name:?}, which table {of:?} does not spell out")
                 })?
             }
@@ -105,10 +108,10 @@ fn check(labels: &[Label]) -> Result<(), String> {
     if labels.is_empty() {
         return Err("no labels".to_owned());
     }
-    for (i, label) in labels.iter().enumerate() {
+    let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+    for label in labels {
         let Label { id, name, color, .. } = label;
-        let repeated = |other: &Label| other.id == *id || other.name == *name;
-        if *id == 0 || name.is_empty() || labels[..i].iter().any(repeated) {
+        if *id == 0 || name.is_empty() || !ids.insert(*id) || !names.insert(name.as_str()) {
             return Err(format!(
                 "label {id} {name:?}, expected different ids above 0 and different names"
             ));

@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod measure;
 mod mismatch;
+mod name;
 mod orientation;
 mod quantization;
 
@@ -25,5 +27,6 @@ pub use config::{
     Resampling, RoughCrop, Side, TaskGrid,
 };
 pub use mismatch::Mismatch;
+pub use name::Name;
 pub use orientation::Orientation;
 pub use quantization::{Agreement, Quantization, Ranges};

@@ -3,14 +3,16 @@
 //! The build script reads it too, so that a mistake in the list fails the build.
 
 use super::labels::LabelTable;
+use crate::Name;
 use serde::Deserialize;
+use std::collections::HashSet;
 
 /// What the command line calls a mode, for instance `bone`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mode {
     /// The name.
-    pub name: String,
+    pub name: Name,
     /// One line for users: what is segmented.
     pub summary: String,
     /// What to choose from: one choice, or one per variant, per quality, or per quality of each
@@ -152,10 +154,11 @@ const QUALITIES: [&str; 4] = ["lowest", "low", "medium", "high"];
 /// A message that names the mode and what is wrong with it.
 pub fn parse(json: &str) -> Result<Vec<Mode>, String> {
     let Written { modes } = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    for (i, mode) in modes.iter().enumerate() {
+    let mut names = HashSet::new();
+    for mode in &modes {
         let name = &mode.name;
-        if name.is_empty() || modes[..i].iter().any(|other| other.name == *name) {
-            return Err(format!("mode {name:?}, expected different names that are not empty"));
+        if !names.insert(name) {
+            return Err(format!("mode {name:?} twice, expected different names"));
         }
         if mode.summary.is_empty() || mode.summary.contains('\n') {
             return Err(format!("mode {name}: summary {:?}, expected one line", mode.summary));
@@ -177,7 +180,8 @@ fn check_choices(mode: &Mode) -> Result<(), String> {
     let variants: Vec<Option<&str>> = choices.iter().map(|c| c.variant.as_deref()).collect();
     let groups: Vec<&[Choice]> = choices.chunk_by(|a, b| a.variant == b.variant).collect();
     let names: Vec<Option<&str>> = groups.iter().map(|g| g[0].variant.as_deref()).collect();
-    let repeated = (0..names.len()).any(|i| names[..i].contains(&names[i]));
+    let mut seen = HashSet::new();
+    let repeated = names.iter().any(|name| !seen.insert(name));
     if repeated || names.contains(&Some("")) || (names.len() > 1 && names.contains(&None)) {
         return Err(format!("variants {variants:?}, expected a name for each, side by side"));
     }
@@ -227,9 +231,10 @@ pub fn check_tables(modes: &[Mode], tables: &[LabelTable]) -> Result<(), String>
                     ));
                 }
             }
+            let known: HashSet<u16> = table.labels.iter().map(|label| label.id).collect();
             for part in choice.models.iter().flat_map(|candidate| &candidate.parts) {
                 let ids = part.ids.iter().flatten().filter(|id| **id > 0);
-                let lacking = ids.copied().find(|id| !table.labels.iter().any(|l| l.id == *id));
+                let lacking = ids.copied().find(|id| !known.contains(id));
                 if let Some(id) = lacking {
                     let model = &part.model;
                     return Err(format!(

@@ -7,6 +7,7 @@
 use crate::{Mismatch, graph, proto};
 use prost::bytes::Bytes;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// A network as written: nodes in computing order.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +60,7 @@ pub enum Attribute {
     /// Numbers.
     Floats(Vec<f32>),
     /// A constant.
-    Tensor(Tensor),
+    Tensor(Arc<Tensor>),
 }
 
 /// A constant.
@@ -287,7 +288,7 @@ fn node_from(node: proto::Node) -> Result<Node> {
         } else if let Some(s) = attribute.s {
             Attribute::Text(String::from_utf8_lossy(&s).into_owned())
         } else if let Some(t) = attribute.t {
-            Attribute::Tensor(tensor_from(t, &name)?)
+            Attribute::Tensor(Arc::new(tensor_from(t, &name)?))
         } else if !attribute.floats.is_empty() {
             Attribute::Floats(attribute.floats)
         } else {

@@ -4,6 +4,7 @@
 //! is data here. Every task is a mode of its own, and the modes of `config/modes.json` may name tasks
 //! as what answers them. The build script reads it too, so that a mistake fails the build.
 
+use crate::Name;
 use crate::config::{Label, Refine, RoughCrop};
 use crate::labels::LabelTable;
 use crate::modes::{Candidate, Choice, Mode, Part, TaskRef};
@@ -74,7 +75,7 @@ pub struct Dataset {
 #[serde(deny_unknown_fields)]
 pub struct Task {
     /// The name.
-    pub name: String,
+    pub name: Name,
     /// One line for users.
     pub summary: String,
     /// One per quality, from low to high.
@@ -214,11 +215,11 @@ impl Tasks {
         let mut choices = Vec::new();
         for &(variant, small) in variants {
             for TaskChoice { quality, .. } in &task.choices {
-                let of = TaskRef { task: task.name.clone(), quality: quality.clone(), small };
+                let of = TaskRef { task: task.name.to_string(), quality: quality.clone(), small };
                 choices.push(Choice {
                     quality: quality.clone(),
                     variant: variant.map(str::to_owned),
-                    labels: task.name.clone(),
+                    labels: task.name.to_string(),
                     subseg: None,
                     models: vec![Candidate { parts: Vec::new(), tasks: vec![of] }],
                     recipe: None,
@@ -233,14 +234,14 @@ impl Tasks {
     #[must_use]
     pub fn tables(&self, known: &[LabelTable]) -> Vec<LabelTable> {
         let seen = |name: &str| known.iter().find_map(|table| table.find(name));
-        let new = self.tasks.iter().filter(|task| known.iter().all(|t| t.name != task.name));
+        let new = self.tasks.iter().filter(|task| known.iter().all(|t| *t.name != *task.name));
         let label = |(k, name): (usize, &String)| {
             let like = seen(name).cloned().unwrap_or_default();
             let color = like.color.clone().or_else(|| Some(color(k)));
             Label { id: k as u16 + 1, name: name.clone(), color, ..like }
         };
         new.map(|task| LabelTable {
-            name: task.name.clone(),
+            name: task.name.to_string(),
             labels: task.labels.iter().enumerate().map(label).collect(),
         })
         .collect()

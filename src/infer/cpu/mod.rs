@@ -8,6 +8,7 @@
 
 mod calibrate;
 mod lower;
+mod memory;
 mod ops;
 mod plan;
 mod run;
@@ -16,7 +17,7 @@ pub use calibrate::Calibrator;
 pub use fastnnunet_kernels::Isa;
 
 use super::{Engine, LinearHead, Precision};
-use crate::infer::invalid;
+use crate::infer::{invalid, within};
 use crate::model::Quantization;
 use crate::model::network::Network;
 use crate::model::onnx::Graph;
@@ -139,7 +140,7 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        Self::lower_folds(folds, graph, patch, precision, isa, &[])
+        Self::lower_folds(folds, graph, patch, (precision, isa), &[], None)
     }
 
     /// As [`open_folds`](Self::open_folds) in int8, by the ranges measured on each fold.
@@ -154,20 +155,27 @@ impl CpuEngine {
         isa: Isa,
         ranges: &[Quantization],
     ) -> Result<Self> {
-        Self::lower_folds(ranges.len(), graph, patch, Precision::Int8, isa, ranges)
+        Self::lower_folds(ranges.len(), graph, patch, (Precision::Int8, isa), ranges, None)
     }
 
-    fn lower_folds(
+    /// As [`open_folds`](Self::open_folds), in int8 by `ranges` where there are any, and within so
+    /// many bytes: what lowering makes is counted before it is made.
+    pub(super) fn lower_folds(
         folds: usize,
         graph: &mut dyn FnMut(usize) -> Result<Graph>,
         patch: [usize; 3],
-        precision: Precision,
-        isa: Isa,
+        (precision, isa): (Precision, Isa),
         ranges: &[Quantization],
+        limit_bytes: Option<u64>,
     ) -> Result<Self> {
         let (mut plans, mut heads) = (Vec::new(), Vec::new());
         for fold in 0..folds {
             let network = Network::new(graph(fold)?, patch)?;
+            let held: u64 = plans.iter().map(Plan::bytes).sum();
+            let need_bytes = [memory::constant_bytes(&network), memory::lowering_bytes(&network)]
+                .into_iter()
+                .fold(held, u64::saturating_add);
+            within(limit_bytes, "opening the network", need_bytes)?;
             let features = network.head().is_some_and(|(c, f)| f * folds < c);
             let (plan, head) = lower::lower(network, precision, isa, features, ranges.get(fold));
             plans.push(plan);
@@ -283,10 +291,11 @@ impl Engine for CpuEngine {
 
     fn memory_bytes(&self, threads: usize) -> u64 {
         let floats = self.planned.iter().sum::<usize>()
-            + self.plans.iter().map(Plan::weights).sum::<usize>()
             + self.answer_len()
             + self.scratch.piece_len() * threads;
-        (floats * size_of::<f32>()) as u64
+        let moments = self.moments.len() * size_of::<Moments>();
+        (floats * size_of::<f32>() + moments) as u64
+            + self.plans.iter().map(Plan::bytes).sum::<u64>()
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {

@@ -14,6 +14,9 @@ use std::path::Path;
 /// Recipes are longer by no mistake of a person.
 const MAX_BYTES: u64 = 4 << 20;
 
+/// Most steps: each looks at the whole label map.
+const MOST_STEPS: usize = 256;
+
 /// Steps in the order in which they are applied.
 ///
 /// ```
@@ -79,6 +82,14 @@ impl Recipe {
             found: e.to_string(),
             expected: "an object with a list of steps".into(),
         })?;
+        if file.steps.len() > MOST_STEPS {
+            let found = format!("{} steps", file.steps.len());
+            return Err(Error::usage(
+                "postprocessing recipe",
+                found,
+                format!("at most {MOST_STEPS}"),
+            ));
+        }
         let steps = file.steps.into_iter().enumerate();
         let steps: Result<_> = steps.map(|(i, fields)| Entry::parse(i, fields)).collect();
         Ok(Self { steps: steps? })

@@ -15,6 +15,7 @@ use crate::{Error, Mismatch};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::{HashMap, HashSet};
 
 /// Structures: `"all"`, or names; a name that ends in `*` stands for all that begin so.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -273,6 +274,9 @@ impl Step {
     }
 }
 
+/// Most comparisons of a step's names with a model's: far more than the longest lists need.
+const MOST_COMPARED: usize = 1 << 24;
+
 /// A model's structures.
 struct Table<'a> {
     names: &'a [Label],
@@ -290,17 +294,17 @@ impl Table<'_> {
             Select::Names(patterns) => self.matching(patterns, self.optional)?,
         };
         // What is excluded need not exist.
-        let except = self.matching(except, true)?;
-        let mut labels = Vec::new();
-        for id in chosen {
-            if id != 0 && !except.contains(&id) && !labels.contains(&id) {
-                labels.push(id);
-            }
-        }
-        Ok(labels)
+        let mut seen: HashSet<u16> = self.matching(except, true)?.into_iter().collect();
+        Ok(chosen.into_iter().filter(|&id| id != 0 && seen.insert(id)).collect())
     }
 
     fn matching(&self, patterns: &[String], may_miss: bool) -> Result<Vec<u16>, Mismatch> {
+        // A short file can name all structures any number of times.
+        let work = patterns.len().saturating_mul(self.names.len());
+        if patterns.len() > 1 && work > MOST_COMPARED {
+            let found = format!("{} names for {} structures", patterns.len(), self.names.len());
+            return Err(Mismatch::new(found, "each of them once, or \"all\""));
+        }
         let mut ids = Vec::new();
         for pattern in patterns {
             let fits = |label: &&Label| match pattern.strip_suffix('*') {
@@ -319,21 +323,17 @@ impl Table<'_> {
 
     /// The chain's labels in its own order.
     fn chain(&self, names: &[String]) -> Result<Vec<u16>, Mismatch> {
-        let mut ids = Vec::new();
-        for name in names {
-            for id in self.matching(std::slice::from_ref(name), self.optional)? {
-                if !ids.contains(&id) {
-                    ids.push(id);
-                }
-            }
-        }
-        Ok(ids)
+        let mut seen = HashSet::new();
+        let ids = self.matching(names, self.optional)?;
+        Ok(ids.into_iter().filter(|&id| seen.insert(id)).collect())
     }
 
     /// The left and right structures among `labels`: names that differ only by the word.
     fn pairs(&self, labels: &[u16]) -> Vec<Pair> {
-        let named = |id: &u16| self.names.iter().find(|label| label.id == *id);
-        let chosen: Vec<&Label> = labels.iter().filter_map(named).collect();
+        let by_id: HashMap<u16, &Label> = self.names.iter().map(|l| (l.id, l)).collect();
+        let chosen: Vec<&Label> = labels.iter().filter_map(|id| by_id.get(id).copied()).collect();
+        let by_name: HashMap<&str, &Label> =
+            chosen.iter().map(|&label| (label.name.as_str(), label)).collect();
         let swap = |name: &str| -> Option<String> {
             let words: Vec<&str> = name.split('_').collect();
             let at = words.iter().position(|&word| word == "left")?;
@@ -343,7 +343,7 @@ impl Table<'_> {
         };
         let pair = |left: &&Label| {
             let right = swap(&left.name)?;
-            let right = chosen.iter().find(|label| label.name == right)?;
+            let right = by_name.get(right.as_str())?;
             Some(Pair { left: left.id, right: right.id })
         };
         chosen.iter().filter_map(pair).collect()

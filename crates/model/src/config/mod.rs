@@ -9,7 +9,7 @@ mod written;
 
 pub use task::{Align, GridOrder, Integer, KeepWithin, LabelsBack, Refine, RoughCrop, TaskGrid};
 
-use crate::{Mismatch, Orientation, Quantization};
+use crate::{Mismatch, Name, Orientation, Quantization};
 use serde::{Deserialize, Serialize};
 
 /// nnU-Net's configurations, as their folders are called.
@@ -184,9 +184,9 @@ pub struct ModelConfig {
     /// Crop to the box of nonzero voxels first.
     pub crop_to_nonzero: bool,
     /// nnU-Net's name of this configuration, for instance `3d_fullres`.
-    pub configuration: Option<String>,
+    pub configuration: Option<Name>,
     /// Name of the configuration whose result this one refines.
-    pub previous_stage: Option<String>,
+    pub previous_stage: Option<Name>,
     /// Labels of that result, one input channel each, after those of the image.
     pub previous_stage_labels: Vec<u16>,
     /// Postprocessing recipe by name.

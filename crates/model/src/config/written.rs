@@ -4,8 +4,10 @@ use super::{
     Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig, Normalization, Reader,
     Refine, Resampling, RoughCrop, TaskGrid,
 };
-use crate::{Mismatch, Orientation, Quantization};
+use crate::{Mismatch, Name, Orientation, Quantization};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
+use std::collections::HashSet;
+use std::hash::Hash;
 
 /// See [`ModelConfig::from_json`].
 pub(super) fn read(json: &str) -> Result<ModelConfig, Mismatch> {
@@ -47,8 +49,8 @@ struct Written {
     crop_to_nonzero: bool,
     transpose_forward: Option<Vec<usize>>,
     regions_class_order: Option<Vec<u16>>,
-    configuration: Option<String>,
-    previous_stage: Option<String>,
+    configuration: Option<Name>,
+    previous_stage: Option<Name>,
     previous_stage_labels: Option<Vec<u16>>,
     postprocessing: Option<String>,
     grid: Option<TaskGrid>,
@@ -329,6 +331,7 @@ fn is_color(text: &str) -> bool {
     hex.len() == 6 && hex.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn all_differ<T: PartialEq>(items: &[T]) -> bool {
-    items.iter().enumerate().all(|(i, item)| !items[..i].contains(item))
+fn all_differ<T: Eq + Hash>(items: &[T]) -> bool {
+    let mut seen = HashSet::with_capacity(items.len());
+    items.iter().all(|item| seen.insert(item))
 }

@@ -5,12 +5,12 @@ use crate::onnx::{Attribute, Data, Node, Tensor};
 use std::sync::Arc;
 
 /// Longest list folded; shapes are a handful of numbers.
-const MAX_LEN: usize = 4096;
+pub(super) const MAX_LEN: usize = 4096;
 
 /// The node's value if it is constant, `None` if it depends on the input's voxels.
 pub(super) fn fold(reader: &Reader<'_>, node: &Node) -> Result<Option<Arc<Tensor>>> {
     if node.op == "Constant" {
-        return constant(node).map(Arc::new).map(Some);
+        return constant(node).map(Some);
     }
     if node.op == "Shape" {
         let dims = match reader.named(node, node.input(0).unwrap_or_default())? {
@@ -67,22 +67,24 @@ fn reals(values: Vec<f32>) -> Tensor {
     Tensor { dims: vec![values.len()], data: Data::Floats(values) }
 }
 
-fn constant(node: &Node) -> Result<Tensor> {
+fn constant(node: &Node) -> Result<Arc<Tensor>> {
     let attribute = |name: &str| node.attributes.get(name);
     let scalar = |tensor: Tensor| Tensor { dims: vec![], ..tensor };
     if let Some(Attribute::Tensor(tensor)) = attribute("value") {
-        Ok(tensor.clone())
-    } else if let Some(Attribute::Int(i)) = attribute("value_int") {
-        Ok(scalar(integers(vec![*i])))
-    } else if let Some(Attribute::Float(f)) = attribute("value_float") {
-        Ok(scalar(reals(vec![*f])))
-    } else if let Some(Attribute::Ints(list)) = attribute("value_ints") {
-        Ok(integers(list.clone()))
-    } else if let Some(Attribute::Floats(list)) = attribute("value_floats") {
-        Ok(reals(list.clone()))
-    } else {
-        Err(bad(node, "no value", "numbers"))
+        return Ok(Arc::clone(tensor));
     }
+    let numbers = if let Some(Attribute::Int(i)) = attribute("value_int") {
+        scalar(integers(vec![*i]))
+    } else if let Some(Attribute::Float(f)) = attribute("value_float") {
+        scalar(reals(vec![*f]))
+    } else if let Some(Attribute::Ints(list)) = attribute("value_ints") {
+        integers(list.clone())
+    } else if let Some(Attribute::Floats(list)) = attribute("value_floats") {
+        reals(list.clone())
+    } else {
+        return Err(bad(node, "no value", "numbers"));
+    };
+    Ok(Arc::new(numbers))
 }
 
 fn cast(tensor: &Tensor, to: i64) -> Option<Tensor> {

@@ -22,9 +22,19 @@ const MAX_NUMBERS: usize = 1 << 34;
 /// Most nodes of a network; the largest that people train have some hundred.
 const MAX_NODES: usize = 1 << 16;
 
-/// Most numbers that all channels of all nodes may need besides weights: a file of a few bytes can
-/// ask for any.
+/// Most channels that all nodes together may read and make: an engine keeps numbers for each, and a
+/// file of a few bytes can ask for any.
 const MAX_PER_CHANNEL: usize = 1 << 22;
+
+/// Most numbers computed of constants; shapes are a handful.
+const MAX_FOLDED: usize = 1 << 20;
+
+/// How often the work that a network's weights do may be done again without weights of their own, by
+/// nodes that have none or share them: activations are cheap beside convolutions.
+const MOST_AGAIN: u64 = 16;
+
+/// Operations that are no matter: about a second.
+const FREE_WORK: u64 = 1 << 31;
 
 /// Most values that lie side by side in a concatenation.
 const MAX_PARTS: usize = 4096;

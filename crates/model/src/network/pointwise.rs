@@ -1,6 +1,6 @@
 //! Operators that look at each voxel alone, and those that combine values.
 
-use super::read::{Named, Reader, Result, bad};
+use super::read::{Named, Reader, Result, bad, each, epsilon};
 use super::{Extent, Operator, PerChannel, Weights};
 use crate::onnx::Node;
 
@@ -28,7 +28,7 @@ impl Reader<'_> {
         let value = self.value(node, 0)?;
         let channels = self.extent(value).channels;
         let (gamma, beta) = (self.vector(node, 1, channels)?, self.vector(node, 2, channels)?);
-        let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
+        let epsilon = epsilon(node)?;
         let operator = Operator::InstanceNorm { gamma, beta, epsilon };
         self.add(node, operator, vec![value], self.extent(value))
     }
@@ -41,14 +41,13 @@ impl Reader<'_> {
             *vector = self.vector(node, k + 1, channels)?;
         }
         let [gamma, beta, mean, variance] = vectors;
-        let epsilon = f64::from(node.float("epsilon").unwrap_or(1e-5));
+        let epsilon = epsilon(node)?;
         let wide = |vector: &PerChannel, c: usize| f64::from(vector.at(c));
         let scale = |c: usize| wide(&gamma, c) / (wide(&variance, c) + epsilon).sqrt();
-        let scales = (0..channels).map(|c| scale(c) as f32).collect();
-        let shifts =
-            (0..channels).map(|c| (wide(&beta, c) - wide(&mean, c) * scale(c)) as f32).collect();
-        let operator =
-            Operator::Scale { scale: PerChannel::Each(scales), shift: PerChannel::Each(shifts) };
+        let shift = |c: usize| wide(&beta, c) - wide(&mean, c) * scale(c);
+        let scales = each(node, (0..channels).map(|c| scale(c) as f32))?;
+        let shifts = each(node, (0..channels).map(|c| shift(c) as f32))?;
+        let operator = Operator::Scale { scale: scales, shift: shifts };
         self.add(node, operator, vec![value], self.extent(value))
     }
 
@@ -128,20 +127,17 @@ impl Reader<'_> {
             return Err(bad(node, found, "one number per channel"));
         };
         let all = PerChannel::All;
-        let map = |f: fn(f32) -> f32| match &values {
-            PerChannel::All(value) => all(f(*value)),
-            PerChannel::Constant(values) => {
-                PerChannel::Each(values.iter().map(|&v| f(v)).collect())
-            }
-            PerChannel::Each(values) => PerChannel::Each(values.iter().map(|&v| f(v)).collect()),
+        let map = |f: fn(f32) -> f32| match values {
+            PerChannel::All(value) if f(value).is_finite() => Ok(all(f(value))),
+            _ => each(node, (0..channels).map(|c| f(values.at(c)))),
         };
         let (scale, shift) = match (node.op.as_str(), k) {
             ("Add", _) => (all(1.0), values.clone()),
             ("Mul", _) => (values.clone(), all(0.0)),
-            ("Sub", 0) => (all(1.0), map(|v| -v)),
+            ("Sub", 0) => (all(1.0), map(|v| -v)?),
             ("Sub", _) => (all(-1.0), values.clone()),
             ("Div", 0) if (0..channels).all(|c| values.at(c) != 0.0) => {
-                (map(|v| 1.0 / v), all(0.0))
+                (map(|v| 1.0 / v)?, all(0.0))
             }
             ("Div", 0) => return Err(bad(node, "a division by 0", "other constants")),
             _ => {

@@ -1,11 +1,13 @@
 //! Walks a graph's nodes in order and keeps, for every name, a constant or the value it stands for.
 
-use super::{Extent, MAX_NODES, MAX_NUMBERS, MAX_PARTS, MAX_PER_CHANNEL};
+use super::{Extent, FREE_WORK, MOST_AGAIN};
+use super::{MAX_FOLDED, MAX_NODES, MAX_NUMBERS, MAX_PARTS, MAX_PER_CHANNEL};
 use super::{Network, Node, Operator};
 use super::{PerChannel, Weights, constants};
 use crate::Mismatch;
 use crate::onnx::{self, Graph, Tensor};
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -25,8 +27,14 @@ pub(super) struct Reader<'a> {
     network: Network,
     /// Spatial axes of the graph: 2 or 3.
     pub(super) rank: usize,
-    /// Numbers per channel of all nodes so far.
+    /// Channels that all nodes so far read and make.
     per_channel: usize,
+    /// Elements of all constants that were computed.
+    folded: usize,
+    /// Constants that were found to be finite, by where they are: a file may use one any number of
+    /// times.
+    finite: RefCell<HashSet<*const Tensor>>,
+    work: Work,
     /// For each value, how many others lie side by side in it once concatenations are undone.
     parts: Vec<usize>,
 }
@@ -34,6 +42,33 @@ pub(super) struct Reader<'a> {
 /// A sentence that names the node and its operator.
 pub(super) fn bad(node: &onnx::Node, found: impl Display, expected: impl Into<String>) -> Mismatch {
     Mismatch::new(format!("{found} (node {:?}, operator {:?})", node.name, node.op), expected)
+}
+
+/// A real attribute, if it is a number.
+pub(super) fn real(node: &onnx::Node, name: &str, usual: f32) -> Result<f32> {
+    let value = node.float(name).unwrap_or(usual);
+    if value.is_finite() {
+        return Ok(value);
+    }
+    Err(bad(node, format!("{name} {value}"), "a finite number"))
+}
+
+/// Added to a variance: what keeps its root from being none.
+pub(super) fn epsilon(node: &onnx::Node) -> Result<f64> {
+    let epsilon = real(node, "epsilon", 1e-5)?;
+    if epsilon >= 0.0 {
+        return Ok(f64::from(epsilon));
+    }
+    Err(bad(node, format!("epsilon {epsilon}"), "at least 0"))
+}
+
+/// Computed constants, if they are finite.
+pub(super) fn each(node: &onnx::Node, values: impl Iterator<Item = f32>) -> Result<PerChannel> {
+    let values: Arc<[f32]> = values.collect();
+    if values.iter().all(|v| v.is_finite()) {
+        return Ok(PerChannel::Each(values));
+    }
+    Err(bad(node, "constants that make factors which are not finite", "others"))
 }
 
 /// See [`Network::new`].
@@ -54,13 +89,26 @@ pub(super) fn network(mut graph: Graph, patch: [usize; 3]) -> Result<Network> {
     let network = Network { input: extent, nodes: Vec::new(), output: 0 };
     let names = HashMap::from([(input.name.as_str(), Named::Value(0))]);
     let rank = input.dims.len() - 2;
-    let mut reader = Reader { names, constants, network, rank, per_channel: 0, parts: vec![1] };
+    let mut reader = Reader {
+        names,
+        constants,
+        network,
+        rank,
+        per_channel: 0,
+        folded: 0,
+        finite: RefCell::default(),
+        work: Work::default(),
+        parts: vec![1],
+    };
     let mut readers: HashMap<&str, usize> = HashMap::new();
     let read = graph.nodes.iter().flat_map(|node| &node.inputs);
     read.for_each(|name| *readers.entry(name).or_default() += 1);
     for node in &graph.nodes {
         let made = match constants::fold(&reader, node)? {
-            Some(tensor) => Named::Constant(tensor),
+            Some(tensor) => {
+                reader.count_folded(node, &tensor)?;
+                Named::Constant(tensor)
+            }
             None => Named::Value(reader.operator(node)?),
         };
         if let Some(name) = node.outputs.first() {
@@ -87,6 +135,44 @@ pub(super) fn network(mut graph: Graph, patch: [usize; 3]) -> Result<Network> {
         ));
     }
     Ok(reader.network)
+}
+
+/// How much is computed: with weights of its own, and without or with those of a node before.
+#[derive(Default)]
+struct Work {
+    own: u64,
+    again: u64,
+    known: HashSet<*const Tensor>,
+}
+
+impl Work {
+    /// Counts a node that makes a value of `numbers` numbers of `read` numbers.
+    fn add(&mut self, operator: &Operator, numbers: u64, read: u64) {
+        let (weights, work) = match operator {
+            Operator::Conv(conv) | Operator::TransposedConv(conv) => {
+                let places = if matches!(operator, Operator::Conv(_)) { numbers } else { read };
+                let channels = conv.weights.dims()[0].max(1) as u64;
+                let each = conv.weights.len() as u64 / channels;
+                (Some(Arc::as_ptr(&conv.weights.0)), places.saturating_mul(each))
+            }
+            Operator::Pool(_, window) => {
+                let taps: u64 = window.kernel.iter().map(|&n| n as u64).product();
+                (None, numbers.saturating_mul(taps))
+            }
+            Operator::Concat => (None, 0),
+            // An exponential costs about as much as so many multiplications.
+            Operator::Sigmoid | Operator::Softmax => (None, numbers.saturating_mul(16)),
+            _ => (None, read.saturating_add(numbers)),
+        };
+        let is_new = weights.is_some_and(|weights| self.known.insert(weights));
+        let sum = if is_new { &mut self.own } else { &mut self.again };
+        *sum = sum.saturating_add(work);
+    }
+
+    /// Whether a small file asks for much.
+    fn is_excessive(&self) -> bool {
+        self.again > self.own.saturating_mul(MOST_AGAIN).saturating_add(FREE_WORK)
+    }
 }
 
 fn input_extent(input: &onnx::Port, patch: [usize; 3]) -> Result<Extent> {
@@ -126,11 +212,11 @@ impl<'a> Reader<'a> {
             let found = format!("a value of {channels} channels of {dims:?} voxels");
             return Err(bad(node, found, format!("at most {MAX_NUMBERS} numbers")));
         }
-        // An engine keeps a few numbers for every channel that is read.
+        // An engine keeps a few numbers for every channel that is read or made.
         let read = inputs.iter().map(|&value| self.extent(value).channels).sum::<usize>();
-        self.per_channel = self.per_channel.saturating_add(read);
+        self.per_channel = self.per_channel.saturating_add(read).saturating_add(extent.channels);
         if self.per_channel > MAX_PER_CHANNEL {
-            let found = format!("{} channels read by all nodes", self.per_channel);
+            let found = format!("{} channels read and made by all nodes", self.per_channel);
             return Err(bad(node, found, format!("at most {MAX_PER_CHANNEL}")));
         }
         // Names may repeat, so a small file could join values any number of times.
@@ -146,6 +232,18 @@ impl<'a> Reader<'a> {
             return Err(bad(node, found, format!("at most {MAX_PARTS}")));
         }
         self.parts.push(parts);
+        let read = inputs.iter().map(|&value| {
+            let Extent { channels, dims } = self.extent(value);
+            dims.iter().fold(channels as u64, |all, &n| all.saturating_mul(n as u64))
+        });
+        self.work.add(&operator, numbers.unwrap_or(0) as u64, read.sum());
+        if self.work.is_excessive() {
+            let found = format!(
+                "{} operations without weights of their own, beside {} with",
+                self.work.again, self.work.own
+            );
+            return Err(bad(node, found, format!("at most {MOST_AGAIN} times as many")));
+        }
         let name = node.name.clone();
         self.network.nodes.push(Node { name, operator, inputs, extent });
         Ok(self.network.nodes.len())
@@ -190,10 +288,15 @@ impl<'a> Reader<'a> {
         let weights = Weights::new(tensor);
         let integers = || bad(node, format!("integers as input {k}"), "real numbers");
         let weights = weights.ok_or_else(integers)?;
+        let place = Arc::as_ptr(&weights.0);
+        if self.finite.borrow().contains(&place) {
+            return Ok(Some(weights));
+        }
         if weights.iter().any(|v| !v.is_finite()) {
             let name = node.input(k).unwrap_or_default();
             return Err(bad(node, format!("weights {name:?} that are not finite"), "numbers"));
         }
+        self.finite.borrow_mut().insert(place);
         Ok(Some(weights))
     }
 
@@ -210,13 +313,23 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Counts what folding added: a short node makes a long list of two others.
+    fn count_folded(&mut self, node: &onnx::Node, tensor: &Tensor) -> Result<()> {
+        self.folded += tensor.len().min(constants::MAX_LEN);
+        if self.folded > MAX_FOLDED {
+            let found = format!("{} numbers computed of constants", self.folded);
+            return Err(bad(node, found, format!("at most {MAX_FOLDED}")));
+        }
+        Ok(())
+    }
+
     fn operator(&mut self, node: &'a onnx::Node) -> Result<usize> {
         match node.op.as_str() {
             "Conv" => self.conv(node),
             "ConvTranspose" => self.conv_transpose(node),
             "InstanceNormalization" => self.instance_norm(node),
             "BatchNormalization" => self.batch_norm(node),
-            "LeakyRelu" => self.rectify(node, node.float("alpha").unwrap_or(0.01)),
+            "LeakyRelu" => self.rectify(node, real(node, "alpha", 0.01)?),
             "Relu" => self.rectify(node, 0.0),
             "PRelu" => self.prelu(node),
             "Sigmoid" => self.alike(node, Operator::Sigmoid),

@@ -1,11 +1,12 @@
 //! Operators that look at the neighborhood of a voxel, and those that change how many there are.
 
 use super::read::{Reader, Result, bad};
-use super::{Conv, Coordinates, Extent, Operator, PerChannel, Pool, Resize, Rounding, Window};
+use super::{Conv, Coordinates, Extent, MAX_NUMBERS, Operator, PerChannel, Pool, Resize};
+use super::{Rounding, Window};
 use crate::onnx::Node;
 
-/// Largest accepted entry of an attribute that counts voxels.
-const MAX_STEP: usize = 1 << 12;
+/// Largest accepted entry of an attribute that counts voxels: as long as a patch's edge.
+const MAX_STEP: usize = 1 << 10;
 
 impl Window {
     /// Voxels that a kernel over `input` voxels makes; `None` if it does not fit.
@@ -18,6 +19,18 @@ impl Window {
             output[k] = padded.checked_sub(span)? / self.stride[k] + 1;
         }
         Some(output)
+    }
+
+    /// Numbers of `channels` channels that a kernel looks at for one row of what it makes, `None`
+    /// if they are beyond counting: an engine holds them for every thread.
+    fn numbers_in_view(&self, channels: usize, output: [usize; 3]) -> Option<usize> {
+        let reach = |k: usize| (self.kernel[k] - 1).checked_mul(self.dilation[k]);
+        let rows = reach(1)?.checked_add(1)?;
+        let columns = output[2].checked_mul(self.stride[2])?.checked_add(reach(2)?)?;
+        // Rows and columns are sorted by what is left when they are divided by the stride.
+        let spare = self.stride[1].min(rows).checked_mul(self.stride[2])?;
+        let view = reach(0)?.checked_add(1)?.checked_mul(rows)?.checked_mul(columns)?;
+        view.checked_mul(channels)?.checked_mul(spare)
     }
 }
 
@@ -119,6 +132,15 @@ impl Reader<'_> {
             let found = format!("an input of {:?} voxels", input.dims);
             return Err(bad(node, found, "one the kernel fits"));
         };
+        let in_view = conv.window.numbers_in_view(input.channels, dims);
+        if in_view.is_none_or(|numbers| numbers > MAX_NUMBERS) {
+            let found = format!(
+                "a kernel of {kernel:?} over {} channels",
+                input.channels,
+                kernel = conv.window.kernel
+            );
+            return Err(bad(node, found, format!("one that sees at most {MAX_NUMBERS} numbers")));
+        }
         let extent = Extent { channels: outputs, dims };
         self.add(node, Operator::Conv(conv), vec![value], extent)
     }

@@ -137,3 +137,22 @@ proptest! {
         let _ = lowered(&graph);
     }
 }
+
+#[test]
+fn lowering_stays_under_its_bound_on_every_instruction_set() {
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            for model in crate::registry::models() {
+                let graph = Graph::read(&model.onnx().expect("embedded")).expect("valid");
+                let network = Network::new(graph, model.config().patch_size).expect("checked");
+                let bound = crate::infer::cpu::memory::lowering_bytes(&network);
+                let plan = lower(network, precision, isa, false, None).0;
+                let (name, made) = (&model.name, plan.bytes());
+                assert!(made <= bound, "{name} on {isa}: {made} bytes, bound {bound}");
+                // The bound is that of floats and minimal filtering; small networks are padding mostly.
+                let close = made < 1 << 20 || bound <= 8 * made;
+                assert!(close, "{name} on {isa} in {precision}: {made} bytes, bound {bound}");
+            }
+        }
+    }
+}
