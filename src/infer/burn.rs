@@ -110,7 +110,7 @@ impl Generated {
         }
         // A user's model may have the name of one of the program's.
         let known = model.is_embedded();
-        let network = NETWORKS.iter().find(|network| known && network.name == model.name);
+        let network = NETWORKS.iter().find(|network| known && model.name == network.name);
         let Some(network) = network else {
             let reason = format!("this build holds no generated code for model {}", model.name);
             return Err(Error::Device { device: name, reason });
