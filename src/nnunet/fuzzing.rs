@@ -40,7 +40,8 @@ fn look(pickle: &Pickle, id: Id) {
 
 pub(crate) fn checkpoint(path: &Path) {
     let Ok(mut checkpoint) = Checkpoint::open(path) else { return };
-    let _ = checkpoint.get("init_args");
+    let _ = checkpoint.note("init_args");
+    let _ = checkpoint.pickle().map(|pickle| pickle.describe(pickle.root()));
     let Ok(weights) = network::names(&checkpoint) else { return };
     for tensor in weights.values().take(WEIGHTS_READ) {
         let _ = checkpoint.read(tensor);
