@@ -23,9 +23,9 @@ pub fn nonzero_box(channels: &[VoxelView<'_>]) -> Box3 {
     let whole = shape.map(|n| 0..n);
     let boxes = channels.iter().filter_map(|channel| {
         assert_eq!(channel.shape(), shape, "channels of one case share a shape");
-        with_stored!(*channel, |stored, scale| channel_box(stored, |v| v.value(scale) != 0.0))
+        with_stored!(*channel, |stored, scale| box_where(stored, |v| v.value(scale) != 0.0))
     });
-    boxes.reduce(|a, b| join(&a, &b)).unwrap_or(whole)
+    boxes.reduce(join).unwrap_or(whole)
 }
 
 /// The part of a view, for reading or writing, inside `bounds`.
@@ -43,24 +43,33 @@ pub fn box_shape(bounds: &Box3) -> [usize; 3] {
     std::array::from_fn(|k| bounds[k].len())
 }
 
-fn join(a: &Box3, b: &Box3) -> Box3 {
+/// The smallest box that holds both.
+pub(crate) fn join(a: Box3, b: Box3) -> Box3 {
     std::array::from_fn(|k| a[k].start.min(b[k].start)..a[k].end.max(b[k].end))
 }
 
-fn channel_box<T: Stored>(
-    channel: ArrayView3<'_, T>,
-    is_nonzero: impl Fn(T) -> bool + Sync,
+/// `bounds` grown by `margin` voxels per axis, inside `shape`.
+pub(crate) fn grown(bounds: &Box3, margin: [usize; 3], shape: [usize; 3]) -> Box3 {
+    std::array::from_fn(|k| {
+        bounds[k].start.saturating_sub(margin[k])
+            ..bounds[k].end.saturating_add(margin[k]).min(shape[k])
+    })
+}
+
+/// Smallest box that holds every voxel of which `is_in` holds; `None` if there is none.
+pub(crate) fn box_where<T: Copy + Sync>(
+    voxels: ArrayView3<'_, T>,
+    is_in: impl Fn(T) -> bool + Sync,
 ) -> Option<Box3> {
-    channel
+    voxels
         .axis_iter(Axis(0))
         .into_par_iter()
         .enumerate()
         .filter_map(|(z, plane)| {
             let mut rows = None::<(Range<usize>, Range<usize>)>;
             for (y, row) in plane.outer_iter().enumerate() {
-                let Some(first) = row.iter().position(|&v| is_nonzero(v)) else { continue };
-                let last =
-                    row.iter().rev().position(|&v| is_nonzero(v)).map_or(0, |p| row.len() - p);
+                let Some(first) = row.iter().position(|&v| is_in(v)) else { continue };
+                let last = row.iter().rev().position(|&v| is_in(v)).map_or(0, |p| row.len() - p);
                 rows = Some(match rows {
                     None => (y..y + 1, first..last),
                     Some((ys, xs)) => (ys.start..y + 1, xs.start.min(first)..xs.end.max(last)),
@@ -68,7 +77,7 @@ fn channel_box<T: Stored>(
             }
             rows.map(|(ys, xs)| [z..z + 1, ys, xs])
         })
-        .reduce_with(|a, b| join(&a, &b))
+        .reduce_with(join)
 }
 
 /// Which voxels of the box belong to the patient: those that are nonzero in any channel, and

@@ -15,7 +15,7 @@ use crate::pipeline::{Input, OnProgress, Probabilities, Settings, Stage, Timings
 use crate::registry::{LabelSubset, merge_labels};
 use crate::volume::{Affine, AxisMap, Grid, LabelMap, Orientation, Spacing, Voxels};
 use crate::{Error, Result};
-use ndarray::{Array3, ArrayView3, Axis, Zip, parallel::prelude::*};
+use ndarray::{Array3, Axis, Zip};
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -232,15 +232,13 @@ pub(super) fn merged(
 impl Rough {
     /// The box of the structures and the margin around them; none if there is no voxel of them.
     fn bounds(&self, found: &LabelMap, spacing: Spacing) -> Option<Box3> {
-        let shape: [usize; 3] = found.dim().into();
+        let (shape, ids): ([usize; 3], &[u16]) = (found.dim().into(), &self.ids);
         let tight = match found {
-            LabelMap::U8(labels) => box_of(labels.view(), &self.ids),
-            LabelMap::U16(labels) => box_of(labels.view(), &self.ids),
+            LabelMap::U8(labels) => crop::box_where(labels.view(), |l| ids.contains(&l.into())),
+            LabelMap::U16(labels) => crop::box_where(labels.view(), |l| ids.contains(&l)),
         }?;
-        Some(std::array::from_fn(|k| {
-            let margin = (self.margin_mm / spacing[k]) as usize;
-            tight[k].start.saturating_sub(margin)..(tight[k].end + margin).min(shape[k])
-        }))
+        let margin = spacing.map(|mm| (self.margin_mm / mm) as usize);
+        Some(crop::grown(&tight, margin, shape))
     }
 }
 
@@ -300,26 +298,6 @@ fn keep_where(labels: &mut LabelMap, mask: &Array3<bool>) {
     }
 }
 
-/// Half-open box of the voxels that have one of the labels.
-fn box_of<T: Copy + Into<u16> + Sync>(labels: ArrayView3<'_, T>, ids: &[u16]) -> Option<Box3> {
-    let is = |label: &T| ids.contains(&(*label).into());
-    let plane = |(z, plane): (usize, ndarray::ArrayView2<'_, T>)| {
-        let mut found = None::<Box3>;
-        for (y, row) in plane.outer_iter().enumerate() {
-            let Some(first) = row.iter().position(is) else { continue };
-            let last = row.iter().rposition(is).unwrap_or(first);
-            let line = [z..z + 1, y..y + 1, first..last + 1];
-            found = Some(found.map_or(line.clone(), |found| joined(found, line)));
-        }
-        found
-    };
-    labels.axis_iter(Axis(0)).into_par_iter().enumerate().filter_map(plane).reduce_with(joined)
-}
-
-fn joined(a: Box3, b: Box3) -> Box3 {
-    std::array::from_fn(|k| a[k].start.min(b[k].start)..a[k].end.max(b[k].end))
-}
-
 /// The mask grown by so many steps between voxels that share a face: along each axis the distance is
 /// passed on forward and backward, which sums the steps of all axes.
 fn near(mask: &Array3<bool>, steps: usize) -> Array3<bool> {
@@ -359,7 +337,8 @@ mod tests {
         labels[[1, 2, 3]] = 7;
         labels[[2, 4, 0]] = 9;
         labels[[0, 0, 0]] = 1;
-        assert_eq!(box_of(labels.view(), &[7, 9]), Some([1..3, 2..5, 0..4]));
-        assert_eq!(box_of(labels.view(), &[5]), None);
+        let bounds = |ids: &[u8]| crop::box_where(labels.view(), |l| ids.contains(&l));
+        assert_eq!(bounds(&[7, 9]), Some([1..3, 2..5, 0..4]));
+        assert_eq!(bounds(&[5]), None);
     }
 }

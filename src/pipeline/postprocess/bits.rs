@@ -227,11 +227,3 @@ impl Ball {
         Self { groups: groups.filter(|(_, offsets)| !offsets.is_empty()).collect(), reach }
     }
 }
-
-/// `bounds` grown by `margin` voxels per axis, inside `shape`.
-pub(super) fn grown(bounds: &Box3, margin: [usize; 3], shape: [usize; 3]) -> Box3 {
-    std::array::from_fn(|k| {
-        bounds[k].start.saturating_sub(margin[k])
-            ..bounds[k].end.saturating_add(margin[k]).min(shape[k])
-    })
-}

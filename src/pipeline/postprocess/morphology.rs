@@ -6,10 +6,11 @@
 //! `x` are joined first and widened together, so a row costs one word operation per 64 voxels and
 //! offset. Beyond the volume's border nothing is known: structures are not eroded from there.
 
-use super::bits::{Ball, Bits, grown};
+use super::bits::{Ball, Bits};
 use super::map::Map;
 use super::nearest;
 use super::runs::{Runs, Voxel};
+use crate::pipeline::crop::{grown, join};
 use rayon::prelude::*;
 
 /// What is done to each structure.
@@ -82,9 +83,7 @@ pub(super) fn surroundings(
 ) -> Option<Bits> {
     let boxes = runs.boxes();
     let chosen = boxes.iter().enumerate().filter(|&(label, _)| pick(label as u16));
-    let tight = chosen.filter_map(|(_, bounds)| bounds.clone()).reduce(|a, b| {
-        std::array::from_fn(|k| a[k].start.min(b[k].start)..a[k].end.max(b[k].end))
-    })?;
+    let tight = chosen.filter_map(|(_, bounds)| bounds.clone()).reduce(join)?;
     let ball = Ball::new(distance_mm, spacing, runs.shape());
     Some(Bits::from_runs(runs, &grown(&tight, ball.reach, runs.shape()), pick).dilate(&ball))
 }

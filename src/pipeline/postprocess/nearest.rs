@@ -3,7 +3,7 @@
 use super::bits::SLACK;
 use super::map::{Edit, Map};
 use super::runs::{Runs, Voxel};
-use crate::pipeline::crop::{Box3, box_shape};
+use crate::pipeline::crop::{Box3, box_shape, grown};
 use crate::volume::Spacing;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -107,7 +107,7 @@ impl Block {
             super::runs::extend(&mut tight, p.z as usize, p.y as usize, run);
         }
         let reach = spacing.map(|s| (limit / s) as usize);
-        let bounds = super::bits::grown(&tight.expect("blocks are not empty"), reach, shape);
+        let bounds = grown(&tight.expect("blocks are not empty"), reach, shape);
         let mut block = Self {
             squares: Vec::new(),
             labels: Vec::new(),
