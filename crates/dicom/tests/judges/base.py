@@ -130,14 +130,18 @@ def pixels(ds):
     return np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns)
 
 
-def copies(slices):
-    return [copy.deepcopy(ds) for ds in slices]
-
-
-def renew(slices, name):
-    """Other instances of another series."""
-    for k, ds in enumerate(slices):
+def copies(slices, name=None):
+    """The same slices again; as other instances of the series if they get a name."""
+    slices = [copy.deepcopy(ds) for ds in slices]
+    for k, ds in enumerate(slices if name else []):
         ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(name, k)
+    return slices
+
+
+def another_series(slices, name):
+    """Copies in a series of their own."""
+    slices = copies(slices, name)
+    for ds in slices:
         ds.SeriesInstanceUID = uid(name, "series")
     return slices
 

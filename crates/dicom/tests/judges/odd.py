@@ -30,9 +30,8 @@ def kind(name, *verdicts, says="", **about):
 
 def localizer(slices, count=1):
     """Views from the front and the side."""
-    views = base.copies(slices[:count])
-    for k, ds in enumerate(views):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("localizer", k)
+    views = base.copies(slices[:count], "localizer")
+    for ds in views:
         ds.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
         ds.ImageOrientationPatient = ["1", "0", "0", "0", "0", "-1"]
         ds.AcquisitionNumber = "0"
@@ -56,12 +55,12 @@ def _(slices, folder):
 
 @kind("localizer_series_beside", "suitable", "refused", says="LOCALIZER")
 def _(slices, folder):
-    base.save(folder, base.renew(localizer(slices, 2), "scout") + slices)
+    base.save(folder, base.another_series(localizer(slices, 2), "scout") + slices)
 
 
 @kind("two_series", "suitable", "suitable")
 def _(slices, folder):
-    base.save(folder, slices + base.renew(base.copies(slices), "second"))
+    base.save(folder, slices + base.another_series(slices, "second"))
 
 
 @kind("junk_and_index", "suitable")
@@ -112,7 +111,7 @@ def _(slices, folder):
 
 @kind("two_studies", "suitable", "suitable")
 def _(slices, folder):
-    others = base.renew(base.copies(slices), "other")
+    others = base.another_series(slices, "other")
     for ds in others:
         ds.StudyInstanceUID, ds.PatientName = base.uid("other study"), "Moe^Joe"
     base.save(folder, slices + others)
@@ -122,9 +121,8 @@ def _(slices, folder):
 
 @kind("two_acquisitions_in_one_place", "corrected", "corrected", says="another acquisition")
 def _(slices, folder):
-    others = base.copies(slices)
+    others = base.copies(slices, "again")
     for k, ds in enumerate(others):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("again", k)
         ds.AcquisitionNumber, ds.InstanceNumber = "2", str(100 + k)
         ds.PixelData = (base.pixels(ds) // 2).astype("<u2").tobytes()
     base.save(folder, slices + others)
@@ -146,9 +144,8 @@ def _(slices, folder):
 
 @kind("two_kernels", "corrected", "corrected", says="kernel")
 def _(slices, folder):
-    others = base.copies(slices)
-    for k, ds in enumerate(others):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("sharp", k)
+    others = base.copies(slices, "sharp")
+    for ds in others:
         ds.ConvolutionKernel = "B70f"
         ds.ImagePositionPatient[2] = str(float(ds.ImagePositionPatient[2]) + 1)
     base.save(folder, slices + others)
@@ -156,9 +153,8 @@ def _(slices, folder):
 
 @kind("thin_and_thick_slices", "corrected", "corrected", says="another acquisition")
 def _(slices, folder):
-    others = base.copies(slices)
-    for k, ds in enumerate(others):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("thick", k)
+    others = base.copies(slices, "thick")
+    for ds in others:
         ds.SliceThickness = "5"
         ds.ImagePositionPatient[2] = str(float(ds.ImagePositionPatient[2]) + 1)
     base.save(folder, slices + others)
@@ -166,20 +162,17 @@ def _(slices, folder):
 
 @kind("phases_by_time", "corrected", "corrected", says="another acquisition")
 def _(slices, folder):
-    others = base.copies(slices)
+    others = base.copies(slices, "late")
     for k, ds in enumerate(slices + others):
         ds.AcquisitionTime = "100000" if k < len(slices) else "100130"
-    for k, ds in enumerate(others):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("late", k)
+    for ds in others:
         ds.PixelData = (base.pixels(ds) // 2).astype("<u2").tobytes()
     base.save(folder, slices + others)
 
 
 @kind("axial_and_coronal", "corrected", "corrected", says="geometry")
 def _(slices, folder):
-    others = regular.turned(base.copies(slices), regular.PLANES["coronal"])
-    for k, ds in enumerate(others):
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = base.uid("coronal", k)
+    others = regular.turned(base.copies(slices, "coronal"), regular.PLANES["coronal"])
     base.save(folder, slices + others)
 
 
