@@ -101,6 +101,13 @@ pub struct Settings {
     pub isa: Option<Isa>,
 }
 
+impl Settings {
+    /// The same where so many bytes more are held beside the case.
+    pub(crate) fn holding(&self, bytes: u64) -> Self {
+        Self { held_bytes: self.held_bytes + bytes, ..self.clone() }
+    }
+}
+
 /// A finished case.
 #[derive(Debug)]
 pub struct Labeled {

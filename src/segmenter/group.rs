@@ -6,13 +6,13 @@
 
 use super::answer::Answer;
 use super::network::Network;
-use super::run::add_time;
+use super::run::{add_labels, add_time};
 use super::segmentation::NetworkRun;
 use crate::model::{Label, TaskGrid};
 use crate::pipeline::crop::{self, Box3};
 use crate::pipeline::postprocess::{Map, Recipe, Report, bodies};
 use crate::pipeline::{Input, OnProgress, Probabilities, Settings, Stage, Timings, grid};
-use crate::registry::{LabelSubset, merge_labels};
+use crate::registry::LabelSubset;
 use crate::volume::{Affine, AxisMap, Grid, LabelMap, Orientation, Spacing, Voxels};
 use crate::{Error, Result};
 use ndarray::{Array3, Axis, Zip};
@@ -117,13 +117,12 @@ impl Group {
         let own = &input.grid;
         // The image and the labels on its grid, and the networks that wait meanwhile.
         let held = input.image_bytes() + own.shape.iter().map(|&n| n as u64).product::<u64>();
-        let base = settings.held_bytes + held + networks;
-        let holding = |less: u64| Settings { held_bytes: base - less, ..settings.clone() };
+        let all = held + networks;
 
         let mut bounds = own.shape.map(|n| 0..n);
         let mut allowed = None;
         if let Some(rough) = &mut around.rough {
-            let settings = holding(rough.answer.memory_bytes(threads));
+            let settings = settings.holding(all - rough.answer.memory_bytes(threads));
             let found = rough.answer.labels_of(input, &settings, log)?;
             let Some(part) = rough.bounds(&found, own.spacing) else {
                 return Ok(zeros(own.shape, &found));
@@ -140,8 +139,8 @@ impl Group {
         let low = around.bring(input, &axes, &bounds)?;
         add_time(&mut log.timings, Stage::Resample, started.elapsed());
         let low_grid = low.grid.clone();
-        let running = parts.iter().map(|part| part.network.memory_bytes(threads)).sum();
-        let mut labels = merged(parts, &mut Some(low), &holding(running), log)?;
+        let running: u64 = parts.iter().map(|part| part.network.memory_bytes(threads)).sum();
+        let mut labels = merged(parts, &mut Some(low), &settings.holding(all - running), log)?;
 
         let started = Instant::now();
         if !around.recipe.is_empty() {
@@ -158,7 +157,7 @@ impl Group {
             _ => unreachable!("made in the type of the other"),
         }
         if let Some(refine) = &mut around.refine {
-            let settings = holding(refine.answer.memory_bytes(threads));
+            let settings = settings.holding(all - refine.answer.memory_bytes(threads));
             let body = refine.answer.labels_of(input, &settings, log)?;
             refine.apply(&mut whole, &body, own.spacing, &around.seen);
         }
@@ -208,7 +207,7 @@ pub(super) fn merged(
     for (k, part) in parts.iter_mut().enumerate() {
         let others = networks - part.network.memory_bytes(threads);
         let held = labels.as_ref().map_or(0, LabelMap::bytes) + others;
-        let settings = Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
+        let settings = settings.holding(held);
         let network = &mut part.network;
         let found = if k == last {
             network.segment(input, &settings, &mut log.runs, log.progress)?
@@ -221,10 +220,7 @@ pub(super) fn merged(
         if let Some(subset) = &part.subset {
             subset.apply(&mut found);
         }
-        match &mut labels {
-            None => labels = Some(found),
-            Some(labels) => merge_labels(labels, &found),
-        }
+        add_labels(&mut labels, found);
     }
     labels.ok_or_else(|| Error::volume("no network", "at least one"))
 }

@@ -184,8 +184,6 @@ impl Network {
         let threads = rayon::current_num_threads();
         let own = self.engine.memory_bytes(threads);
         let refined = self.memory_bytes(threads) - own;
-        let settings =
-            |held| Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
         if let Some(case) = input
             && self.config.previous_stage.is_some()
             && case.previous.is_none()
@@ -197,12 +195,13 @@ impl Network {
                 );
                 return Err(Error::model(&self.info.name, what));
             };
-            let settings = Settings { keep_probabilities: false, ..settings(own) };
+            let settings = Settings { keep_probabilities: false, ..settings.holding(own) };
             let found = first.segment(&mut Some(case.borrowed()), &settings, runs, progress)?;
             case.previous = Some(Cow::Owned(found.labels));
         }
         let engine = self.engine.as_mut();
-        let done = pipeline::segment(input, &self.config, engine, &settings(refined), progress)?;
+        let settings = settings.holding(refined);
+        let done = pipeline::segment(input, &self.config, engine, &settings, progress)?;
         runs.push(NetworkRun {
             model: self.info.name.clone(),
             network_shape: done.network_shape,

@@ -70,7 +70,7 @@ impl Answer {
         for (k, group) in self.groups.iter_mut().enumerate() {
             let own = group.memory_bytes(threads);
             let held = labels.as_ref().map_or(0, LabelMap::bytes) + networks - own;
-            let settings = Settings { held_bytes: settings.held_bytes + held, ..settings.clone() };
+            let settings = settings.holding(held);
             // The division of bone looks at the image once more.
             let gives_up = k == last && self.divided.is_none();
             let found = match (&group.around, input.as_ref()) {
@@ -81,10 +81,7 @@ impl Answer {
                     merged(&mut group.parts, &mut lent, &settings, log)?
                 }
             };
-            match &mut labels {
-                None => labels = Some(found),
-                Some(labels) => merge_labels(labels, &found),
-            }
+            add_labels(&mut labels, found);
         }
         let Some(mut labels) = labels else { unreachable!("an answer has at least one network") };
 
@@ -130,6 +127,14 @@ impl Answer {
             return Err(Error::Memory { what, need_bytes, limit_bytes });
         }
         Ok(())
+    }
+}
+
+/// Puts labels over those that are there.
+pub(super) fn add_labels(labels: &mut Option<LabelMap>, found: LabelMap) {
+    match labels {
+        None => *labels = Some(found),
+        Some(labels) => merge_labels(labels, &found),
     }
 }
 
