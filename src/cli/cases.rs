@@ -2,6 +2,7 @@
 
 use super::args::PredictArgs;
 use super::images::{Found, Image, has_dicom, look};
+use super::request::usage;
 use fastnnunet::model::Name;
 use fastnnunet::pipeline::Probabilities;
 use fastnnunet::{Error, Result, io, preview};
@@ -114,11 +115,8 @@ impl Cases {
                 pictures.chain(probabilities.iter().map(|path| ("--save-probabilities", path)));
             for (option, path) in std::iter::once(("--output", &case.output)).chain(beside) {
                 if read.contains(&place(path)) {
-                    return Err(Error::Usage {
-                        what: option.into(),
-                        found: format!("{}, which is read", path.display()),
-                        expected: "another place".into(),
-                    });
+                    let found = format!("{}, which is read", path.display());
+                    return Err(usage(option, found, "another place"));
                 }
             }
             if case.is_done(args) {
@@ -270,10 +268,6 @@ fn check_alike(images: &[Image], args: &PredictArgs) -> Result<()> {
         return Ok(());
     }
     Err(usage("--input", "NIfTI and DICOM", "images of one kind"))
-}
-
-fn usage(what: &str, found: impl Into<String>, expected: impl Into<String>) -> Error {
-    Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
 }
 
 /// Joins `CASE_0000`, `CASE_0001` and so on, which are nnU-Net's names for the channels of a

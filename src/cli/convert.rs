@@ -2,6 +2,7 @@
 
 use super::args::{ConvertArgs, existing};
 use super::report;
+use super::request::usage;
 use fastnnunet::model::Name;
 use fastnnunet::nnunet::{self, EngineIni, Folder, Folds};
 use fastnnunet::{Error, Result, selftest};
@@ -18,11 +19,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
 fn folder(args: &ConvertArgs) -> Result<()> {
     let folds: Folds = args.fold.as_deref().unwrap_or("auto").parse()?;
     if matches!(&folds, Folds::List(list) if list.len() != 1) {
-        return Err(Error::Usage {
-            what: "--fold".into(),
-            found: args.fold.clone().unwrap_or_default(),
-            expected: "one fold".into(),
-        });
+        return Err(usage("--fold", args.fold.clone().unwrap_or_default(), "one fold"));
     }
     let folder = Folder::open(&args.source, &folds, args.checkpoint.as_deref())?;
     let name = match &args.name {
@@ -69,11 +66,7 @@ fn verify(folder: &Folder, onnx: &Path) -> Result<()> {
 }
 
 fn settings(args: &ConvertArgs) -> Result<()> {
-    let refused = |option: &str| Error::Usage {
-        what: option.into(),
-        found: args.source.display().to_string(),
-        expected: "a trained folder".into(),
-    };
+    let refused = |option| usage(option, args.source.display().to_string(), "a trained folder");
     if args.verify {
         return Err(refused("--verify"));
     }
@@ -106,18 +99,10 @@ fn checked(name: &str) -> Result<Name> {
     if nnunet::model_name(name) == name {
         return safe(name.to_owned());
     }
-    Err(Error::Usage {
-        what: "--name".into(),
-        found: name.to_owned(),
-        expected: "lowercase letters, digits and _, starting with a letter".into(),
-    })
+    Err(usage("--name", name, "lowercase letters, digits and _, starting with a letter"))
 }
 
 /// What may name a file.
 fn safe(name: String) -> Result<Name> {
-    Name::new(name).map_err(|wrong| Error::Usage {
-        what: "--name".into(),
-        found: wrong.found,
-        expected: wrong.expected,
-    })
+    Name::new(name).map_err(|wrong| usage("--name", wrong.found, wrong.expected))
 }

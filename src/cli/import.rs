@@ -1,6 +1,7 @@
 //! `import`: other people's weights become models.
 
 use super::args::{ImportArgs, existing};
+use super::request::usage;
 use super::{interrupt, report, table, user};
 use fastnnunet::import::{self, Found, ImportOptions, Imported};
 use fastnnunet::registry::{Manifest, Registry, imports};
@@ -49,10 +50,6 @@ fn place(args: &ImportArgs) -> Result<PathBuf> {
 
 fn nothing_to_import() -> Error {
     usage("SOURCE", "nothing", "folders or archives of weights, or --list for what was imported")
-}
-
-fn usage(what: &str, found: &str, expected: &str) -> Error {
-    Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
 }
 
 /// What the sources are.

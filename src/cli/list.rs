@@ -43,11 +43,7 @@ pub(crate) fn models(args: &ListArgs) -> Result<()> {
 pub(super) fn find<'a>(registry: &'a Registry, name: &str) -> Result<&'a Model> {
     registry.find(name).map(|model| &**model).ok_or_else(|| {
         let names: Vec<&str> = registry.models().iter().map(|model| &*model.name).collect();
-        Error::Usage {
-            what: "model".into(),
-            found: name.into(),
-            expected: format!("one of {}", names.join(", ")),
-        }
+        request::usage("model", name, format!("one of {}", names.join(", ")))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::PredictArgs;
 use super::{peak, user};
-use fastnnunet::nnunet::{self, Folds};
+use fastnnunet::nnunet::{self, Folds, is_training};
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
 use fastnnunet::{Error, FirstStage, Options, Postprocessing, Result, Source};
@@ -36,7 +36,7 @@ impl Request {
         }
         let (stage, first_stage) = match &args.previous_stage {
             None => (FirstStage::Own, None),
-            Some(path) if is_trained(path) && matches!(source, Source::Folder(_)) => {
+            Some(path) if is_training(path) && matches!(source, Source::Folder(_)) => {
                 (FirstStage::Folder(path.clone()), None)
             }
             Some(path) => (FirstStage::Given, Some(path.clone())),
@@ -86,10 +86,6 @@ fn source(args: &PredictArgs) -> Result<Source> {
     }
 }
 
-fn is_trained(path: &Path) -> bool {
-    path.join("plans.json").is_file() && path.join("dataset.json").is_file()
-}
-
 /// The program's models, before them the user's unless they are left out, and before those the ones
 /// of a folder; `None` for the program's alone.
 pub(crate) fn models(folder: Option<&Path>, no_user: bool) -> Result<Option<Arc<Registry>>> {
@@ -100,7 +96,7 @@ pub(crate) fn models(folder: Option<&Path>, no_user: bool) -> Result<Option<Arc<
     Registry::with_folders(user.as_deref(), folder).map(|registry| Some(Arc::new(registry)))
 }
 
-pub(crate) fn usage(what: &str, found: &str, expected: &str) -> Error {
+pub(crate) fn usage(what: &str, found: impl Into<String>, expected: impl Into<String>) -> Error {
     Error::Usage { what: what.into(), found: found.into(), expected: expected.into() }
 }
 

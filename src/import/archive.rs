@@ -59,11 +59,11 @@ pub(super) fn find(path: &Path, tasks: &Tasks) -> Result<Vec<Found>> {
         };
         Some(Found {
             source: path.to_owned(),
+            inside: Some(place.clone()),
             folds: checkpoints.keys().filter_map(fold).collect(),
             bytes: checkpoints.values().sum(),
             ..named(dataset, names, tasks)
         })
-        .map(|found| Found { inside: Some(place.clone()), ..found })
     };
     let found: Vec<Found> = places.into_iter().filter_map(found).collect();
     if found.is_empty() {

@@ -41,7 +41,7 @@ pub use folder::Folder;
 pub(crate) use folds::CHECKPOINTS;
 pub use folds::{Fold, Folds};
 pub use postprocessing::read_pickle as read_postprocessing;
-pub use trained::{Trained, trainings};
+pub use trained::{Trained, is_training, trainings};
 pub(crate) use trained::{dataset_id, model_names};
 
 use serde_json::{Map, Value};

@@ -161,6 +161,12 @@ pub(crate) fn dataset_id(name: &str) -> Option<u32> {
     (digits.len() >= 3).then(|| digits.parse().ok())?
 }
 
+/// Whether a folder holds the two files that describe a training.
+#[must_use]
+pub fn is_training(folder: &Path) -> bool {
+    folder.join("plans.json").is_file() && folder.join("dataset.json").is_file()
+}
+
 /// The folders of trainings in `folder`: itself, those in it, and those in the data sets in it,
 /// sorted by path. Empty if there are none, and if there is no such folder.
 #[must_use]
@@ -173,7 +179,7 @@ pub fn trainings(folder: &Path) -> Vec<PathBuf> {
 
 /// Looks `levels` deep.
 fn collect(folder: &Path, levels: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
-    if folder.join("plans.json").is_file() && folder.join("dataset.json").is_file() {
+    if is_training(folder) {
         found.push(folder.to_owned());
         return;
     }

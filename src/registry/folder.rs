@@ -1,10 +1,10 @@
 //! A user's folder of models, read at run time.
 
-use super::imported::is_training;
 use super::installed::{Model, Place, read_json, unusable};
 use super::{RECIPES, Registry};
 use crate::Result;
 use crate::model::{CONFIGURATIONS, labels, modes};
+use crate::nnunet::is_training;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What an import leaves: a folder per model, with a manifest.
 
 use super::Registry;
-use super::installed::{Model, Place, read_json, unusable};
+use super::installed::{ByReference, Model, Place, read_json, unusable};
 use crate::model::tasks::{Dataset, Tasks};
 use crate::nnunet::{Folds, Trained, model_name, model_names, trainings};
 use crate::{Error, Mismatch, Result};
@@ -101,9 +101,7 @@ impl Manifest {
         manifest.check().map_err(|what| Error::model_file(&path, what))?;
         Ok(Some(manifest))
     }
-}
 
-impl Manifest {
     /// Fails unless its names are those of files beside it, and its digests are digests.
     fn check(&self) -> Result<(), Mismatch> {
         if self.name.len() > LONGEST_NAME || model_name(&self.name) != self.name {
@@ -183,7 +181,7 @@ impl Registry {
         let known = self.tasks.dataset(&manifest.name);
         let known = known.map(|dataset| (dataset.clone(), self.tasks.made_from.clone()));
         let folds: Folds = manifest.folds.parse()?;
-        Model::by_reference(trained, folds, known, manifest.name.clone())
+        Model::by_reference(ByReference { trained, folds, known }, manifest.name.clone())
     }
 
     /// Adds the trainings of nnU-Net in `folder`, which stay where they are. What cannot be used is
@@ -196,14 +194,10 @@ impl Registry {
                 Err(error) => self.notes.push(format!("left out: {error}")),
             }
         }
-        let parts = |t: &'_ Trained| -> [String; 4] {
-            [t.dataset.clone(), t.trainer.clone(), t.plans.clone(), t.configuration.clone()]
-        };
-        let parts: Vec<[String; 4]> = all.iter().map(parts).collect();
-        let parts: Vec<[&str; 4]> =
-            parts.iter().map(|parts| parts.each_ref().map(String::as_str)).collect();
+        let parts = all.iter().map(|t| [&*t.dataset, &*t.trainer, &*t.plans, &*t.configuration]);
+        let names = model_names(&parts.collect::<Vec<_>>());
         let mut added: Vec<String> = Vec::new();
-        for (trained, name) in all.iter().zip(model_names(&parts)) {
+        for (trained, name) in all.iter().zip(names) {
             let models = match self.referred(trained, name) {
                 Ok(models) => models,
                 Err(error) => {
@@ -232,13 +226,16 @@ impl Registry {
         }
         let known = of(&self.tasks, trained);
         if known.is_empty() {
-            let folds = trained.usual_folds();
-            return Ok(vec![Model::by_reference(trained.clone(), folds, None, name)?]);
+            let (trained, folds) = (trained.clone(), trained.usual_folds());
+            return Ok(vec![Model::by_reference(
+                ByReference { trained, folds, known: None },
+                name,
+            )?]);
         }
         let model = |dataset: &&Dataset| {
             let known = Some(((*dataset).clone(), self.tasks.made_from.clone()));
-            let folds = dataset.folds.parse()?;
-            Model::by_reference(trained.clone(), folds, known, dataset.model.clone())
+            let (trained, folds) = (trained.clone(), dataset.folds.parse()?);
+            Model::by_reference(ByReference { trained, folds, known }, dataset.model.clone())
         };
         known.iter().map(model).collect()
     }
@@ -253,9 +250,4 @@ impl Registry {
 fn of<'a>(tasks: &'a Tasks, trained: &Trained) -> Vec<&'a Dataset> {
     let id = trained.id().unwrap_or(0);
     tasks.known(id, &trained.plans, &trained.configuration).collect()
-}
-
-/// Whether a folder is a training itself, and so no folder of models.
-pub(super) fn is_training(path: &Path) -> bool {
-    path.join("plans.json").is_file() && path.join("dataset.json").is_file()
 }

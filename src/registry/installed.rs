@@ -73,6 +73,16 @@ pub(super) struct ByReference {
     pub(super) known: Option<(Dataset, String)>,
 }
 
+impl ByReference {
+    fn known(&self) -> Option<(&Dataset, &str)> {
+        self.known.as_ref().map(|(dataset, made_from)| (dataset, made_from.as_str()))
+    }
+
+    fn open(&self) -> Result<Folder> {
+        self.trained.open(&self.folds, self.known())
+    }
+}
+
 /// What the ONNX file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
@@ -207,8 +217,7 @@ impl Model {
     /// As [`Folder::open`].
     pub fn trained(&self) -> Option<Result<Folder>> {
         let Weights::Trained(by) = &self.weights else { return None };
-        let known = by.known.as_ref().map(|(dataset, made_from)| (dataset, made_from.as_str()));
-        Some(by.trained.open(&by.folds, known))
+        Some(by.open())
     }
 
     /// A model whose folds are `files` with their SHA-256.
@@ -223,14 +232,9 @@ impl Model {
     }
 
     /// A training where it lies, as what it is known as.
-    pub(super) fn by_reference(
-        trained: Trained,
-        folds: Folds,
-        known: Option<(Dataset, String)>,
-        name: String,
-    ) -> Result<Self> {
-        let of = known.as_ref().map(|(dataset, made_from)| (dataset, made_from.as_str()));
-        let config = trained.config(of)?;
+    pub(super) fn by_reference(by: ByReference, name: String) -> Result<Self> {
+        let trained = &by.trained;
+        let config = trained.config(by.known())?;
         let kind = trained.configuration.as_str();
         let configuration = CONFIGURATIONS.iter().find(|known| kind.starts_with(**known));
         Ok(Self {
@@ -243,7 +247,7 @@ impl Model {
             config_json: String::new().into(),
             config,
             place: Place::Named,
-            weights: Weights::Trained(Box::new(ByReference { trained, folds, known })),
+            weights: Weights::Trained(Box::new(by)),
         })
     }
 
@@ -256,13 +260,10 @@ impl Model {
         match &self.weights {
             Weights::Embedded(..) | Weights::File(..) => Ok(vec![self.facts()?.sha256.to_string()]),
             Weights::Folds(files) => Ok(files.iter().map(|(_, sha256)| sha256.clone()).collect()),
-            Weights::Trained(_) => match self.trained() {
-                Some(folder) => {
-                    let folder = folder?;
-                    (0..folder.folds().len()).map(|fold| folder.sha256(fold)).collect()
-                }
-                None => Ok(Vec::new()),
-            },
+            Weights::Trained(by) => {
+                let folder = by.open()?;
+                (0..folder.folds().len()).map(|fold| folder.sha256(fold)).collect()
+            }
         }
     }
 
