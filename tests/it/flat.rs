@@ -1,57 +1,21 @@
 //! Tiles of one value are answered once, with the same bytes; tiles of air on request.
 
-use fastnnunet::infer::{self, Engine, EngineOptions, LinearHead, Precision};
+use crate::counted::Counted;
+use fastnnunet::infer::{self, Engine, EngineOptions};
 use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Input, Labeled, Settings};
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use fastnnunet::{Error, Existing, Result, registry};
-use ndarray::{Array3, Array4, ArrayView4};
+use ndarray::Array3;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-
-/// An engine, and how often it ran.
-struct Counted {
-    engine: Box<dyn Engine>,
-    runs: usize,
-}
-
-impl Engine for Counted {
-    fn device(&self) -> &str {
-        self.engine.device()
-    }
-
-    fn precision(&self) -> Precision {
-        self.engine.precision()
-    }
-
-    fn input_channels(&self) -> usize {
-        self.engine.input_channels()
-    }
-
-    fn output_channels(&self) -> usize {
-        self.engine.output_channels()
-    }
-
-    fn head(&self) -> Option<&LinearHead> {
-        self.engine.head()
-    }
-
-    fn memory_bytes(&self, threads: usize) -> u64 {
-        self.engine.memory_bytes(threads)
-    }
-
-    fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
-        self.runs += 1;
-        self.engine.run(input, output)
-    }
-}
 
 /// The self-test's network and its configuration: 16x24x24 voxels of 3x2x2 mm, HU from -500 to 700.
 fn selftest() -> (ModelConfig, Counted) {
     let model = registry::find("selftest").expect("the self-test model is built in");
     let config = model.config().clone();
     let engine = infer::open(model, config.patch_size, &EngineOptions::default()).expect("engine");
-    (config, Counted { engine, runs: 0 })
+    (config, Counted::new(engine))
 }
 
 /// A scan on the network's own grid.
@@ -78,7 +42,7 @@ fn run(input: &Input<'_>, settings: &Settings) -> Result<(Labeled, usize)> {
     let mut case = Some(input.clone());
     let proceed = &mut |_| ControlFlow::Continue(());
     let done = pipeline::segment(&mut case, &config, &mut engine, settings, proceed)?;
-    Ok((done, engine.runs))
+    Ok((done, engine.patches))
 }
 
 /// The label map, and the file of probabilities.

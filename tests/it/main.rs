@@ -7,6 +7,7 @@ mod cases;
 #[cfg(feature = "cli")]
 mod cli;
 mod cortical;
+mod counted;
 mod cpu;
 mod engines;
 #[cfg(feature = "cli")]

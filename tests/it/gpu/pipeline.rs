@@ -2,70 +2,16 @@
 //! tile.
 
 use super::{DEVICES, open_on};
-use fastnnunet::Result;
-use fastnnunet::infer::gpu::{GpuEngine, footprint};
-use fastnnunet::infer::{Device, Engine, LinearHead, Precision, Tiles};
+use crate::counted::Counted;
+use fastnnunet::infer::gpu::footprint;
+use fastnnunet::infer::{Device, Engine, Precision};
 use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Input, Settings};
 use fastnnunet::registry;
 use fastnnunet::volume::{Affine, Grid, LabelMap};
-use ndarray::{Array3, Array4, ArrayView4};
+use ndarray::Array3;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-
-/// An engine that counts what is asked of it, and may hide that it runs whole images.
-struct Counted {
-    engine: GpuEngine,
-    takes_images: bool,
-    patches: usize,
-    images: usize,
-}
-
-impl Engine for Counted {
-    fn device(&self) -> &str {
-        self.engine.device()
-    }
-
-    fn precision(&self) -> Precision {
-        self.engine.precision()
-    }
-
-    fn input_channels(&self) -> usize {
-        self.engine.input_channels()
-    }
-
-    fn output_channels(&self) -> usize {
-        self.engine.output_channels()
-    }
-
-    fn head(&self) -> Option<&LinearHead> {
-        self.engine.head()
-    }
-
-    fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
-        self.patches += 1;
-        self.engine.run(input, output)
-    }
-
-    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3], passes: usize) -> Option<u64> {
-        self.engine.image_bytes(shape, patch, passes).filter(|_| self.takes_images)
-    }
-
-    fn run_image(
-        &mut self,
-        tiles: Tiles<'_>,
-        advance: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<Option<Array4<f32>>> {
-        self.images += 1;
-        self.engine.run_image(tiles, advance)
-    }
-}
-
-impl Counted {
-    fn new(engine: GpuEngine, takes_images: bool) -> Self {
-        Self { engine, takes_images, patches: 0, images: 0 }
-    }
-}
 
 struct Scan {
     model: &'static str,
@@ -151,7 +97,7 @@ fn labels_are_those_of_the_tiles() {
     for scan in SCANS {
         for &(device, _) in DEVICES {
             let Some(engine) = open_on(device, scan.model, scan.patch, None) else { continue };
-            let mut engine = Counted::new(engine, true);
+            let mut engine = Counted::new(Box::new(engine));
             let (whole, told) = scan.run(&mut engine);
             assert_eq!((engine.images, engine.patches), (1, 0), "{device}, {}", scan.model);
             engine.takes_images = false;
@@ -170,7 +116,7 @@ fn labels_are_those_of_the_tiles() {
 fn a_run_over_a_whole_image_can_be_stopped() {
     let scan = &SCANS[0];
     let engine = open_on(Device::Reference, scan.model, scan.patch, None).expect("in this build");
-    let mut engine = Counted::new(engine, true);
+    let mut engine = Counted::new(Box::new(engine));
     let mut done = 0;
     let mut stop = |progress: pipeline::Progress| {
         done = progress.done;
@@ -191,12 +137,13 @@ fn what_does_not_fit_streams() {
     let (input, config) = (scan.input(), scan.config());
     let engine = |limit| {
         let engine = open_on(Device::Reference, scan.model, scan.patch, limit);
-        Counted::new(engine.expect("in this build"), true)
+        Counted::new(Box::new(engine.expect("in this build")))
     };
     let plan = |engine: &Counted, settings: &Settings| {
         pipeline::plan(&input, &config, engine, settings).expect("it fits")
     };
-    let (all, tiles) = (engine(None), Counted { takes_images: false, ..engine(None) });
+    let (all, mut tiles) = (engine(None), engine(None));
+    tiles.takes_images = false;
     let (whole, streamed) = (plan(&all, &scan.settings()), plan(&tiles, &scan.settings()));
     assert!(whole.whole_image && !streamed.whole_image);
     assert!(streamed.peak.bytes < whole.peak.bytes, "{streamed:?} {whole:?}");
