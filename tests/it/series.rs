@@ -70,9 +70,14 @@ fn run(command: &mut Command, code: i32) -> [String; 2] {
     texts
 }
 
+/// Names are looked for anywhere; numbers as whole words, for times, digests and the names of temporary
+/// folders hold any digits by chance.
 fn silent(text: &str) {
+    let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     for word in PATIENT {
-        assert!(!text.contains(word), "{word} in {text}");
+        let number = word.bytes().any(|b| b.is_ascii_digit());
+        let said = if number { words.contains(&word) } else { text.contains(word) };
+        assert!(!said, "{word} in {text}");
     }
 }
 
