@@ -1,8 +1,9 @@
 //! Files: read once and up to a bound, written whole or not at all.
 //!
 //! A path enters; bytes, text or a finished file leave. Whatever reads or writes a file of a user
-//! goes through here, but for the files of a DICOM series, which `fastnnunet_dicom` reads, so that a pipe never blocks, a length never lies, a stopped run leaves nothing
-//! behind that the next one does not remove, and no result is easier to read than its source.
+//! goes through here, but for the files of a DICOM series, which `fastnnunet_dicom` reads, so that a
+//! pipe never blocks, a length never lies, a stopped run leaves nothing behind that the next one does
+//! not remove, and no result is easier to read than its source.
 
 use crate::{Error, Mismatch, Result};
 use sha2::{Digest, Sha256};
@@ -212,14 +213,15 @@ impl<'a> Target<'a> {
         Self { path, existing, access: Access::ANYONE }
     }
 
-    /// Makes the file: it appears under its name complete or not at all, as it is written beside it
-    /// and renamed. Missing folders are created; what a killed run left of this file is removed.
+    /// Makes the file, and returns what `content` does: it appears under its name complete or not at
+    /// all, as it is written beside it and renamed. Missing folders are created; what a killed run left
+    /// of this file is removed.
     ///
     /// # Errors
     ///
     /// [`Error::Write`] if there is one that is to be kept, or if writing fails.
-    pub(crate) fn write(self, content: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-        let write = || -> io::Result<()> {
+    pub(crate) fn write<T>(self, content: impl FnOnce(&mut File) -> io::Result<T>) -> Result<T> {
+        let write = || -> io::Result<T> {
             let folder = folder_of(self.path);
             fs::create_dir_all(&folder)?;
             remove_leftovers(self.path, &folder);
@@ -230,13 +232,13 @@ impl<'a> Target<'a> {
             let mut file = temporary(self.path, &folder, access)?;
             // Held until the file has its name: whoever looks for leftovers sees that it is none.
             let _ = file.as_file().try_lock();
-            content(file.as_file_mut())?;
+            let result = content(file.as_file_mut())?;
             file.as_file().sync_all()?;
             let renamed = match self.existing {
                 Existing::Replace => file.persist(self.path),
                 Existing::Keep => file.persist_noclobber(self.path),
             };
-            renamed.map(drop).map_err(|e| e.error)
+            renamed.map(|_| result).map_err(|e| e.error)
         };
         write().map_err(|source| Error::Write { path: self.path.to_path_buf(), source })
     }

@@ -19,13 +19,14 @@
 //!
 //! ```text
 //! files, io -> pipeline (orient, crop, normalize, resample, tile, infer, stitch, resample back,
-//!              label, postprocess) -> segmenter (models, parts, recipe, fallback) -> preview, cli
+//!              label, postprocess) -> segmenter (models, parts, recipe, fallback) -> preview, output, cli
 //! ```
 
 pub mod import;
 pub mod infer;
 pub mod io;
 pub mod nnunet;
+pub mod output;
 pub mod pipeline;
 pub mod preview;
 pub mod registry;
@@ -46,6 +47,7 @@ pub use fastnnunet_model as model;
 pub use fastnnunet_model::Mismatch;
 pub use files::{Access, Existing};
 pub use io::Scan;
+pub use output::OutputType;
 pub use segmenter::{
     Case, FirstStage, Options, Postprocessing, Quality, Segmentation, Segmenter, Source,
 };

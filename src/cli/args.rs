@@ -3,11 +3,13 @@
 #![allow(clippy::doc_markdown, reason = "help text is read as it stands")]
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "dicom")]
+use fastnnunet::dicom::write::seg::SegEncoding;
 use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Device, Precision};
 use fastnnunet::model::MIN_STEP_SIZE;
 use fastnnunet::nnunet::Folds;
-use fastnnunet::{Existing, Quality};
+use fastnnunet::{Existing, OutputType, Quality};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -31,7 +33,7 @@ Examples:
   fastnnunet --input CT.nii.gz --mode bone
   fastnnunet -i CT.nii.gz -o bone.nii.gz --mode bone --quality low --json
   fastnnunet -i CT.nii.gz -o seg.nii.gz --model net.onnx --config net.json
-  fastnnunet -i study.zip --mode bone --series 1.2.840.113619.2.55.3
+  fastnnunet -i study.zip --mode bone --series 1.2.840.113619.2.55.3 -o bone.seg.dcm
   fastnnunet -i imagesTs -o labels --model nnUNetTrainer__nnUNetPlans__3d_fullres
 
 Exit codes:
@@ -217,10 +219,25 @@ pub(crate) struct PredictArgs {
     #[cfg(feature = "dicom")]
     #[arg(long, value_name = "UID")]
     pub(crate) series: Option<String>,
-    /// Label map to write [default: `results/<case>_<mode>.nii.gz`]; a folder if there are several
-    /// cases
+    /// File to write, whose ending says what it is, or a folder for `<case>_<mode>` with the ending of
+    /// each type [default: results]; a folder if there are several cases or types
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
+    /// What to write; repeat for several: nifti (label map), and of a DICOM series dicom-seg
+    /// (segmentation), rtstruct (contours), sr (volume, mean and deviation in HU) or sc (overview
+    /// picture) [default: by the ending of --output, or nifti]
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) output_type: Vec<OutputType>,
+    /// How dicom-seg stores labels: binary, which archives take, or labelmap (of 2024, smaller)
+    /// [default: binary]
+    #[cfg(feature = "dicom")]
+    #[arg(long, value_name = "ENCODING", value_parser = parse_encoding)]
+    pub(crate) seg_encoding: Option<SegEncoding>,
+    /// Give DICOM objects random UIDs and today's date [default: UIDs made of their content, and the
+    /// date of the series, so that the same result gives the same bytes]
+    #[cfg(feature = "dicom")]
+    #[arg(long)]
+    pub(crate) new_uids: bool,
     /// What to segment, as listed by `fastnnunet modes`
     #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
     pub(crate) mode: Option<String>,
@@ -318,7 +335,7 @@ pub(crate) struct PredictArgs {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Leave out cases whose label map exists
+    /// Leave out cases whose outputs exist
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) skip_existing: bool,
     /// Say what was chosen, why, and what memory is expected
@@ -344,7 +361,7 @@ impl PredictArgs {
         }
     }
 
-    /// What becomes of a label map that is there.
+    /// What becomes of an output that is there.
     pub(crate) fn existing(&self) -> Existing {
         existing(self.overwrite)
     }
@@ -393,6 +410,15 @@ fn parse_precision(text: &str) -> Result<Chosen<Precision>, String> {
             Ok(precision) => Ok(Chosen(Some(precision))),
             Err(_) => Err("expected auto, f32, f16, bf16 or int8".into()),
         },
+    }
+}
+
+#[cfg(feature = "dicom")]
+fn parse_encoding(text: &str) -> Result<SegEncoding, String> {
+    match text {
+        "binary" => Ok(SegEncoding::Binary),
+        "labelmap" => Ok(SegEncoding::Labelmap),
+        _ => Err("expected binary or labelmap".into()),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::args::PredictArgs;
 use super::images::{Found, Image, has_dicom, look};
+use super::outputs::{Output, Outputs, Wanted};
 use super::request::usage;
 use fastnnunet::model::Name;
 use fastnnunet::pipeline::Probabilities;
-use fastnnunet::{Error, Result, io, preview};
+use fastnnunet::{Error, OutputType, Result, preview};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ pub(crate) struct CaseFiles {
     pub(crate) name: String,
     /// Its images, in channel order.
     pub(crate) images: Vec<Image>,
-    /// Label map to write.
-    pub(crate) output: PathBuf,
+    /// What to write.
+    pub(crate) outputs: Outputs,
     /// Overview to draw.
     pub(crate) preview: Option<PathBuf>,
 }
@@ -25,7 +26,7 @@ pub(crate) struct CaseFiles {
 impl CaseFiles {
     /// Whether there is nothing to do for it.
     pub(crate) fn is_done(&self, args: &PredictArgs) -> bool {
-        args.skip_existing && self.output.exists()
+        args.skip_existing && self.outputs.exist()
     }
 
     /// Where a folder may have its label map; the first that is there is taken.
@@ -33,11 +34,18 @@ impl CaseFiles {
         ["nii.gz", "nii"].map(|ending| folder.join(format!("{}.{ending}", self.name)))
     }
 
-    /// Where probabilities go: beside the label map, under its name.
+    /// Where probabilities go: beside the outputs, under their name.
     pub(crate) fn probabilities(&self) -> PathBuf {
-        let name = self.output.file_name().unwrap_or_default().to_string_lossy();
-        self.output.with_file_name(format!("{}.npz", stem(&name)))
+        self.outputs.beside(".npz")
     }
+}
+
+/// What outputs are called by.
+#[derive(Clone, Copy)]
+struct Names<'a> {
+    wanted: &'a Wanted,
+    /// The mode or model.
+    what: &'a Name,
 }
 
 /// The cases of a run.
@@ -54,7 +62,8 @@ pub(crate) struct Cases {
 
 impl Cases {
     /// `what` names the mode or model in default names of outputs.
-    pub(crate) fn find(args: &PredictArgs, what: &Name) -> Result<Self> {
+    pub(crate) fn find(args: &PredictArgs, wanted: &Wanted, what: &Name) -> Result<Self> {
+        let names = Names { wanted, what };
         if let (Some(_), [_, _, ..]) = (args.series(), &args.input[..]) {
             let found = format!("{} inputs", args.input.len());
             return Err(usage("--series", found, "one input that holds the series"));
@@ -64,7 +73,7 @@ impl Cases {
             && let files = nifti_in(folder)?
             && !files.is_empty()
         {
-            return Self::in_folder(folder, files, args, what);
+            return Self::in_folder(folder, files, args, &names);
         }
         let (mut images, mut doubts) = (Vec::new(), Vec::new());
         for path in &args.input {
@@ -73,7 +82,7 @@ impl Cases {
                 Found::File => Image::from(path.clone()),
                 Found::Series(image) => image,
                 Found::Studies(studies) if args.input.len() == 1 => {
-                    let cases = Self::of_studies(studies, path, args, what)?;
+                    let cases = Self::of_studies(studies, path, args, &names)?;
                     return Ok(Self { doubts, ..cases });
                 }
                 Found::Studies(studies) => {
@@ -87,17 +96,14 @@ impl Cases {
         let name = first
             .and_then(Image::digest)
             .unwrap_or_else(|| case_name(first.map_or(Path::new(""), Image::path)));
-        let output = args
-            .output
-            .clone()
-            .unwrap_or_else(|| Path::new("results").join(format!("{name}_{what}.nii.gz")));
-        let case = CaseFiles { name, images, output, preview: args.preview.clone() };
+        let outputs = wanted.of_one(args, &name, what)?;
+        let case = CaseFiles { name, images, outputs, preview: args.preview.clone() };
         Ok(Self { list: vec![case], doubts, ..Self::default() })
     }
 
     /// Checks, before any work starts, that what the run makes can be written and that none of it
     /// is what the run reads.
-    pub(crate) fn check_outputs(&self, args: &PredictArgs) -> Result<()> {
+    pub(crate) fn check_outputs(&self, args: &PredictArgs, wanted: &Wanted) -> Result<()> {
         let images = self.list.iter().flat_map(|case| &case.images).flat_map(|image| {
             let files = image.files().into_iter().chain([image.path()]);
             files.map(Path::to_path_buf).collect::<Vec<_>>()
@@ -109,11 +115,15 @@ impl Cases {
         let read = images.chain(args.previous_stage.clone()).chain(labels);
         let read: HashSet<PathBuf> = read.map(|path| place(&path)).collect();
         for case in &self.list {
+            if let Some(first) = case.images.first() {
+                wanted.check_source(first.digest().is_some(), first.path())?;
+            }
             let probabilities = args.save_probabilities.then(|| case.probabilities());
             let pictures = case.preview.iter().map(|path| ("--preview", path));
             let beside =
                 pictures.chain(probabilities.iter().map(|path| ("--save-probabilities", path)));
-            for (option, path) in std::iter::once(("--output", &case.output)).chain(beside) {
+            let outputs = case.outputs.files.iter().map(|output| ("--output", &output.path));
+            for (option, path) in outputs.chain(beside) {
                 if read.contains(&place(path)) {
                     let found = format!("{}, which is read", path.display());
                     return Err(usage(option, found, "another place"));
@@ -122,7 +132,11 @@ impl Cases {
             if case.is_done(args) {
                 continue;
             }
-            io::check_writable(&case.output, args.existing())?;
+            for Output { kind, path } in &case.outputs.files {
+                if !(args.skip_existing && path.exists()) {
+                    kind.check(path, args.existing())?;
+                }
+            }
             let beside = args.existing_beside();
             if let Some(picture) = &case.preview {
                 preview::check_writable(picture, beside)?;
@@ -139,7 +153,7 @@ impl Cases {
         folder: &Path,
         files: BTreeMap<String, PathBuf>,
         args: &PredictArgs,
-        what: &Name,
+        names: &Names<'_>,
     ) -> Result<Self> {
         let input = |found: String, expected: &str| Error::Input {
             path: folder.to_path_buf(),
@@ -159,7 +173,7 @@ impl Cases {
         let cases = groups
             .into_iter()
             .map(|(name, images)| (name, images.into_iter().map(Image::from).collect()));
-        Ok(Self::several(cases, &outputs_beside(folder, args)?, args, what))
+        Ok(Self::several(cases, &outputs_beside(folder, args)?, args, names))
     }
 
     /// A series of each study, as far as they have one.
@@ -167,7 +181,7 @@ impl Cases {
         studies: Vec<(String, Result<Image>)>,
         input: &Path,
         args: &PredictArgs,
-        what: &Name,
+        names: &Names<'_>,
     ) -> Result<Self> {
         let outputs = outputs_beside(input, args)?;
         if place(&outputs).starts_with(place(input)) {
@@ -181,7 +195,7 @@ impl Cases {
                 Err(error) => failed.push((name, error)),
             }
         }
-        let cases = Self::several(good.into_iter(), &outputs, args, what);
+        let cases = Self::several(good.into_iter(), &outputs, args, names);
         Ok(Self { failed, ..cases })
     }
 
@@ -189,12 +203,14 @@ impl Cases {
         cases: impl Iterator<Item = (String, Vec<Image>)>,
         outputs: &Path,
         args: &PredictArgs,
-        what: &Name,
+        Names { wanted, what }: &Names<'_>,
     ) -> Self {
+        // nnU-Net's own names, where nobody asked for types.
+        let is_bare = args.output.is_some() && args.output_type.is_empty();
         let list = cases.map(|(name, images)| {
-            let file = if args.output.is_some() { name.clone() } else { format!("{name}_{what}") };
+            let file = if is_bare { name.clone() } else { format!("{name}_{what}") };
             CaseFiles {
-                output: outputs.join(format!("{file}.nii.gz")),
+                outputs: Outputs::in_folder(outputs, &file, &wanted.kinds),
                 preview: args.preview.as_ref().map(|to| to.join(format!("{file}.png"))),
                 name,
                 images,
@@ -245,7 +261,7 @@ fn outputs_beside(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
     } else if place(&outputs) == place(input) {
         // Results among the images would be cases of the next run.
         Some((format!("{named}, which is read"), "another folder"))
-    } else if !outputs.is_dir() && file_name(&outputs) != stem(&file_name(&outputs)) {
+    } else if !outputs.is_dir() && !OutputType::of_name(&outputs).is_empty() {
         Some((format!("{named}, the name of a file"), "another folder"))
     } else {
         None

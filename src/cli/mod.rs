@@ -14,6 +14,7 @@ mod import;
 mod interrupt;
 mod list;
 mod load;
+mod outputs;
 mod peak;
 mod predict;
 mod report;

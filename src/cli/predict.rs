@@ -4,15 +4,15 @@ use super::args::PredictArgs;
 use super::bar::Bar;
 use super::cases::{CaseFiles, Cases};
 use super::load::{Loaded, Loader};
+use super::outputs::Output;
 use super::request::Request;
 use super::summary::{DEMONSTRATION, Summary, weights};
 use super::{interrupt, peak, report};
 use fastnnunet::pipeline::{Progress, Stage};
 use fastnnunet::segmenter::with_threads;
-use fastnnunet::{Case, Error, Result, Segmenter};
+use fastnnunet::{Case, Error, Result, Scan, Segmentation, Segmenter};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -31,17 +31,17 @@ struct Job<'a> {
 pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     interrupt::listen();
     let started = Instant::now();
-    let Request { source, options, first_stage } = Request::new(args)?;
+    let Request { source, options, first_stage, wanted } = Request::new(args)?;
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
     let segmenter = Segmenter::open_with(source, options)?;
     let threads = args.threads.map(usize::from);
     let name = segmenter.name().to_owned();
-    let find = || Cases::find(args, &name);
+    let find = || Cases::find(args, &wanted, &name);
     let cases = match threads {
         Some(threads) => with_threads(threads, find)??,
         None => find()?,
     };
-    cases.check_outputs(args)?;
+    cases.check_outputs(args, &wanted)?;
     let expect_ct = (0..segmenter.images()).map(|channel| segmenter.expects_ct(channel)).collect();
     let options = segmenter.read_options();
     let mut job = Job {
@@ -93,7 +93,8 @@ impl<'a> Job<'a> {
         let (args, cases) = (self.args, self.cases);
         let files = &cases.list[0];
         if files.is_done(args) {
-            self.bar.note(&format!("{} exists, left as it is", files.output.display()));
+            let first = files.outputs.first().display();
+            self.bar.note(&format!("{first} exists, left as it is"));
             let skipped = serde_json::json!({"skipped": [files.name]});
             return if args.json { report::say(&format!("{skipped}\n")) } else { Ok(()) };
         }
@@ -153,7 +154,7 @@ impl<'a> Job<'a> {
                     }
                     Err(error) => {
                         self.bar.note(&format!("{}: {}", files.name, report::chain(&error)));
-                        let is_last = ends_the_run(&error, &files.output);
+                        let is_last = ends_the_run(&error);
                         tally.failed.push(Failed::new(&files.name, &error));
                         if is_last {
                             return;
@@ -179,8 +180,9 @@ impl<'a> Job<'a> {
         let Loaded { mut scans, first_stage, warnings, time: load_time } = loaded;
         let affine = scans[0].affine();
         let sha256 = scans.iter().filter_map(|scan| scan.sha256().map(str::to_owned)).collect();
-        // The picture shows the first image; what nothing needs afterwards is handed over.
-        let shown = files.preview.is_some().then(|| scans.remove(0));
+        // Pictures show the first image; what nothing needs afterwards is handed over.
+        let is_needed = files.preview.is_some() || files.outputs.need_image();
+        let shown = is_needed.then(|| scans.remove(0));
         let lent = shown.iter().map(Cow::Borrowed);
         let mut case = Case::new(lent.chain(scans.into_iter().map(Cow::Owned)));
         if let Some(labels) = first_stage {
@@ -194,14 +196,14 @@ impl<'a> Job<'a> {
 
         let saving = Instant::now();
         self.bar.show(Progress { stage: Stage::Save, done: 0, total: 1, memory: None });
-        done.save_as(&files.output, args.existing())?;
-        // What goes wrong with the files beside it is told once the label map is safe.
+        let title = format!("{} {}", files.name, args.mode.as_deref().unwrap_or_default());
+        write(args, files, &done, shown.as_ref(), title.trim())?;
+        // What goes wrong with the files beside them is told once the outputs are safe.
         if let Some(probabilities) = done.probabilities.take() {
             let existing = args.existing_beside();
             probabilities.save_npz(&files.probabilities(), existing, done.access())?;
         }
         if let (Some(scan), Some(path)) = (&shown, &files.preview) {
-            let title = format!("{} {}", files.name, args.mode.as_deref().unwrap_or_default());
             done.preview(scan, title.trim()).save(path, args.existing_beside(), done.access())?;
         }
         timings.push((Stage::Save, saving.elapsed()));
@@ -218,6 +220,30 @@ impl<'a> Job<'a> {
             peak_bytes: peak::peak_bytes(),
         })
     }
+}
+
+/// Writes what was asked for; under `--skip-existing`, what is not there.
+fn write(
+    args: &PredictArgs,
+    files: &CaseFiles,
+    done: &Segmentation,
+    image: Option<&Scan>,
+    title: &str,
+) -> Result<()> {
+    let mut writer = done.writer().title(title).existing(args.existing());
+    if let Some(image) = image {
+        writer = writer.image(image);
+    }
+    #[cfg(feature = "dicom")]
+    {
+        writer = writer.seg_encoding(args.seg_encoding.unwrap_or_default());
+        if args.new_uids {
+            writer = writer.fresh(super::outputs::fresh()?);
+        }
+    }
+    let todo = |output: &&Output| !(args.skip_existing && output.path.exists());
+    let mut files = files.outputs.files.iter().filter(todo);
+    files.try_for_each(|Output { kind, path }| writer.write(*kind, path))
 }
 
 /// Shows progress and, once it is known and asked for, the memory expected; stops the run when the
@@ -297,10 +323,10 @@ impl Tally<'_> {
 }
 
 /// Whether what kept one result from being written will keep the others from it, such as a full disk.
-fn ends_the_run(error: &Error, output: &Path) -> bool {
+fn ends_the_run(error: &Error) -> bool {
     match error {
-        Error::Write { source, .. } => {
-            source.kind() != std::io::ErrorKind::AlreadyExists || !output.exists()
+        Error::Write { path, source } => {
+            source.kind() != std::io::ErrorKind::AlreadyExists || !path.exists()
         }
         _ => false,
     }

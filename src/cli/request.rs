@@ -1,6 +1,7 @@
 //! From what was typed to what the library takes.
 
 use super::args::PredictArgs;
+use super::outputs::Wanted;
 use super::{peak, user};
 use fastnnunet::nnunet::{self, Folds, is_training};
 use fastnnunet::pipeline::postprocess::Recipe;
@@ -16,10 +17,12 @@ pub(crate) struct Request {
     /// Labels that a cascade refines, where they come from files: a label map, or a folder of label
     /// maps named like the cases.
     pub(crate) first_stage: Option<PathBuf>,
+    pub(crate) wanted: Wanted,
 }
 
 impl Request {
     pub(crate) fn new(args: &PredictArgs) -> Result<Self> {
+        let wanted = Wanted::new(args)?;
         let source = source(args)?;
         if args.config.is_some() && !matches!(source, Source::Model { .. } | Source::Onnx { .. }) {
             let found = if args.mode.is_some() { "a mode" } else { "a trained folder" };
@@ -50,7 +53,8 @@ impl Request {
             .device(args.device)
             .skip_air(args.skip_air)
             .keep_probabilities(args.save_probabilities)
-            .digests(args.json);
+            // Objects say by which models they were made.
+            .digests(args.json || wanted.kinds.iter().any(|kind| kind.needs_series()));
         options.quality = args.quality;
         options.variant.clone_from(&args.variant);
         options.models = models(args.models_dir.as_deref(), args.no_user_models)?;
@@ -63,7 +67,7 @@ impl Request {
         options.mirror = args.mirror.0;
         options.step_size = args.step_size;
         options.gaussian = args.no_gaussian.then_some(false);
-        Ok(Self { source, options, first_stage })
+        Ok(Self { source, options, first_stage, wanted })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::cases::CaseFiles;
 use super::images::Image;
+use super::outputs::Output;
 use super::table;
 use fastnnunet::Segmentation;
 use fastnnunet::pipeline::Timings;
@@ -39,7 +40,7 @@ impl Summary<'_> {
             self.files.name,
             found.len(),
             self.total.as_secs_f64(),
-            self.files.output.display()
+            self.files.outputs.first().display()
         )
     }
 
@@ -89,18 +90,7 @@ impl Summary<'_> {
                 ),
             ));
         }
-        let found = self.done.found();
-        let absent = found.iter().filter(|found| found.voxels == 0).count();
-        let shown: Vec<&Found> =
-            found.iter().filter(|f| f.voxels > 0 || absent <= MOST_ABSENT).collect();
-        let width = shown.iter().map(|f| f.name.chars().count()).max().unwrap_or(0);
-        for (k, Found { id, name, ml, .. }) in shown.iter().enumerate() {
-            let heading = if k == 0 { "labels" } else { "" };
-            rows.push((heading, format!("{id:>3}  {name:<width$}  {ml:>9.1} ml")));
-        }
-        if absent > MOST_ABSENT {
-            rows.push(("", format!("{absent} more structures were not found")));
-        }
+        rows.extend(self.label_rows());
         rows.push((
             "time",
             format!(
@@ -113,7 +103,10 @@ impl Summary<'_> {
         if let Some(bytes) = self.peak_bytes {
             rows.push(("memory", format!("{:.0} MiB at peak", bytes as f64 / f64::from(1 << 20))));
         }
-        rows.push(("output", self.files.output.display().to_string()));
+        for (k, output) in self.files.outputs.files.iter().enumerate() {
+            let heading = if k == 0 { "output" } else { "" };
+            rows.push((heading, output.path.display().to_string()));
+        }
         if let Some(preview) = &self.files.preview {
             rows.push(("preview", preview.display().to_string()));
         }
@@ -123,6 +116,24 @@ impl Summary<'_> {
         let rows: Vec<Vec<String>> =
             rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
         table::render(&rows)
+    }
+
+    /// The structures that were found, and those that were not if they are few.
+    fn label_rows(&self) -> Vec<(&'static str, String)> {
+        let found = self.done.found();
+        let absent = found.iter().filter(|found| found.voxels == 0).count();
+        let shown: Vec<&Found> =
+            found.iter().filter(|f| f.voxels > 0 || absent <= MOST_ABSENT).collect();
+        let width = shown.iter().map(|f| f.name.chars().count()).max().unwrap_or(0);
+        let mut rows = Vec::new();
+        for (k, Found { id, name, ml, .. }) in shown.iter().enumerate() {
+            let heading = if k == 0 { "labels" } else { "" };
+            rows.push((heading, format!("{id:>3}  {name:<width$}  {ml:>9.1} ml")));
+        }
+        if absent > MOST_ABSENT {
+            rows.push(("", format!("{absent} more structures were not found")));
+        }
+        rows
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -145,6 +156,8 @@ impl Summary<'_> {
         let last = about.networks.last();
         let images: Vec<String> =
             self.files.images.iter().map(|image| image.path().display().to_string()).collect();
+        let outputs = &self.files.outputs.files;
+        let outputs: Vec<Value> = outputs.iter().map(output_json).collect();
         let series: Vec<String> = self.files.images.iter().filter_map(Image::series).collect();
         json!({
             "program": "fastnnunet",
@@ -152,7 +165,8 @@ impl Summary<'_> {
             "input": one_or_many(&images),
             "series": if series.is_empty() { Value::Null } else { one_or_many(&series) },
             "input_sha256": one_or_many(&self.input_sha256),
-            "output": self.files.output.display().to_string(),
+            "output": self.files.outputs.first().display().to_string(),
+            "outputs": outputs,
             "preview": self.files.preview.as_ref().map(|path| path.display().to_string()),
             "geometry": {
                 "shape_xyz": reversed(grid.shape),
@@ -183,6 +197,10 @@ impl Summary<'_> {
 
 /// Structures that were not found are listed one by one if there are at most so many.
 const MOST_ABSENT: usize = 10;
+
+fn output_json(Output { kind, path }: &Output) -> Value {
+    json!({"type": kind.name(), "path": path.display().to_string()})
+}
 
 fn model_json(info: &NetworkInfo) -> Value {
     json!({

@@ -27,7 +27,7 @@ mod voxels;
 
 pub use header::{NiftiVersion, SourceHeader};
 pub use limits::ReadOptions;
-pub(crate) use save::save_labels_for;
+pub(crate) use save::save_labels_to;
 pub use save::{LabelArray, check_writable, save_labels};
 #[cfg(feature = "dicom")]
 pub use series::is_dicom;
@@ -39,6 +39,8 @@ use crate::{Error, Result};
 use failure::Failure;
 use nibabel::Turned;
 use std::path::Path;
+#[cfg(feature = "dicom")]
+use std::sync::Arc;
 use stream::Stream;
 
 /// An image with the place it has in the patient: what is segmented.
@@ -53,6 +55,9 @@ pub struct Scan {
     warnings: Vec<String>,
     sha256: Option<String>,
     access: Access,
+    /// What objects about the series refer to, if it is one.
+    #[cfg(feature = "dicom")]
+    source: Option<Arc<fastnnunet_dicom::Source>>,
     /// Bytes that reading it held at most.
     read_bytes: u64,
     /// Whose rules the geometry was read by.
@@ -147,6 +152,8 @@ impl Scan {
             warnings: Vec::new(),
             sha256: None,
             access: Access::ANYONE,
+            #[cfg(feature = "dicom")]
+            source: None,
             rules: Rules::Itk,
             is_ambiguous: false,
         })
@@ -201,6 +208,13 @@ impl Scan {
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
+    }
+
+    /// The series it was read from, if it was one: what DICOM objects about it refer to.
+    #[cfg(feature = "dicom")]
+    #[must_use]
+    pub fn series(&self) -> Option<&Arc<fastnnunet_dicom::Source>> {
+        self.source.as_ref()
     }
 
     /// The grid as nnU-Net's `reader` takes it from the same file.
@@ -289,6 +303,8 @@ fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
         warnings,
         sha256: Some(stream.sha256()?),
         access,
+        #[cfg(feature = "dicom")]
+        source: None,
         rules,
         is_ambiguous,
     })

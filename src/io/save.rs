@@ -2,7 +2,7 @@
 
 use super::gzip;
 use super::header::{NIFTI1_BYTES, NIFTI2_BYTES, NIFTI2_MAGIC, NiftiVersion, SourceHeader};
-use crate::files::{Access, Existing, Target};
+use crate::files::{Existing, Target};
 use crate::volume::LabelMap;
 use crate::{Error, Result};
 use flate2::Compression;
@@ -99,21 +99,19 @@ pub fn save_labels(
     header: &SourceHeader,
     existing: Existing,
 ) -> Result<()> {
-    save_labels_for(path, labels, header, existing, Access::ANYONE)
+    save_labels_to(Target::new(path, existing), labels, header)
 }
 
-/// As [`save_labels`], for at most those who may read the image.
-pub(crate) fn save_labels_for(
-    path: &Path,
+/// As [`save_labels`], with all terms.
+pub(crate) fn save_labels_to(
+    target: Target<'_>,
     labels: LabelArray<'_>,
     header: &SourceHeader,
-    existing: Existing,
-    access: Access,
 ) -> Result<()> {
     let shape = labels.shape();
     assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
-    let compress = is_compressed(path)?;
-    Target { path, existing, access }.write(|file| {
+    let compress = is_compressed(target.path)?;
+    target.write(|file| {
         let head = encode(header, labels.datatype());
         let body = labels.bytes();
         if compress {

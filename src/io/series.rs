@@ -13,6 +13,7 @@ use ndarray::Array3;
 use rayon::prelude::*;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Whether `path` is to be read as DICOM: a folder, a zip, or a file that does not begin as NIfTI does
 /// and holds an object.
@@ -82,6 +83,7 @@ impl Scan {
             warnings,
             sha256: Some(loaded.sha256),
             access: access.unwrap_or_default(),
+            source: Some(Arc::new(loaded.source)),
             rules: Rules::Itk,
             is_ambiguous: false,
         })
@@ -109,7 +111,6 @@ impl From<dicom::Error> for Error {
             dicom::Error::Memory { what, need_bytes, limit_bytes } => {
                 Self::Memory { what: what.to_owned(), need_bytes, limit_bytes }
             }
-            dicom::Error::Write { path, source } => Self::Write { path, source },
             // The enum grows with its crate.
             other => Self::volume(other.to_string(), "a readable series"),
         }

@@ -300,7 +300,7 @@ fn colors(names: &[Label], labels: usize) -> Vec<Rgb> {
 }
 
 /// `#rrggbb`.
-fn parse_color(text: &str) -> Option<Rgb> {
+pub(crate) fn parse_color(text: &str) -> Option<Rgb> {
     let hex = text.strip_prefix('#').filter(|hex| hex.len() == 6)?;
     let number = u32::from_str_radix(hex, 16).ok()?;
     Some([(number >> 16) as u8, (number >> 8) as u8, number as u8])

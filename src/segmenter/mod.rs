@@ -174,6 +174,8 @@ impl Segmenter {
             let access = case.scans().map(Scan::access).reduce(super::files::Access::and);
             (first.header().clone(), access.unwrap_or_default())
         };
+        #[cfg(feature = "dicom")]
+        let source = case.first()?.series().cloned();
         let input = case.into_input(self.read_options().reader)?;
         let image_bytes = input.image_bytes() + BASE_BYTES + held_bytes;
         if let Some(limit_bytes) = self.options.memory_limit_bytes
@@ -199,6 +201,8 @@ impl Segmenter {
             predicted_bytes,
             header,
             access,
+            #[cfg(feature = "dicom")]
+            source,
         })
     }
 

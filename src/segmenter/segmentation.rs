@@ -2,7 +2,7 @@
 
 use super::network::NetworkInfo;
 use crate::Result;
-use crate::files::{Access, Existing};
+use crate::files::{Access, Existing, Target};
 use crate::io::{self, SourceHeader};
 use crate::model::{Grade, Label};
 use crate::pipeline::postprocess::Report;
@@ -10,6 +10,8 @@ use crate::pipeline::{Memory, Probabilities, Timings};
 use crate::volume::{Grid, LabelMap};
 use std::collections::HashMap;
 use std::path::Path;
+#[cfg(feature = "dicom")]
+use std::sync::Arc;
 
 /// The labels of a case, what they mean, and how they came about.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Segmentation {
     pub predicted_bytes: u64,
     pub(super) header: SourceHeader,
     pub(super) access: Access,
+    #[cfg(feature = "dicom")]
+    pub(super) source: Option<Arc<fastnnunet_dicom::Source>>,
 }
 
 /// The models that answered, and why these.
@@ -109,8 +113,8 @@ impl Segmentation {
     ///
     /// As [`save`](Self::save).
     pub fn save_as(&self, path: impl AsRef<Path>, existing: Existing) -> Result<()> {
-        let labels = (&self.labels).into();
-        io::save_labels_for(path.as_ref(), labels, &self.header, existing, self.access)
+        let target = Target { path: path.as_ref(), existing, access: self.access };
+        io::save_labels_to(target, (&self.labels).into(), &self.header)
     }
 
     /// The structures that can occur, found or not, and any other label that does.
@@ -129,6 +133,17 @@ impl Segmentation {
             Some(Found { id, name, voxels, ml: voxels as f64 * self.grid.voxel_ml() })
         };
         counts.into_iter().enumerate().skip(1).filter_map(structure).collect()
+    }
+
+    /// The geometry that label maps copy.
+    pub(crate) fn header(&self) -> &SourceHeader {
+        &self.header
+    }
+
+    /// The series that the first image was, if it was one.
+    #[cfg(feature = "dicom")]
+    pub(crate) fn series(&self) -> Option<&fastnnunet_dicom::Source> {
+        self.source.as_deref()
     }
 
     /// Who may read files about this case.

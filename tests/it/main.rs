@@ -27,6 +27,8 @@ mod models;
 mod models_dir;
 mod nifti_files;
 mod nnunet;
+#[cfg(all(feature = "cli", feature = "dicom"))]
+mod outputs;
 mod postprocess;
 mod preview;
 #[cfg(all(unix, feature = "cli"))]

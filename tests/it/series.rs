@@ -13,19 +13,19 @@ use std::path::{Path, PathBuf};
 /// What the fixture says about its invented patient, and no result may repeat.
 const PATIENT: [&str; 7] = ["Doe", "DOE", "4711", "Jane", "Roe", "19700101", "A1"];
 
-fn fixture(ending: &str) -> PathBuf {
+pub(crate) fn fixture(ending: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/chest_series.{ending}"))
 }
 
 /// UIDs of study and series.
-fn uids() -> [String; 2] {
+pub(crate) fn uids() -> [String; 2] {
     let catalog = scan(&fixture("zip"), &ScanOptions::default()).expect("a series");
     let series = catalog.pick(None).expect("one");
     [series.study_uid.clone(), series.series_uid.clone()]
 }
 
 /// Unpacks the series into a folder, with every `from` replaced by its `to` of the same length.
-fn unpack(to: &Path, replaced: &[(&str, &str)]) {
+pub(crate) fn unpack(to: &Path, replaced: &[(&str, &str)]) {
     fs::create_dir_all(to).expect("a folder");
     let mut archive =
         zip::ZipArchive::new(fs::File::open(fixture("zip")).expect("opens")).expect("a zip");
@@ -48,20 +48,20 @@ fn unpack(to: &Path, replaced: &[(&str, &str)]) {
 }
 
 /// Another identifier of the same length.
-fn other(uid: &str) -> String {
+pub(crate) fn other(uid: &str) -> String {
     let last = if uid.ends_with('1') { "2" } else { "1" };
     format!("{}{last}", &uid[..uid.len() - 1])
 }
 
 /// The program ready to run the self-test network, which is quick.
-fn selftest(input: &Path) -> Command {
+pub(crate) fn selftest(input: &Path) -> Command {
     let mut command = Command::from(crate::program());
     command.args(["--model", "selftest", "-i"]).arg(input);
     command
 }
 
 /// Runs, checks the exit code and that nothing about the patient is said; returns both streams.
-fn run(command: &mut Command, code: i32) -> [String; 2] {
+pub(crate) fn run(command: &mut Command, code: i32) -> [String; 2] {
     let result = command.assert().code(code).get_output().clone();
     let texts = [result.stdout, result.stderr].map(|t| String::from_utf8(t).expect("UTF-8"));
     for text in &texts {
@@ -72,7 +72,7 @@ fn run(command: &mut Command, code: i32) -> [String; 2] {
 
 /// Names are looked for anywhere; numbers as whole words, for times, digests and the names of temporary
 /// folders hold any digits by chance.
-fn silent(text: &str) {
+pub(crate) fn silent(text: &str) {
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     for word in PATIENT {
         let number = word.bytes().any(|b| b.is_ascii_digit());
@@ -229,8 +229,14 @@ fn what_cannot_be_meant_is_refused() {
         assert!(said.contains(part), "{claim}: {said}");
         assert!(!output.exists(), "{claim}");
     }
-    let over = at("series/IM001");
-    let [_, said] = run(selftest(&at("series")).arg("--overwrite").arg("-o").arg(&over), 2);
+    // A slice is never written over, whatever it is called.
+    let bare = at("series/IM001");
+    let [_, said] = run(selftest(&at("series")).arg("--overwrite").arg("-o").arg(&bare), 2);
+    assert!(said.contains("ends in .nii.gz or .nii, or a folder"), "{said}");
+    let named = at("series/IM001.dcm");
+    fs::rename(&bare, &named).expect("renames");
+    let more = ["--overwrite", "--output-type=sc"];
+    let [_, said] = run(selftest(&at("series")).args(more).arg("-o").arg(&named), 2);
     assert!(said.contains("which is read"), "{said}");
 }
 

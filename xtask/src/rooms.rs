@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground floor up; `docs/architecture.md` shows the same.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "error",
     "files",
     "volume",
@@ -20,18 +20,21 @@ const ORDER: [&str; 14] = [
     "pipeline",
     "segmenter",
     "preview",
+    "output",
     "selftest",
     "fuzzing",
     "cli",
 ];
 
 /// Names that `lib.rs` gives at the top, and the room each comes from.
-const RE_EXPORTED: [(&str, &str); 5] = [
+const RE_EXPORTED: [(&str, &str); 7] = [
     ("Error", "error"),
     ("ErrorKind", "error"),
     ("Access", "files"),
     ("Scan", "io"),
     ("Segmenter", "segmenter"),
+    ("Segmentation", "segmenter"),
+    ("OutputType", "output"),
 ];
 
 pub(crate) fn run() -> Result {

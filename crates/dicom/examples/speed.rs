@@ -7,6 +7,7 @@ use fastnnunet_dicom::write::seg::{self, SegEncoding};
 use fastnnunet_dicom::write::{Algorithm, Code, ObjectOptions, Segment, rtstruct};
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
 use ndarray::ArrayView3;
+use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
@@ -61,18 +62,21 @@ fn segmentations(series: &str, labels: &str, folder: &Path) -> Result<(), Failur
         .map(|id| Segment::structure(id, &format!("structure_{id}"), kind.clone()))
         .collect();
     let algorithm = Algorithm { name: "speed".into(), version: "1".into(), models: Vec::new() };
-    let options = ObjectOptions { overwrite: true, ..Default::default() };
+    let options = ObjectOptions::default();
     println!("start 0 0 {:.0}", peak_mb());
     for (name, encoding) in [("labelmap", SegEncoding::Labelmap), ("binary", SegEncoding::Binary)] {
         let path = folder.join(format!("{name}.dcm"));
         measured(name, || {
-            Ok(seg::write(&path, &source, map.into(), &segments, &algorithm, encoding, &options)?)
+            let object =
+                seg::Segmentation::new(&source, map, &segments, &algorithm, encoding, &options)?;
+            Ok(object.write(File::create(&path)?)?)
         })?;
         println!("{name}_bytes {}", std::fs::metadata(path)?.len());
     }
     let path = folder.join("rtstruct.dcm");
     measured("rtstruct", || {
-        Ok(rtstruct::write(&path, &source, map.into(), &segments, &algorithm, &options)?)
+        let object = rtstruct::StructureSet::new(&source, map, &segments, &algorithm, &options)?;
+        Ok(object.write(File::create(&path)?)?)
     })?;
     Ok(())
 }

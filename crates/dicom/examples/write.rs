@@ -10,8 +10,9 @@ use fastnnunet_dicom::write::{
     Algorithm, Code, Labels, Model, ObjectOptions, Segment, rtstruct, sc, seg, sr,
 };
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, Axis};
 use serde_json::Value;
+use std::fs::File;
 use std::path::Path;
 use std::time::Instant;
 
@@ -40,12 +41,13 @@ fn main() -> Result<(), Failure> {
         version: env!("CARGO_PKG_VERSION").into(),
         models: vec![Model { name: "judged".into(), sha256: loaded.sha256.clone() }],
     };
-    let options = ObjectOptions { overwrite: true, ..Default::default() };
+    let options = ObjectOptions::default();
     // A report refers to the segmentation written before it, if there is one.
     let mut reference = None;
     for kind in kinds {
         let path = Path::new(folder).join(format!("{kind}.dcm"));
         let begun = Instant::now();
+        let file = File::create(&path)?;
         let source = &loaded.source;
         let written = match kind.as_str() {
             "binary" | "labelmap" => {
@@ -54,20 +56,26 @@ fn main() -> Result<(), Failure> {
                 } else {
                     seg::SegEncoding::Labelmap
                 };
-                let written =
-                    seg::write(&path, source, map, &segments, &algorithm, encoding, &options)?;
+                let object =
+                    seg::Segmentation::new(source, map, &segments, &algorithm, encoding, &options)?;
+                let written = object.write(file)?;
                 reference = Some(sr::SegReference::new(&written, &segments, encoding));
                 written
             }
-            "rtstruct" => rtstruct::write(&path, source, map, &segments, &algorithm, &options)?,
+            "rtstruct" => {
+                rtstruct::StructureSet::new(source, map, &segments, &algorithm, &options)?
+                    .write(file)?
+            }
             "sr" => {
-                let measured = sr::measure(loaded.voxels.view(), map, &segments, &loaded.grid);
-                sr::write(&path, source, &measured, reference.as_ref(), &algorithm, &options)?
+                let slice = |k| loaded.voxels.index_axis(Axis(0), k).to_owned();
+                let measurements = &sr::measure(slice, map, &segments, &loaded.grid)[..];
+                let (segmentation, algorithm, options) = (reference.as_ref(), &algorithm, &options);
+                sr::Report { source, measurements, segmentation, algorithm, options }.write(file)?
             }
             "sc" => {
                 let rgb: Vec<u8> = (0..48 * 32 * 3).map(|k| (k * 7 % 251) as u8).collect();
                 let picture = sc::Picture { width: 48, height: 32, rgb: &rgb };
-                sc::write(&path, source, &picture, &algorithm, &options)?
+                sc::Capture::new(source, picture, &algorithm, &options)?.write(file)?
             }
             _ => return Err(format!("no kind {kind}").into()),
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a series could not be read or an object not be written.
+/// Why a series could not be read or an object not be made.
 ///
 /// `Display` leaves the cause to [`source`](std::error::Error::source). File names appear where the
 /// caller gave them; what a data set says about a patient never does.
@@ -49,14 +49,6 @@ pub enum Error {
         need_bytes: u64,
         /// Bytes allowed.
         limit_bytes: u64,
-    },
-    /// The object could not be written; nothing was left behind.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file that was asked for.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
     },
 }
 

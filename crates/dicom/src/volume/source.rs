@@ -14,10 +14,11 @@ use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 use ndarray::{Array3, ArrayView3, Axis, CowArray, Ix3};
 use rayon::prelude::*;
+use std::fmt;
 
 /// A series as objects about it refer to it: its slices as they are, not the grid they may have
 /// been resampled to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     /// Study instance UID.
     pub study_uid: String,
@@ -39,6 +40,17 @@ pub struct Source {
     pub(crate) time: String,
     pub(crate) lossy: Option<Lossy>,
     pub(crate) regrid: Option<Regrid>,
+}
+
+/// Without what it copies: the patient is named in no message.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("series_uid", &self.series_uid)
+            .field("slices", &self.slices.len())
+            .field("grid", &self.grid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One slice.

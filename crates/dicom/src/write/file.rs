@@ -1,4 +1,4 @@
-//! A file with its own identifiers made of what it holds.
+//! An object with its own identifiers made of what it holds.
 //!
 //! The data set is written with placeholders for the object's own identifiers and hashed as it
 //! goes; the identifiers made of the digest are as long as their placeholders and are put in their
@@ -6,14 +6,12 @@
 //! content.
 
 use super::elements::Item;
-use super::{Fresh, Written};
+use super::{Fresh, Out, Written};
 use crate::uid;
 use dicom_dictionary_std::uids;
 use dicom_object::FileMetaTableBuilder;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::path::Path;
 
 /// Transfer syntax of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +59,9 @@ impl Own {
     }
 }
 
-/// An object on its way to a file.
+/// An object on its way out.
 pub(super) struct Sink<'a> {
-    out: BufWriter<&'a mut File>,
+    out: BufWriter<&'a mut dyn Out>,
     class_uid: &'a str,
     encoding: Encoding,
     hash: Sha256,
@@ -73,9 +71,9 @@ pub(super) struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// Begins a file: preamble and meta header.
+    /// Begins an object: preamble and meta header.
     pub(super) fn begin(
-        file: &'a mut File,
+        out: &'a mut dyn Out,
         class_uid: &'a str,
         encoding: Encoding,
     ) -> io::Result<Self> {
@@ -92,7 +90,7 @@ impl<'a> Sink<'a> {
         head.extend(b"DICM");
         meta.write(&mut head).map_err(io::Error::other)?;
         let mut sink = Self {
-            out: BufWriter::with_capacity(1 << 20, file),
+            out: BufWriter::with_capacity(1 << 20, out),
             class_uid,
             encoding,
             hash: Sha256::new(),
@@ -197,27 +195,4 @@ pub(super) fn encoded(elements: &Item, encoding: Encoding) -> io::Result<Vec<u8>
     let mut bytes = Vec::new();
     elements.write_dataset_with_ts(&mut bytes, syntax.headers()).map_err(io::Error::other)?;
     Ok(bytes)
-}
-
-/// Makes a file that appears under its name whole or not at all: it is written beside it and
-/// renamed. Missing folders are created.
-pub(super) fn whole<T>(
-    path: &Path,
-    overwrite: bool,
-    content: impl FnOnce(&mut File) -> io::Result<T>,
-) -> io::Result<T> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".fastnnunet-").suffix(".tmp");
-    // Temporary files are private by default; a result has the usual permissions.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    let result = content(file.as_file_mut())?;
-    file.as_file().sync_all()?;
-    let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
-    renamed.map_err(|e| e.error)?;
-    Ok(result)
 }

@@ -2,7 +2,8 @@
 //!
 //! What every object has in common: patient and study are those of the source, to the byte; its
 //! own identifiers are made of its content, so that one result has one identifier; dates are the
-//! source's. A file is there whole or not at all.
+//! source's. Objects are made of parts that fit each other, or not at all, and then written to whatever
+//! the caller opened: that a file is whole under its name is the caller's to see to.
 
 mod color;
 mod contour;
@@ -20,7 +21,7 @@ pub use segment::{Algorithm, Code, Model, Segment};
 
 use crate::error::{Error, Result};
 use ndarray::ArrayView3;
-use std::path::Path;
+use std::io::{Seek, Write};
 
 /// What stands in the description of every object.
 pub const RESEARCH_ONLY: &str = "Research use only";
@@ -28,8 +29,6 @@ pub const RESEARCH_ONLY: &str = "Research use only";
 /// Choices that all objects share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectOptions {
-    /// Replace a file that is there.
-    pub overwrite: bool,
     /// Series number; each kind of object has one of its own by default.
     pub series_number: Option<u32>,
     /// Identifiers and date of this very run, instead of those that the content gives.
@@ -123,8 +122,13 @@ impl Label for u8 {
     }
 }
 
-/// Checks what the caller must have right: shapes, and a segment for each label in the map.
-fn check(source: &crate::Source, labels: Labels<'_>, segments: &[Segment]) -> Result<()> {
+/// Checks what the caller must have right: shapes, and a segment for each label in the map. Returns
+/// the segments in ascending order of ids.
+fn check<'a>(
+    source: &crate::Source,
+    labels: Labels<'_>,
+    segments: &'a [Segment],
+) -> Result<Vec<&'a Segment>> {
     let mistake = |found: String, expected: &str| Error::Usage {
         what: "label map".into(),
         found,
@@ -133,15 +137,16 @@ fn check(source: &crate::Source, labels: Labels<'_>, segments: &[Segment]) -> Re
     if labels.shape() != source.grid.shape {
         return Err(mistake(format!("shape {:?}", labels.shape()), "that of the volume"));
     }
-    let mut ids: Vec<u16> = segments.iter().map(|segment| segment.id).collect();
-    ids.sort_unstable();
-    if ids.is_empty() || ids[0] == 0 || ids.windows(2).any(|pair| pair[0] == pair[1]) {
+    let mut segments: Vec<&Segment> = segments.iter().collect();
+    segments.sort_by_key(|segment| segment.id);
+    let alike = segments.windows(2).any(|pair| pair[0].id == pair[1].id);
+    if alike || segments.first().is_none_or(|first| first.id == 0) {
         return Err(mistake("segments with ids not their own".into(), "different ids above 0"));
     }
     let mut known = vec![false; 1 << 16];
     known[0] = true;
-    for &id in &ids {
-        known[usize::from(id)] = true;
+    for segment in &segments {
+        known[usize::from(segment.id)] = true;
     }
     let stranger = match labels {
         Labels::U8(labels) => {
@@ -150,20 +155,15 @@ fn check(source: &crate::Source, labels: Labels<'_>, segments: &[Segment]) -> Re
         Labels::U16(labels) => labels.iter().copied().find(|&l| !known[usize::from(l)]),
     };
     match stranger {
-        None => Ok(()),
+        None => Ok(segments),
         Some(label) => Err(mistake(format!("label {label}"), "labels of the segments given")),
     }
 }
 
-/// As [`std::fs::File`], but the file appears under its name whole or not at all.
-fn save<T>(
-    path: &Path,
-    overwrite: bool,
-    content: impl FnOnce(&mut std::fs::File) -> std::io::Result<T>,
-) -> Result<T> {
-    file::whole(path, overwrite, content)
-        .map_err(|source| Error::Write { path: path.to_path_buf(), source })
-}
+/// What an object is written to: identifiers made of its content are put in their places at the end.
+pub trait Out: Write + Seek {}
+
+impl<T: Write + Seek> Out for T {}
 
 #[cfg(test)]
 mod tests {

@@ -8,55 +8,67 @@ use super::file::{Encoding, Sink, encoded};
 use super::modules::{self, Kind};
 use super::places::{Place, places};
 use super::segment::{Algorithm, Segment};
-use super::{Label, Labels, ObjectOptions, RESEARCH_ONLY, Written, check, elements, save};
+use super::{Label, Labels, ObjectOptions, Out, RESEARCH_ONLY, Written, check, elements};
 use crate::error::Result;
 use crate::volume::{Planes, Source, SourceSlice};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use ndarray::ArrayView3;
 use rayon::prelude::*;
-use std::fs::File;
 use std::io;
-use std::path::Path;
 
 /// Class of the study as older readers expect it to be referred to.
 const STUDY_CLASS: &str = "1.2.840.10008.3.1.2.3.1";
 
-/// Writes a structure set of the segments that are in the map. A structure's number is its id.
-///
-/// # Errors
-///
-/// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that is
-/// no segment's, and [`Error::Write`](crate::Error::Write) if the file cannot be written.
-pub fn write(
-    path: &Path,
-    source: &Source,
-    labels: Labels<'_>,
-    segments: &[Segment],
-    algorithm: &Algorithm,
-    options: &ObjectOptions,
-) -> Result<Written> {
-    check(source, labels, segments)?;
-    let mut segments: Vec<&Segment> = segments.iter().collect();
-    segments.sort_by_key(|segment| segment.id);
-    let object = Object { source, segments: &segments, algorithm, options };
-    save(path, options.overwrite, |file| match labels {
-        Labels::U8(labels) => object.write(file, labels),
-        Labels::U16(labels) => object.write(file, labels),
-    })
-}
-
-struct Object<'a> {
+/// A structure set of the segments that are in a label map. A structure's number is its id.
+#[derive(Clone, Debug)]
+pub struct StructureSet<'a> {
     source: &'a Source,
-    segments: &'a [&'a Segment],
+    labels: Labels<'a>,
+    /// In ascending order of ids.
+    segments: Vec<&'a Segment>,
     algorithm: &'a Algorithm,
     options: &'a ObjectOptions,
 }
 
-impl Object<'_> {
-    fn write<T: Label>(&self, file: &mut File, labels: ArrayView3<'_, T>) -> io::Result<Written> {
+impl<'a> StructureSet<'a> {
+    /// Of labels on the grid of the source's volume.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that
+    /// is no segment's.
+    pub fn new(
+        source: &'a Source,
+        labels: impl Into<Labels<'a>>,
+        segments: &'a [Segment],
+        algorithm: &'a Algorithm,
+        options: &'a ObjectOptions,
+    ) -> Result<Self> {
+        let labels = labels.into();
+        let segments = check(source, labels, segments)?;
+        Ok(Self { source, labels, segments, algorithm, options })
+    }
+
+    /// Writes the object.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
+        match self.labels {
+            Labels::U8(labels) => self.write_labels(&mut out, labels),
+            Labels::U16(labels) => self.write_labels(&mut out, labels),
+        }
+    }
+
+    fn write_labels<T: Label>(
+        &self,
+        out: &mut dyn Out,
+        labels: ArrayView3<'_, T>,
+    ) -> io::Result<Written> {
         let planes = Planes::new(labels, self.source);
-        let places = places(&planes, self.source, self.segments);
+        let places = places(&planes, self.source, &self.segments);
         let present: Vec<(usize, &Segment)> = self
             .segments
             .iter()
@@ -64,7 +76,7 @@ impl Object<'_> {
             .filter(|(k, _)| places.iter().any(|slice| !slice[*k].is_empty()))
             .map(|(k, segment)| (k, *segment))
             .collect();
-        let mut sink = Sink::begin(file, uids::RT_STRUCTURE_SET_STORAGE, Encoding::Implicit)?;
+        let mut sink = Sink::begin(out, uids::RT_STRUCTURE_SET_STORAGE, Encoding::Implicit)?;
         sink.elements(&self.header(&present))?;
         sink.begin_sequence(tags::ROI_CONTOUR_SEQUENCE)?;
         // As many structures at once as keep every thread busy.

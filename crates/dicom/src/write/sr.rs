@@ -5,14 +5,13 @@ use super::file::{Encoding, Own, Sink};
 use super::modules::{self, Kind};
 use super::seg::SegEncoding;
 use super::segment::{Algorithm, Code, Segment};
-use super::{Labels, ObjectOptions, RESEARCH_ONLY, Written, elements, save};
-use crate::error::Result;
+use super::{Labels, ObjectOptions, Out, RESEARCH_ONLY, Written, elements};
 use crate::volume::{Grid, Source};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
-use ndarray::{ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
-use std::path::Path;
+use std::io;
 
 /// What was measured of one structure.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,22 +26,22 @@ pub struct Measurement {
     pub deviation_hu: f64,
 }
 
-/// Measures each segment that is in the map. The same map gives the same numbers at any number of
-/// threads.
+/// Measures each segment that is in the map; `slice` gives the values, in Hounsfield units, of a
+/// slice by its number. The same map gives the same numbers at any number of threads.
 ///
 /// # Panics
 ///
-/// If voxels and labels differ in shape.
+/// If values and labels differ in shape.
 #[must_use]
 pub fn measure(
-    voxels: ArrayView3<'_, f32>,
+    slice: impl Fn(usize) -> Array2<f32> + Sync,
     labels: Labels<'_>,
     segments: &[Segment],
     grid: &Grid,
 ) -> Vec<Measurement> {
     let sums = match labels {
-        Labels::U8(labels) => sums(voxels, labels),
-        Labels::U16(labels) => sums(voxels, labels),
+        Labels::U8(labels) => sums(slice, labels),
+        Labels::U16(labels) => sums(slice, labels),
     };
     segments
         .iter()
@@ -60,11 +59,14 @@ pub fn measure(
 }
 
 /// Count, sum and sum of squares of each label, up to the largest there is.
-fn sums<T: super::Label>(voxels: ArrayView3<'_, f32>, labels: ArrayView3<'_, T>) -> Vec<[f64; 3]> {
-    assert_eq!(voxels.dim(), labels.dim(), "voxels and labels have one shape");
-    let of_slice = |voxels: ArrayView2<'_, f32>, labels: ArrayView2<'_, T>| {
+fn sums<T: super::Label>(
+    slice: impl Fn(usize) -> Array2<f32> + Sync,
+    labels: ArrayView3<'_, T>,
+) -> Vec<[f64; 3]> {
+    let of_slice = |values: Array2<f32>, labels: ArrayView2<'_, T>| {
+        assert_eq!(values.dim(), labels.dim(), "values and labels have one shape");
         let mut sums: Vec<[f64; 3]> = Vec::new();
-        for (&value, &label) in voxels.iter().zip(&labels) {
+        for (&value, &label) in values.iter().zip(&labels) {
             let label: u16 = label.into();
             if usize::from(label) >= sums.len() {
                 sums.resize(usize::from(label) + 1, [0.0; 3]);
@@ -75,9 +77,9 @@ fn sums<T: super::Label>(voxels: ArrayView3<'_, f32>, labels: ArrayView3<'_, T>)
         }
         sums
     };
-    let slices: Vec<Vec<[f64; 3]>> = (0..voxels.dim().0)
+    let slices: Vec<Vec<[f64; 3]>> = (0..labels.dim().0)
         .into_par_iter()
-        .map(|k| of_slice(voxels.index_axis(Axis(0), k), labels.index_axis(Axis(0), k)))
+        .map(|k| of_slice(slice(k), labels.index_axis(Axis(0), k)))
         .collect();
     // In the order of slices, whichever was done first.
     slices.into_iter().fold(Vec::new(), |mut all, slice| {
@@ -119,53 +121,6 @@ impl SegReference {
     fn number(&self, id: u16) -> Option<u16> {
         self.numbers.iter().find(|(own, _)| *own == id).map(|(_, number)| *number)
     }
-}
-
-/// Writes a report. With a segmentation to refer to, each group of measurements is of one of its
-/// segments (TID 1411); without, of the source series (TID 1501).
-///
-/// # Errors
-///
-/// [`Error::Write`](crate::Error::Write) if the file cannot be written.
-pub fn write(
-    path: &Path,
-    source: &Source,
-    measurements: &[Measurement],
-    segmentation: Option<&SegReference>,
-    algorithm: &Algorithm,
-    options: &ObjectOptions,
-) -> Result<Written> {
-    let report = Report { source, segmentation, algorithm };
-    let kind = Kind {
-        class_uid: uids::COMPREHENSIVE3_DSR_STORAGE,
-        modality: "SR",
-        description: "Measurements",
-        series_number: 9003,
-    };
-    let mut set = modules::common(source, &kind, algorithm, options);
-    let (date, time) = modules::made(source, options);
-    for element in [
-        sequence(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, Vec::new()),
-        text(tags::CONTENT_DATE, VR::DA, &date),
-        text(tags::CONTENT_TIME, VR::TM, &time),
-        keyword(tags::COMPLETION_FLAG, "COMPLETE"),
-        elements::long(tags::COMPLETION_FLAG_DESCRIPTION, RESEARCH_ONLY),
-        keyword(tags::VERIFICATION_FLAG, "UNVERIFIED"),
-        sequence(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
-        sequence(tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE, vec![report.evidence()]),
-        keyword(tags::VALUE_TYPE, "CONTAINER"),
-        coded(tags::CONCEPT_NAME_CODE_SEQUENCE, &Code::dcm("126000", "Imaging Measurement Report")),
-        keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"),
-        template("1500"),
-        sequence(tags::CONTENT_SEQUENCE, report.content(measurements)),
-    ] {
-        set.put(element);
-    }
-    save(path, options.overwrite, |file| {
-        let mut sink = Sink::begin(file, kind.class_uid, Encoding::Explicit)?;
-        sink.elements(&set)?;
-        sink.finish(options.fresh.as_ref())
-    })
 }
 
 fn template(identifier: &str) -> Element {
@@ -225,13 +180,66 @@ const HAS_CONTEXT: &str = "HAS OBS CONTEXT";
 const HAS_MODIFIER: &str = "HAS CONCEPT MOD";
 const CONTAINS: &str = "CONTAINS";
 
-struct Report<'a> {
-    source: &'a Source,
-    segmentation: Option<&'a SegReference>,
-    algorithm: &'a Algorithm,
+/// A report. With a segmentation to refer to, each group of measurements is of one of its segments
+/// (TID 1411); without, of the source series (TID 1501).
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// The series that was measured.
+    pub source: &'a Source,
+    /// What was measured of it.
+    pub measurements: &'a [Measurement],
+    /// The segmentation that says where.
+    pub segmentation: Option<&'a SegReference>,
+    /// What made it.
+    pub algorithm: &'a Algorithm,
+    /// Choices that all objects share.
+    pub options: &'a ObjectOptions,
 }
 
 impl Report<'_> {
+    /// Writes the object.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
+        let class = uids::COMPREHENSIVE3_DSR_STORAGE;
+        let mut sink = Sink::begin(&mut out, class, Encoding::Explicit)?;
+        sink.elements(&self.elements())?;
+        sink.finish(self.options.fresh.as_ref())
+    }
+
+    fn elements(&self) -> Item {
+        let kind = Kind {
+            class_uid: uids::COMPREHENSIVE3_DSR_STORAGE,
+            modality: "SR",
+            description: "Measurements",
+            series_number: 9003,
+        };
+        let mut set = modules::common(self.source, &kind, self.algorithm, self.options);
+        let (date, time) = modules::made(self.source, self.options);
+        let evidence = tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE;
+        let title = Code::dcm("126000", "Imaging Measurement Report");
+        for element in [
+            sequence(tags::REFERENCED_PERFORMED_PROCEDURE_STEP_SEQUENCE, Vec::new()),
+            text(tags::CONTENT_DATE, VR::DA, &date),
+            text(tags::CONTENT_TIME, VR::TM, &time),
+            keyword(tags::COMPLETION_FLAG, "COMPLETE"),
+            elements::long(tags::COMPLETION_FLAG_DESCRIPTION, RESEARCH_ONLY),
+            keyword(tags::VERIFICATION_FLAG, "UNVERIFIED"),
+            sequence(tags::PERFORMED_PROCEDURE_CODE_SEQUENCE, Vec::new()),
+            sequence(evidence, vec![self.evidence()]),
+            keyword(tags::VALUE_TYPE, "CONTAINER"),
+            coded(tags::CONCEPT_NAME_CODE_SEQUENCE, &title),
+            keyword(tags::CONTINUITY_OF_CONTENT, "SEPARATE"),
+            template("1500"),
+            sequence(tags::CONTENT_SEQUENCE, self.content()),
+        ] {
+            set.put(element);
+        }
+        set
+    }
+
     /// All instances that the report refers to.
     fn evidence(&self) -> Item {
         let series = |uid_value: &str, instances: Vec<Item>| {
@@ -253,7 +261,7 @@ impl Report<'_> {
         ])
     }
 
-    fn content(&self, measurements: &[Measurement]) -> Vec<Item> {
+    fn content(&self) -> Vec<Item> {
         let language = Code::dcm("121049", "Language of Content Item and Descendants");
         let mut items = vec![concept(
             HAS_MODIFIER,
@@ -263,7 +271,7 @@ impl Report<'_> {
         items.extend(self.observer());
         let procedure = Code::new("25045-6", "LN", "CT unspecified body region");
         items.push(concept(HAS_MODIFIER, &Code::dcm("121058", "Procedure reported"), &procedure));
-        let groups = measurements.iter().map(|measurement| self.group(measurement)).collect();
+        let groups = self.measurements.iter().map(|measurement| self.group(measurement)).collect();
         items.push(container(&Code::dcm("126010", "Imaging Measurements"), None, groups));
         items
     }
@@ -385,7 +393,8 @@ mod tests {
             affine: crate::Affine([[0.0; 4]; 3]),
         };
         let segments = [1, 2, 3, 9].map(|id| Segment::named(id, "x"));
-        let measured = measure(voxels.view(), labels.view().into(), &segments, &grid);
+        let slice = |k| voxels.index_axis(Axis(0), k).to_owned();
+        let measured = measure(slice, labels.view().into(), &segments, &grid);
         let ids: Vec<u16> = measured.iter().map(|m| m.segment.id).collect();
         assert_eq!(ids, [1, 3], "absent ones are not measured");
         assert_eq!(measured[0].volume_mm3, 3.0);

@@ -1,4 +1,4 @@
-//! Objects about a series: what is in them, what is not, and that files are whole or absent.
+//! Objects about a series: what is in them, and what is not.
 //!
 //! That other programs read them as they are meant is judged by `judges/written.py`.
 
@@ -6,12 +6,14 @@ use crate::fixtures::Fixture;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
-use fastnnunet_dicom::write::seg::SegEncoding;
+use fastnnunet_dicom::write::rtstruct::StructureSet;
+use fastnnunet_dicom::write::seg::{SegEncoding, Segmentation};
 use fastnnunet_dicom::write::{
-    Algorithm, Code, Fresh, Model, ObjectOptions, Segment, Written, rtstruct, sc, seg, sr,
+    Algorithm, Code, Fresh, Model, ObjectOptions, Segment, Written, sc, sr,
 };
 use fastnnunet_dicom::{Error, LoadOptions, Loaded, ScanOptions, scan};
-use ndarray::Array3;
+use ndarray::{Array2, Array3, Axis};
+use std::fs::File;
 use std::path::Path;
 
 fn loaded(group: &str, name: &str) -> Loaded {
@@ -45,28 +47,44 @@ fn labels(shape: [usize; 3]) -> Array3<u8> {
     })
 }
 
+/// Makes a file of an object.
+fn save(path: &Path, write: impl FnOnce(File) -> std::io::Result<Written>) -> Written {
+    let file = File::create_new(path).expect("a new file");
+    write(file).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Values of a slice.
+fn slice_of(loaded: &Loaded) -> impl Fn(usize) -> Array2<f32> + Sync + '_ {
+    |k| loaded.voxels.index_axis(Axis(0), k).to_owned()
+}
+
 /// Writes an object of each kind and returns them.
 fn write_all(folder: &Path, loaded: &Loaded, options: &ObjectOptions) -> Vec<(String, Written)> {
     let (labels, segments, algorithm) = (labels(loaded.grid.shape), segments(), algorithm());
-    let (map, source) = (labels.view().into(), &loaded.source);
+    let (map, source, algorithm) = (labels.view().into(), &loaded.source, &algorithm);
     let path = |name: &str| folder.join(format!("{name}.dcm"));
     let seg = |name: &str, encoding| {
-        seg::write(&path(name), source, map, &segments, &algorithm, encoding, options).expect(name)
+        let seg = Segmentation::new(source, map, &segments, algorithm, encoding, options);
+        save(&path(name), |file| seg.expect(name).write(file))
     };
     let binary = seg("binary", SegEncoding::Binary);
     let labelmap = seg("labelmap", SegEncoding::Labelmap);
-    let rtstruct = rtstruct::write(&path("rtstruct"), source, map, &segments, &algorithm, options);
-    let measured = sr::measure(loaded.voxels.view(), map, &segments, &loaded.grid);
+    let set = StructureSet::new(source, map, &segments, algorithm, options).expect("a set");
+    let rtstruct = save(&path("rtstruct"), |file| set.write(file));
+    let measurements = &sr::measure(slice_of(loaded), map, &segments, &loaded.grid)[..];
     let reference = sr::SegReference::new(&binary, &segments, SegEncoding::Binary);
-    let report = sr::write(&path("sr"), source, &measured, Some(&reference), &algorithm, options);
+    let segmentation = Some(&reference);
+    let report = sr::Report { source, measurements, segmentation, algorithm, options };
+    let report = save(&path("sr"), |file| report.write(file));
     let picture = sc::Picture { width: 3, height: 1, rgb: &[1, 2, 3, 4, 5, 6, 7, 8, 9] };
-    let capture = sc::write(&path("sc"), source, &picture, &algorithm, options);
+    let capture = sc::Capture::new(source, picture, algorithm, options).expect("a picture");
+    let capture = save(&path("sc"), |file| capture.write(file));
     vec![
         ("binary".into(), binary),
         ("labelmap".into(), labelmap),
-        ("rtstruct".into(), rtstruct.expect("a structure set")),
-        ("sr".into(), report.expect("a report")),
-        ("sc".into(), capture.expect("a picture")),
+        ("rtstruct".into(), rtstruct),
+        ("sr".into(), report),
+        ("sc".into(), capture),
     ]
 }
 
@@ -228,8 +246,10 @@ fn ids_with_gaps_keep_their_number_in_a_labelmap_and_are_named_in_binary() {
     {
         let path = folder.path().join(format!("{name}.dcm"));
         let options = ObjectOptions::default();
-        let (source, map) = (&loaded.source, labels.view().into());
-        seg::write(&path, source, map, &segments, &algorithm(), encoding, &options).expect(name);
+        let (source, algorithm) = (&loaded.source, algorithm());
+        let map = labels.view();
+        let seg = Segmentation::new(source, map, &segments, &algorithm, encoding, &options);
+        save(&path, |file| seg.expect(name).write(file));
         let object = open(folder.path(), name);
         let listed = items(&object, tags::SEGMENT_SEQUENCE);
         let listed = &listed[listed.len() - 2..];
@@ -254,15 +274,17 @@ fn an_empty_map_is_an_object_all_the_same() {
     let empty = Array3::<u8>::zeros(loaded.grid.shape);
     let path = folder.path().join("empty.dcm");
     let (options, map) = (ObjectOptions::default(), empty.view().into());
-    let (source, algorithm) = (&loaded.source, algorithm());
-    seg::write(&path, source, map, &segments(), &algorithm, SegEncoding::Binary, &options)
-        .expect("a segmentation");
+    let (source, algorithm, segments) = (&loaded.source, algorithm(), segments());
+    let encoding = SegEncoding::Binary;
+    let seg = Segmentation::new(source, map, &segments, &algorithm, encoding, &options);
+    save(&path, |file| seg.expect("a segmentation").write(file));
     let frames = text(&open(folder.path(), "empty"), tags::NUMBER_OF_FRAMES);
     assert_eq!(frames, "1");
     let path = folder.path().join("none.dcm");
-    rtstruct::write(&path, source, map, &segments(), &algorithm, &options).expect("a set");
+    let set = StructureSet::new(source, map, &segments, &algorithm, &options).expect("a set");
+    save(&path, |file| set.write(file));
     assert!(items(&open(folder.path(), "none"), tags::ROI_CONTOUR_SEQUENCE).is_empty());
-    assert!(sr::measure(loaded.voxels.view(), map, &segments(), &loaded.grid).is_empty());
+    assert!(sr::measure(slice_of(&loaded), map, &segments, &loaded.grid).is_empty());
 }
 
 #[test]
@@ -301,36 +323,27 @@ fn numbers_fit_their_decimal_strings_and_contours_their_planes() {
 }
 
 #[test]
-fn mistakes_leave_nothing_behind() {
+fn mistakes_are_found_before_anything_is_written() {
     let loaded = loaded("regular", "explicit_little");
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("x.dcm");
     let (source, algorithm, options) = (&loaded.source, algorithm(), ObjectOptions::default());
-    let write = |labels: &Array3<u8>, segments: &[Segment]| {
-        let map = labels.view().into();
-        seg::write(&path, source, map, segments, &algorithm, SegEncoding::Binary, &options)
+    let seg = |labels: &Array3<u8>, segments: &[Segment]| {
+        let (map, encoding) = (labels.view(), SegEncoding::Binary);
+        Segmentation::new(source, map, segments, &algorithm, encoding, &options).map(drop)
     };
     let map = labels(loaded.grid.shape);
     let twice = [Segment::named(1, "a"), Segment::named(1, "b")];
+    let picture = sc::Picture { width: 2, height: 2, rgb: &[0; 5] };
     let cases = [
-        ("another shape", write(&Array3::zeros([1, 2, 3]), &segments())),
-        ("a label of no segment", write(&map, &segments()[..1])),
-        ("an id twice", write(&map, &twice)),
-        ("no segment", write(&map, &[])),
-        ("a segment for the background", write(&map, &[Segment::named(0, "none")])),
+        ("another shape", seg(&Array3::zeros([1, 2, 3]), &segments())),
+        ("a label of no segment", seg(&map, &segments()[..1])),
+        ("an id twice", seg(&map, &twice)),
+        ("no segment", seg(&map, &[])),
+        ("a segment for the background", seg(&map, &[Segment::named(0, "none")])),
+        ("few pixels", sc::Capture::new(source, picture, &algorithm, &options).map(drop)),
     ];
     for (case, result) in cases {
         assert!(matches!(result, Err(Error::Usage { .. })), "{case}");
     }
-    let picture = sc::Picture { width: 2, height: 2, rgb: &[0; 5] };
-    let result = sc::write(&path, source, &picture, &algorithm, &options);
-    assert!(matches!(result, Err(Error::Usage { .. })));
-    std::fs::write(&path, "something of somebody's").expect("a file");
-    let result = write(&map, &segments());
-    assert!(matches!(result, Err(Error::Write { .. })), "a file that is there is kept");
-    assert_eq!(std::fs::read(&path).expect("a file"), b"something of somebody's");
-    let names: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").collect();
-    assert_eq!(names.len(), 1, "no temporary file stays");
 }
 
 #[test]
@@ -389,9 +402,9 @@ fn labels_of_a_tilted_series_go_back_to_its_slices() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("seg.dcm");
     let (segments, options) = ([Segment::named(1, "bone")], ObjectOptions::default());
-    let (source, map) = (&loaded.source, bright.view().into());
-    seg::write(&path, source, map, &segments, &algorithm(), SegEncoding::Labelmap, &options)
-        .expect("a segmentation");
+    let (map, algorithm, encoding) = (bright.view(), algorithm(), SegEncoding::Labelmap);
+    let seg = Segmentation::new(&loaded.source, map, &segments, &algorithm, encoding, &options);
+    save(&path, |file| seg.expect("a segmentation").write(file));
     let object = open(folder.path(), "seg");
     let pixels = object.element(tags::PIXEL_DATA).expect("pixels").to_bytes().expect("bytes");
     let upright = self::loaded("regular", "explicit_little");

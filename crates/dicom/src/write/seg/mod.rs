@@ -12,15 +12,13 @@ use super::elements::{Item, item, keyword, long, sequence, text, uid, unsigned};
 use super::file::{Encoding, Own, Sink};
 use super::modules::{self, Kind};
 use super::segment::{Algorithm, Code, Segment};
-use super::{Label, Labels, ObjectOptions, RESEARCH_ONLY, Written, check, elements, save};
+use super::{Label, Labels, ObjectOptions, Out, RESEARCH_ONLY, Written, check, elements};
 use crate::error::Result;
 use crate::volume::{Planes, Source};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use ndarray::ArrayView3;
-use std::fs::File;
 use std::io;
-use std::path::Path;
 
 /// How labels are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,52 +32,65 @@ pub enum SegEncoding {
 
 const LABELMAP_CLASS: &str = "1.2.840.10008.5.1.4.1.1.66.7";
 
-/// Writes a segmentation.
+/// A segmentation.
 ///
-/// `labels` lie on the grid of the source's volume. In a LABELMAP a segment's number is its id; in
-/// BINARY numbers must go from 1 without a gap: ids that do are kept, others are replaced by their
-/// place in ascending order, and the id is named in the segment's description.
-///
-/// # Errors
-///
-/// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that is
-/// no segment's, and [`Error::Write`](crate::Error::Write) if the file cannot be written.
-pub fn write(
-    path: &Path,
-    source: &Source,
-    labels: Labels<'_>,
-    segments: &[Segment],
-    algorithm: &Algorithm,
-    encoding: SegEncoding,
-    options: &ObjectOptions,
-) -> Result<Written> {
-    check(source, labels, segments)?;
-    let mut segments: Vec<&Segment> = segments.iter().collect();
-    segments.sort_by_key(|segment| segment.id);
-    let object = Object { source, segments: &segments, algorithm, encoding, options };
-    save(path, options.overwrite, |file| match labels {
-        Labels::U8(labels) => object.write(file, labels),
-        Labels::U16(labels) => object.write(file, labels),
-    })
-}
-
-struct Object<'a> {
+/// In a LABELMAP a segment's number is its id; in BINARY numbers must go from 1 without a gap: ids
+/// that do are kept, others are replaced by their place in ascending order, and the id is named in
+/// the segment's description.
+#[derive(Clone, Debug)]
+pub struct Segmentation<'a> {
     source: &'a Source,
+    labels: Labels<'a>,
     /// In ascending order of ids.
-    segments: &'a [&'a Segment],
+    segments: Vec<&'a Segment>,
     algorithm: &'a Algorithm,
     encoding: SegEncoding,
     options: &'a ObjectOptions,
 }
 
-impl Object<'_> {
-    fn write<T: Label>(&self, file: &mut File, labels: ArrayView3<'_, T>) -> io::Result<Written> {
+impl<'a> Segmentation<'a> {
+    /// Of labels on the grid of the source's volume.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that
+    /// is no segment's.
+    pub fn new(
+        source: &'a Source,
+        labels: impl Into<Labels<'a>>,
+        segments: &'a [Segment],
+        algorithm: &'a Algorithm,
+        encoding: SegEncoding,
+        options: &'a ObjectOptions,
+    ) -> Result<Self> {
+        let labels = labels.into();
+        let segments = check(source, labels, segments)?;
+        Ok(Self { source, labels, segments, algorithm, encoding, options })
+    }
+
+    /// Writes the object.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`, and if it has 4 GiB of pixels, which a file cannot hold.
+    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
+        match self.labels {
+            Labels::U8(labels) => self.write_labels(&mut out, labels),
+            Labels::U16(labels) => self.write_labels(&mut out, labels),
+        }
+    }
+
+    fn write_labels<T: Label>(
+        &self,
+        out: &mut dyn Out,
+        labels: ArrayView3<'_, T>,
+    ) -> io::Result<Written> {
         let planes = Planes::new(labels, self.source);
         let frames = match self.encoding {
-            SegEncoding::Binary => frames::binary(&planes, self.source, self.segments),
+            SegEncoding::Binary => frames::binary(&planes, self.source, &self.segments),
             SegEncoding::Labelmap => frames::labelmap(self.source),
         };
-        let mut sink = Sink::begin(file, self.class_uid(), Encoding::Explicit)?;
+        let mut sink = Sink::begin(out, self.class_uid(), Encoding::Explicit)?;
         sink.elements(&self.header(frames.len()))?;
         sink.begin_sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)?;
         self.frame_groups(&mut sink, &frames)?;

@@ -1,0 +1,166 @@
+//! What is written of each case, and under which names.
+
+use super::args::PredictArgs;
+use super::request::usage;
+use fastnnunet::model::Name;
+use fastnnunet::{OutputType, Result};
+use std::path::{Path, PathBuf};
+
+/// A file to write.
+#[derive(Clone, Debug)]
+pub(crate) struct Output {
+    pub(crate) kind: OutputType,
+    pub(crate) path: PathBuf,
+}
+
+/// The files of one case.
+#[derive(Clone, Debug)]
+pub(crate) struct Outputs {
+    /// In the order they are written; at least one.
+    pub(crate) files: Vec<Output>,
+    /// Their path without ending: where files beside them go.
+    stem: PathBuf,
+}
+
+impl Outputs {
+    /// The first of them: what a case is known by.
+    pub(crate) fn first(&self) -> &Path {
+        &self.files[0].path
+    }
+
+    /// A file beside them, under their name.
+    pub(crate) fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.stem.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        self.stem.with_file_name(name)
+    }
+
+    /// Whether each of them is there.
+    pub(crate) fn exist(&self) -> bool {
+        self.files.iter().all(|file| file.path.exists())
+    }
+
+    /// Whether any of them shows or measures the image.
+    pub(crate) fn need_image(&self) -> bool {
+        self.files.iter().any(|file| file.kind.needs_image())
+    }
+
+    /// Files in a folder.
+    pub(crate) fn in_folder(folder: &Path, stem: &str, kinds: &[OutputType]) -> Self {
+        let file = |&kind: &OutputType| {
+            let path = folder.join(format!("{stem}{}", kind.suffix()));
+            Output { kind, path }
+        };
+        Self { files: kinds.iter().map(file).collect(), stem: folder.join(stem) }
+    }
+}
+
+/// What `--output` and `--output-type` ask for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// In the order they are written; at least one.
+    pub(crate) kinds: Vec<OutputType>,
+    /// The file that `--output` names, if it names one.
+    file: Option<PathBuf>,
+}
+
+impl Wanted {
+    pub(crate) fn new(args: &PredictArgs) -> Result<Self> {
+        let wanted = Self::of(args)?;
+        #[cfg(feature = "dicom")]
+        wanted.check_choices(args)?;
+        Ok(wanted)
+    }
+
+    fn of(args: &PredictArgs) -> Result<Self> {
+        let given = |kind: &OutputType| args.output_type.contains(kind);
+        let kinds: Vec<OutputType> = OutputType::all().filter(given).collect();
+        let path = args.output.as_deref().filter(|path| !is_folder(path));
+        let fitting = path.map(OutputType::of_name).unwrap_or_default();
+        let Some(path) = path.filter(|_| !fitting.is_empty()) else {
+            let kinds = if kinds.is_empty() { vec![OutputType::Nifti] } else { kinds };
+            return Ok(Self { kinds, file: None });
+        };
+        let named = path.display().to_string();
+        let kind = match (&kinds[..], &fitting[..]) {
+            ([], &[only]) | (&[only], _) if only.ending_of(path) > 0 => only,
+            (&[only], _) => {
+                let endings = only.endings().join(" or ");
+                let expected = format!("a name that ends in {endings} for {only}, or a folder");
+                return Err(usage("--output", named, expected));
+            }
+            ([], several) => {
+                let names: Vec<&str> = several.iter().map(|kind| kind.name()).collect();
+                let expected = format!("--output-type with it, one of {}", names.join(", "));
+                return Err(usage("--output", named, expected));
+            }
+            (several, _) => {
+                let found = format!("{named}, the name of one file");
+                let expected = format!("a folder for {} types of output", several.len());
+                return Err(usage("--output", found, expected));
+            }
+        };
+        Ok(Self { kinds: vec![kind], file: Some(path.to_path_buf()) })
+    }
+
+    /// Fails if there are choices for types that are not written.
+    #[cfg(feature = "dicom")]
+    fn check_choices(&self, args: &PredictArgs) -> Result<()> {
+        if args.new_uids && !self.kinds.iter().any(|kind| kind.needs_series()) {
+            return Err(usage("--new-uids", "no type that has UIDs", "one of DICOM"));
+        }
+        if args.seg_encoding.is_some() && !self.kinds.contains(&OutputType::DicomSeg) {
+            return Err(usage("--seg-encoding", "no dicom-seg", "--output-type dicom-seg"));
+        }
+        Ok(())
+    }
+
+    /// The files of a single case; `what` names the mode or model.
+    pub(crate) fn of_one(&self, args: &PredictArgs, case: &str, what: &Name) -> Result<Outputs> {
+        if let Some(path) = &self.file {
+            let kind = self.kinds[0];
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let stem = name.get(..name.len() - kind.ending_of(path)).unwrap_or(&name);
+            let files = vec![Output { kind, path: path.clone() }];
+            return Ok(Outputs { files, stem: path.with_file_name(stem) });
+        }
+        let folder = args.output.as_deref().unwrap_or(Path::new("results"));
+        if !is_folder(folder) && (folder.extension().is_some() || folder.exists()) {
+            let endings: Vec<&str> =
+                self.kinds.iter().flat_map(|kind| kind.endings()).copied().collect();
+            let expected = format!("a name that ends in {}, or a folder", endings.join(" or "));
+            return Err(usage("--output", folder.display().to_string(), expected));
+        }
+        Ok(Outputs::in_folder(folder, &format!("{case}_{what}"), &self.kinds))
+    }
+
+    /// Fails unless each type can be made of an image that is a series or none.
+    pub(crate) fn check_source(&self, is_series: bool, image: &Path) -> Result<()> {
+        match self.kinds.iter().find(|kind| kind.needs_series() && !is_series) {
+            None => Ok(()),
+            Some(kind) => {
+                let found = format!("{kind} of {}, which is NIfTI", image.display());
+                Err(usage("--output-type", found, "a DICOM series for it"))
+            }
+        }
+    }
+}
+
+/// Whether a path is that of a folder: one that is there, or a name that ends like one.
+fn is_folder(path: &Path) -> bool {
+    let ends = path.as_os_str().to_string_lossy().ends_with(std::path::is_separator);
+    ends || path.is_dir()
+}
+
+/// Random bytes and the time of this moment, where the clock on the wall stands.
+#[cfg(feature = "dicom")]
+pub(crate) fn fresh() -> Result<fastnnunet::dicom::write::Fresh> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|error| {
+        let found = format!("no random numbers ({error})");
+        usage("--new-uids", found, "a system that gives some")
+    })?;
+    let now = chrono::Local::now();
+    let [date, time] = ["%Y%m%d", "%H%M%S"].map(|form| now.format(form).to_string());
+    Ok(fastnnunet::dicom::write::Fresh { salt, date, time })
+}

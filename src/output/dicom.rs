@@ -1,0 +1,154 @@
+//! Objects about the series that a result was made of; docs/dicom.md says what is in them.
+
+use super::{OutputType, Writer};
+use crate::files::Target;
+use crate::io::Scan;
+use crate::model::{Label, Side};
+use crate::preview::parse_color;
+use crate::segmenter::Segmentation;
+use crate::volume::LabelMap;
+use crate::{Error, Result};
+use fastnnunet_dicom::Source;
+use fastnnunet_dicom::write::rtstruct::StructureSet;
+use fastnnunet_dicom::write::sc::{Capture, Picture};
+use fastnnunet_dicom::write::seg::{SegEncoding, Segmentation as SegObject};
+use fastnnunet_dicom::write::sr::{self, Report, SegReference};
+use fastnnunet_dicom::write::{Algorithm, Code, Fresh, Labels, Model, ObjectOptions, Segment};
+use std::path::Path;
+
+/// What is chosen for objects, and what was written that others refer to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Choices {
+    encoding: SegEncoding,
+    options: ObjectOptions,
+    segmentation: Option<SegReference>,
+}
+
+impl Writer<'_> {
+    /// How a DICOM segmentation stores labels; [`SegEncoding::Binary`] by default.
+    #[must_use]
+    pub fn seg_encoding(mut self, encoding: SegEncoding) -> Self {
+        self.dicom.encoding = encoding;
+        self
+    }
+
+    /// Identifiers and date of this very run in DICOM objects. By default identifiers are those of
+    /// the content, and dates the series', so that the same result gives the same bytes.
+    #[must_use]
+    pub fn fresh(mut self, fresh: Fresh) -> Self {
+        self.dicom.options.fresh = Some(fresh);
+        self
+    }
+
+    pub(super) fn write_seg(&mut self, target: Target<'_>) -> Result<()> {
+        let (source, algorithm) = self.about(OutputType::DicomSeg)?;
+        let (segments, labels) = (segments(self.result), labels(self.result));
+        let Choices { encoding, options, .. } = &self.dicom;
+        let object = SegObject::new(source, labels, &segments, &algorithm, *encoding, options)?;
+        let written = target.write(|file| object.write(file))?;
+        self.dicom.segmentation = Some(SegReference::new(&written, &segments, *encoding));
+        Ok(())
+    }
+
+    pub(super) fn write_rtstruct(&self, target: Target<'_>) -> Result<()> {
+        let (source, algorithm) = self.about(OutputType::RtStruct)?;
+        let (segments, labels) = (segments(self.result), labels(self.result));
+        let options = &self.dicom.options;
+        let object = StructureSet::new(source, labels, &segments, &algorithm, options)?;
+        target.write(|file| object.write(file)).map(drop)
+    }
+
+    pub(super) fn write_sr(&self, target: Target<'_>) -> Result<()> {
+        let (source, algorithm) = self.about(OutputType::Sr)?;
+        let voxels = self.drawn(OutputType::Sr)?.voxels().view();
+        let slice = |k: usize| voxels.slice(k);
+        let (segments, labels) = (segments(self.result), labels(self.result));
+        let measurements = sr::measure(slice, labels, &segments, &source.grid);
+        let object = Report {
+            source,
+            measurements: &measurements,
+            segmentation: self.dicom.segmentation.as_ref(),
+            algorithm: &algorithm,
+            options: &self.dicom.options,
+        };
+        target.write(|file| object.write(file)).map(drop)
+    }
+
+    pub(super) fn write_sc(&self, target: Target<'_>) -> Result<()> {
+        let (source, algorithm) = self.about(OutputType::Sc)?;
+        let drawn = self.result.preview(self.drawn(OutputType::Sc)?, &self.title);
+        let [width, height] = [drawn.width(), drawn.height()].map(|n| n as u16);
+        let picture = Picture { width, height, rgb: drawn.as_bytes() };
+        let object = Capture::new(source, picture, &algorithm, &self.dicom.options)?;
+        target.write(|file| object.write(file)).map(drop)
+    }
+
+    /// The series, and what made the result.
+    fn about(&self, kind: OutputType) -> Result<(&Source, Algorithm)> {
+        let Some(source) = self.result.series() else {
+            let found = format!("{kind} of an image that is no DICOM series");
+            return Err(Error::usage("output type", found, "a form that needs no series"));
+        };
+        let mut models = Vec::new();
+        for network in &self.result.answer.networks {
+            if network.sha256.is_empty() {
+                let found = format!("{kind} of models without digests");
+                return Err(Error::usage("output type", found, "Options::digests"));
+            }
+            // Where a trained folder lies is nobody's business but its owner's.
+            let name = Path::new(&network.name).file_name().unwrap_or_default().to_string_lossy();
+            let model = |sha256: &String| Model { name: name.to_string(), sha256: sha256.clone() };
+            models.extend(network.sha256.iter().map(model));
+        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok((source, Algorithm { name: "fastnnunet".to_owned(), version, models }))
+    }
+
+    fn drawn(&self, kind: OutputType) -> Result<&Scan> {
+        let found = || format!("{kind} without the image that the result was made of");
+        self.image.ok_or_else(|| Error::usage("output type", found(), "Writer::image"))
+    }
+}
+
+fn labels(result: &Segmentation) -> Labels<'_> {
+    match &result.labels {
+        LabelMap::U8(labels) => labels.view().into(),
+        LabelMap::U16(labels) => labels.view().into(),
+    }
+}
+
+/// The structures that can occur, and any other label that does, by its number.
+fn segments(result: &Segmentation) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = result.structures.iter().map(segment).collect();
+    for found in result.found() {
+        if segments.iter().all(|segment| segment.id != found.id) {
+            segments.push(Segment::named(found.id, &found.name));
+        }
+    }
+    segments
+}
+
+/// A label with its codes. Of one without, no more than its name is known.
+fn segment(label: &Label) -> Segment {
+    let color = label.color.as_deref().and_then(parse_color);
+    let named = Segment { color, ..Segment::named(label.id, &label.name) };
+    let (Some(snomed), Some(meaning)) = (&label.snomed, &label.meaning) else { return named };
+    let side = label.side.map(|side| match side {
+        Side::Left => Code::left(),
+        Side::Right => Code::right(),
+    });
+    let category = match &label.category {
+        Some(category) => Code::sct(&category.snomed, &category.meaning),
+        None => Code::sct("123037004", "Anatomical Structure"),
+    };
+    let region = label.region.as_ref().map(|region| Code::sct(&region.snomed, &region.meaning));
+    let (modifier, region_modifier) = if region.is_some() { (None, side) } else { (side, None) };
+    Segment {
+        category,
+        kind: Code::sct(snomed, meaning),
+        modifier,
+        region,
+        region_modifier,
+        ..named
+    }
+}

@@ -1,0 +1,338 @@
+//! Results as files: one table of the forms there are.
+//!
+//! A [`Segmentation`] enters, with the image it was made of for forms that show or measure that, and
+//! files leave, each whole or not at all and no easier to read than its source. A new form is a row
+//! of the table and an arm of [`Writer::write`].
+
+#[cfg(feature = "dicom")]
+mod dicom;
+
+use crate::files::{Existing, Target};
+use crate::io::{self, Scan};
+use crate::segmenter::Segmentation;
+use crate::{Error, Result};
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// A form in which a result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OutputType {
+    /// A label map on the image's own grid.
+    Nifti,
+    /// A DICOM segmentation.
+    #[cfg(feature = "dicom")]
+    DicomSeg,
+    /// A DICOM structure set: each structure as outlines in the planes of the series.
+    #[cfg(feature = "dicom")]
+    RtStruct,
+    /// A DICOM report: volume, mean and standard deviation of each structure (TID 1500). It refers
+    /// to the segmentation that the same [`Writer`] wrote before it.
+    #[cfg(feature = "dicom")]
+    Sr,
+    /// The overview picture as DICOM secondary capture.
+    #[cfg(feature = "dicom")]
+    Sc,
+}
+
+/// What is known of a form.
+struct Form {
+    kind: OutputType,
+    name: &'static str,
+    /// What follows case and mode in a name that the program gives.
+    suffix: &'static str,
+    /// What a name that the user gives may end in.
+    endings: &'static [&'static str],
+    /// Whether it is about a DICOM series.
+    needs_series: bool,
+    /// Whether it shows or measures the image.
+    needs_image: bool,
+}
+
+/// In the order in which they are written: what others refer to comes before them.
+const FORMS: &[Form] = &[
+    Form {
+        kind: OutputType::Nifti,
+        name: "nifti",
+        suffix: ".nii.gz",
+        endings: &[".nii.gz", ".nii"],
+        needs_series: false,
+        needs_image: false,
+    },
+    #[cfg(feature = "dicom")]
+    Form {
+        kind: OutputType::DicomSeg,
+        name: "dicom-seg",
+        suffix: ".seg.dcm",
+        endings: &[".seg.dcm", ".dcm"],
+        needs_series: true,
+        needs_image: false,
+    },
+    #[cfg(feature = "dicom")]
+    Form {
+        kind: OutputType::RtStruct,
+        name: "rtstruct",
+        suffix: ".rtstruct.dcm",
+        endings: &[".rtstruct.dcm", ".dcm"],
+        needs_series: true,
+        needs_image: false,
+    },
+    #[cfg(feature = "dicom")]
+    Form {
+        kind: OutputType::Sr,
+        name: "sr",
+        suffix: ".sr.dcm",
+        endings: &[".sr.dcm", ".dcm"],
+        needs_series: true,
+        needs_image: true,
+    },
+    #[cfg(feature = "dicom")]
+    Form {
+        kind: OutputType::Sc,
+        name: "sc",
+        suffix: ".sc.dcm",
+        endings: &[".sc.dcm", ".dcm"],
+        needs_series: true,
+        needs_image: true,
+    },
+];
+
+impl OutputType {
+    /// All forms of this build, in the order in which a [`Writer`] should be given them.
+    #[must_use]
+    pub fn all() -> impl ExactSizeIterator<Item = Self> {
+        FORMS.iter().map(|form| form.kind)
+    }
+
+    /// The forms that a file of this name may have: those of the longest ending that fits. A name
+    /// without a known ending has none.
+    #[must_use]
+    pub fn of_name(path: &Path) -> Vec<Self> {
+        let longest = FORMS.iter().map(|form| form.fitting(path)).max().unwrap_or(0);
+        let fits = FORMS.iter().filter(|form| longest > 0 && form.fitting(path) == longest);
+        fits.map(|form| form.kind).collect()
+    }
+
+    fn form(self) -> &'static Form {
+        let found = FORMS.iter().find(|form| form.kind == self);
+        found.expect("every form is in the table, as a test sees to")
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.form().name
+    }
+
+    /// What follows case and mode in the name of a file.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        self.form().suffix
+    }
+
+    /// What the name of a file may end in, in lowercase.
+    #[must_use]
+    pub fn endings(self) -> &'static [&'static str] {
+        self.form().endings
+    }
+
+    /// How many bytes of a file's name are its ending; 0 if it ends otherwise.
+    #[must_use]
+    pub fn ending_of(self, path: &Path) -> usize {
+        self.form().fitting(path)
+    }
+
+    /// Whether it is about a DICOM series, and there is none of an image that is not one.
+    #[must_use]
+    pub fn needs_series(self) -> bool {
+        self.form().needs_series
+    }
+
+    /// Whether it shows or measures the image, which [`Writer::image`] gives.
+    #[must_use]
+    pub fn needs_image(self) -> bool {
+        self.form().needs_image
+    }
+
+    /// Checks, before hours of work depend on it, that a file could be written. Creates nothing that
+    /// stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the name does not end as it must, and [`Error::Write`] if there is a file
+    /// that is to be kept, or as far as it can be foreseen that writing fails.
+    pub fn check(self, path: &Path, existing: Existing) -> Result<()> {
+        self.check_name(path)?;
+        Target::new(path, existing).check()
+    }
+
+    fn check_name(self, path: &Path) -> Result<()> {
+        if self.ending_of(path) > 0 {
+            return Ok(());
+        }
+        let expected = format!("a name that ends in {}", self.endings().join(" or "));
+        Err(Error::usage("output", path.display().to_string(), expected))
+    }
+}
+
+impl Form {
+    /// How many bytes of a file's name are an ending of this form.
+    fn fitting(&self, path: &Path) -> usize {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let fits = |ending: &&&str| name.len() > ending.len() && name.ends_with(**ending);
+        self.endings.iter().filter(fits).map(|ending| ending.len()).max().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for OutputType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for OutputType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = FORMS.iter().find(|form| form.name == text);
+        found.map(|form| form.kind).ok_or_else(|| {
+            let names: Vec<&str> = FORMS.iter().map(|form| form.name).collect();
+            Error::usage("output type", text, format!("one of {}", names.join(", ")))
+        })
+    }
+}
+
+impl Segmentation {
+    /// Writes the result in one form that needs labels only; see [`writer`](Self::writer) for the
+    /// others, and for what becomes of a file that is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::write`].
+    pub fn write(&self, kind: OutputType, path: impl AsRef<Path>) -> Result<()> {
+        self.writer().write(kind, path)
+    }
+
+    /// What writes the result in several forms.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "dicom")]
+    /// # fn main() -> fastnnunet::Result<()> {
+    /// use fastnnunet::{OutputType, Scan, Segmenter};
+    ///
+    /// let scan = Scan::open("study/series")?;
+    /// let result = Segmenter::open("bone")?.segment(&scan)?;
+    /// let mut writer = result.writer().image(&scan);
+    /// writer.write(OutputType::DicomSeg, "bone.seg.dcm")?;
+    /// writer.write(OutputType::Sr, "bone.sr.dcm")?;
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "dicom"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn writer(&self) -> Writer<'_> {
+        Writer {
+            result: self,
+            image: None,
+            title: String::new(),
+            existing: Existing::Keep,
+            #[cfg(feature = "dicom")]
+            dicom: dicom::Choices::default(),
+        }
+    }
+}
+
+/// Writes a result.
+#[derive(Clone, Debug)]
+pub struct Writer<'a> {
+    result: &'a Segmentation,
+    #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no form shows it"))]
+    image: Option<&'a Scan>,
+    #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no form shows it"))]
+    title: String,
+    existing: Existing,
+    #[cfg(feature = "dicom")]
+    dicom: dicom::Choices,
+}
+
+impl<'a> Writer<'a> {
+    /// The image that the result was made of.
+    #[must_use]
+    pub fn image(self, image: &'a Scan) -> Self {
+        Self { image: Some(image), ..self }
+    }
+
+    /// What stands above a picture.
+    #[must_use]
+    pub fn title(self, title: impl Into<String>) -> Self {
+        Self { title: title.into(), ..self }
+    }
+
+    /// What becomes of files that are there; they stay by default.
+    #[must_use]
+    pub fn existing(self, existing: Existing) -> Self {
+        Self { existing, ..self }
+    }
+
+    /// Writes one form: complete or not at all, for at most those who may read the image. Missing
+    /// folders are created. The same result gives the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the name does not end as that of the form must, or if the form is about a
+    /// series or an image that there is none of, and [`Error::Write`] if the file exists and is to be
+    /// kept or cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// If the image has another shape than the labels.
+    pub fn write(&mut self, kind: OutputType, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        kind.check_name(path)?;
+        let target = Target { path, existing: self.existing, access: self.result.access() };
+        match kind {
+            OutputType::Nifti => {
+                let labels = (&self.result.labels).into();
+                io::save_labels_to(target, labels, self.result.header())
+            }
+            #[cfg(feature = "dicom")]
+            OutputType::DicomSeg => self.write_seg(target),
+            #[cfg(feature = "dicom")]
+            OutputType::RtStruct => self.write_rtstruct(target),
+            #[cfg(feature = "dicom")]
+            OutputType::Sr => self.write_sr(target),
+            #[cfg(feature = "dicom")]
+            OutputType::Sc => self.write_sc(target),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_is_in_the_table_once_and_its_own_name_is_its() {
+        for form in FORMS {
+            let name = format!("case_mode{}", form.suffix);
+            assert_eq!(OutputType::of_name(Path::new(&name)), [form.kind], "{name}");
+            assert_eq!(form.name.parse::<OutputType>().ok(), Some(form.kind));
+            assert_eq!(FORMS.iter().filter(|other| other.kind == form.kind).count(), 1);
+        }
+    }
+
+    #[test]
+    fn names_tell_the_form_as_far_as_they_do() {
+        let of = |name: &str| OutputType::of_name(Path::new(name));
+        assert_eq!(of("a/seg.nii"), [OutputType::Nifti]);
+        assert_eq!(of("SEG.NII.GZ"), [OutputType::Nifti]);
+        for name in ["seg", "seg.png", ".nii", "a.nii/seg", "dcm"] {
+            assert_eq!(of(name), [], "{name}");
+        }
+        #[cfg(feature = "dicom")]
+        assert_eq!(of("x.dcm").len(), 4, "any object about a series");
+        assert_eq!(OutputType::Nifti.ending_of(Path::new("a.nii.gz")), 7);
+    }
+}
