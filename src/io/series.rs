@@ -6,10 +6,9 @@
 use super::voxels::Stats;
 use super::{ReadOptions, Rules, Scan, SourceHeader, plausibility};
 use crate::files::{self, Access};
-use crate::volume::{Affine, Grid, Voxels};
+use crate::volume::{Affine, Grid, Scale, Voxels};
 use crate::{Error, Result};
 use fastnnunet_dicom::{self as dicom, LoadOptions, ScanOptions, Series};
-use ndarray::Array3;
 use rayon::prelude::*;
 use std::io::Read;
 use std::path::Path;
@@ -60,7 +59,13 @@ impl Scan {
     pub fn open_series(series: &Series, options: &ReadOptions) -> Result<Self> {
         let max_bytes = options.max_bytes;
         let loaded = series.load(&LoadOptions { max_bytes })?;
-        let stats = stats(&loaded.voxels);
+        let voxels = match loaded.voxels {
+            dicom::Voxels::I16 { stored, slope, intercept } => {
+                Voxels::I16(stored, Scale { slope, intercept })
+            }
+            dicom::Voxels::F32(values) => Voxels::F32(values),
+        };
+        let stats = stats(&voxels);
         if stats.not_finite > 0 {
             return Err(Error::Input {
                 path: series.path().to_path_buf(),
@@ -76,7 +81,7 @@ impl Scan {
         let access = series.files().into_iter().map(Access::of_path).reduce(Access::and);
         Ok(Self {
             read_bytes: series.bytes().unwrap_or(0),
-            voxels: Voxels::F32(loaded.voxels),
+            voxels,
             affine: grid.affine,
             header: SourceHeader::for_grid(&grid),
             grid,
@@ -90,10 +95,11 @@ impl Scan {
     }
 }
 
-fn stats(voxels: &Array3<f32>) -> Stats {
-    let planes = voxels.outer_iter().into_par_iter().map(|plane| {
+fn stats(voxels: &Voxels) -> Stats {
+    let planes = (0..voxels.shape()[0]).into_par_iter().map(|number| {
         let mut stats = Stats::new();
-        // Planes of a volume of its own are contiguous.
+        let plane = voxels.view().slice(number);
+        // An array of its own is contiguous.
         if let Some(values) = plane.as_slice() {
             stats.add(values);
         }

@@ -51,7 +51,7 @@ fn write_nifti(path: &Path, loaded: &Loaded) -> std::io::Result<()> {
     put(500, &2_i32.to_le_bytes());
     let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
     file.write_all(&head)?;
-    for value in &loaded.voxels {
+    for value in &loaded.voxels.to_f32() {
         file.write_all(&value.to_le_bytes())?;
     }
     file.flush()

@@ -43,7 +43,7 @@ fn main() -> Result<(), Failure> {
     match arguments[..] {
         ["load", series] => measured("load", || {
             let catalog = scan(Path::new(series), &ScanOptions::default())?;
-            Ok(catalog.pick(None)?.load(&LoadOptions::default())?.voxels.len())
+            Ok(catalog.pick(None)?.load(&LoadOptions::default())?.voxels.shape())
         })
         .map(drop),
         ["seg", series, labels, folder] => segmentations(series, labels, Path::new(folder)),

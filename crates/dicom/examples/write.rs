@@ -10,7 +10,7 @@ use fastnnunet_dicom::write::{
     Algorithm, Code, Labels, Model, ObjectOptions, Segment, rtstruct, sc, seg, sr,
 };
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
-use ndarray::{Array3, ArrayView3, Axis};
+use ndarray::{Array3, ArrayView3};
 use serde_json::Value;
 use std::fs::File;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn main() -> Result<(), Failure> {
                     .write(file)?
             }
             "sr" => {
-                let slice = |k| loaded.voxels.index_axis(Axis(0), k).to_owned();
+                let slice = |k| loaded.voxels.slice(k);
                 let measurements = &sr::measure(slice, map, &segments, &loaded.grid)[..];
                 let (segmentation, algorithm, options) = (reference.as_ref(), &algorithm, &options);
                 sr::Report { source, measurements, segmentation, algorithm, options }.write(file)?

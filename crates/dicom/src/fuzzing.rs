@@ -4,7 +4,7 @@ use crate::pixels;
 use crate::read::file::{self, FileLimits};
 use crate::read::image::{Image, Layout};
 use crate::read::parse::PixelData;
-use crate::read::syntax::Syntax;
+use crate::read::syntax::{Coding, Syntax};
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub fn file(bytes: &[u8]) {
     if size > MAX_PIXELS {
         return;
     }
-    let mut out = vec![0.0; size];
+    let mut out = vec![0.0_f32; size];
     for (k, frame) in image.frames.iter().enumerate().take(16) {
         let Ok(parts) = pixels::extents(&image.layout, k, image.frames.len()) else { continue };
         let whole: Option<Vec<&[u8]>> = parts
@@ -68,8 +68,36 @@ pub fn frame(bytes: &[u8]) {
         frame_offsets: Vec::new(),
         lossy: false,
     };
-    let mut out = vec![0.0; rows * columns];
+    let mut out = vec![0.0_f32; rows * columns];
     let _ = pixels::decode(&layout, (1.0, 0.0), code, &mut out);
+}
+
+/// What [`frame`] takes to decode the first frame of a file, if that is compressed and small.
+#[must_use]
+pub fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
+    let limits = FileLimits { max_elements: 10_000, max_bytes: 1 << 22 };
+    let opened = file::open(&mut Cursor::new(bytes), bytes.len() as u64, limits).ok()??;
+    let image = Image::of(&opened, 0);
+    let layout = &image.layout;
+    let coding = match layout.syntax.coding? {
+        Coding::Native { .. } => return None,
+        Coding::Rle => 0,
+        Coding::DeflatedFrames => 1,
+        Coding::JpegDct => 2,
+        Coding::JpegLossless => 3,
+        Coding::JpegLs { .. } => 4,
+        Coding::Jpeg2000 { .. } => 5,
+    };
+    let less = |n: usize| u8::try_from(n.checked_sub(1)?).ok();
+    let signed = if layout.signed { 0x40 } else { 0 };
+    let narrow = if layout.bits_allocated == 8 { 0x80 } else { 0 };
+    let bits = less(layout.bits_stored as usize).filter(|bits| *bits < 16)? | signed | narrow;
+    let mut seed = vec![coding, less(layout.rows)?, less(layout.columns)?, bits];
+    for (start, len) in pixels::extents(layout, 0, image.frames.len()).ok()? {
+        let end = usize::try_from(start.checked_add(len)?).ok()?;
+        seed.extend(bytes.get(usize::try_from(start).ok()?..end)?);
+    }
+    Some(seed)
 }
 
 #[cfg(test)]
@@ -95,6 +123,17 @@ mod tests {
         }
         files.sort();
         files
+    }
+
+    #[test]
+    fn every_coding_has_a_seed() {
+        let seeds: Vec<Vec<u8>> =
+            files().iter().filter_map(|(_, whole)| super::frame_of(whole)).collect();
+        for coding in 0..super::SYNTAXES.len() {
+            let of = seeds.iter().filter(|seed| usize::from(seed[0]) == coding);
+            assert!(coding == 1 || of.clone().count() > 1, "{}", super::SYNTAXES[coding]);
+            of.for_each(|seed| super::frame(seed));
+        }
     }
 
     /// Cut off anywhere, with bytes that are not what they were: an error or an image, and no panic.

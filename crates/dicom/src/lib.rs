@@ -22,7 +22,7 @@ pub mod write;
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use series::{Catalog, ScanOptions, Series, Study, Texts, Verdict, holds_dicom, scan};
-pub use volume::{Affine, Grid, LoadOptions, Loaded, Source, SourceSlice};
+pub use volume::{Affine, Grid, LoadOptions, Loaded, Source, SourceSlice, Voxels};
 
 /// Bytes in hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {

@@ -57,12 +57,45 @@ pub(crate) fn extents(
     }
 }
 
-/// Decodes one frame and writes `stored * slope + intercept`, computed in `f64`, into `out`.
-pub(crate) fn decode(
+/// A number that pixels are decoded to: what is stored, or what it stands for.
+pub(crate) trait Value: Copy + Default + PartialEq + Send {
+    /// Of a cell.
+    fn of(cells: &Cells, cell: u32) -> Self;
+}
+
+/// `stored * slope + intercept`, computed in `f64`.
+impl Value for f32 {
+    #[inline]
+    fn of(cells: &Cells, cell: u32) -> Self {
+        let top = cells.top(cell);
+        let stored = if cells.signed {
+            f64::from(top.cast_signed() >> cells.rest())
+        } else {
+            f64::from(top >> cells.rest())
+        };
+        (stored * cells.slope + cells.intercept) as Self
+    }
+}
+
+/// What is stored, if [`Layout::fits_i16`] says that it fits.
+impl Value for i16 {
+    #[inline]
+    fn of(cells: &Cells, cell: u32) -> Self {
+        let top = cells.top(cell);
+        if cells.signed {
+            (top.cast_signed() >> cells.rest()) as Self
+        } else {
+            (top >> cells.rest()) as Self
+        }
+    }
+}
+
+/// Decodes one frame into `out`.
+pub(crate) fn decode<T: Value>(
     layout: &Layout,
     (slope, intercept): (f64, f64),
     bytes: &[u8],
-    out: &mut [f32],
+    out: &mut [T],
 ) -> Result<(), Fault> {
     let pixels = layout.rows * layout.columns;
     assert_eq!(out.len(), pixels, "one value for each pixel");
@@ -102,8 +135,8 @@ pub(crate) fn decode(
     }
 }
 
-/// Cells of pixel data to Hounsfield units.
-struct Cells {
+/// Cells of pixel data to numbers.
+pub(crate) struct Cells {
     /// How far up the stored bits begin, and how many they are.
     shift: u32,
     bits: u32,
@@ -125,23 +158,30 @@ impl Cells {
         }
     }
 
-    /// What a cell stands for: bits beside the stored ones may be an overlay's.
+    /// The stored bits of a cell as its upper ones: those beside them may be an overlay's.
     #[inline]
-    fn value(&self, cell: u32) -> f32 {
-        let top = cell << (32 - self.bits - self.shift);
-        let rest = 32 - self.bits;
-        let stored =
-            if self.signed { f64::from(top.cast_signed() >> rest) } else { f64::from(top >> rest) };
-        (stored * self.slope + self.intercept) as f32
+    fn top(&self, cell: u32) -> u32 {
+        cell << (32 - self.bits - self.shift)
     }
 
-    fn fill(&self, cells: impl Iterator<Item = u32>, out: &mut [f32]) {
+    /// How many bits are no stored ones.
+    #[inline]
+    fn rest(&self) -> u32 {
+        32 - self.bits
+    }
+
+    fn fill<T: Value>(&self, cells: impl Iterator<Item = u32>, out: &mut [T]) {
         for (out, cell) in out.iter_mut().zip(cells) {
-            *out = self.value(cell);
+            *out = T::of(self, cell);
         }
     }
 
-    fn fill_bytes(&self, bytes: &[u8], big_endian: bool, out: &mut [f32]) -> Result<(), Fault> {
+    fn fill_bytes<T: Value>(
+        &self,
+        bytes: &[u8],
+        big_endian: bool,
+        out: &mut [T],
+    ) -> Result<(), Fault> {
         let need = out.len() * (self.allocated as usize / 8);
         let Some(bytes) = bytes.get(..need) else {
             return Err(Fault::new(
@@ -193,13 +233,16 @@ mod tests {
             ("32 bits", cells(32, 32, 31, true), 0xFFFF_FFFE, -5.0),
         ];
         for (case, cells, cell, value) in cases {
-            assert_eq!(cells.value(cell), value, "{case}");
+            assert_eq!(f32::of(&cells, cell), value, "{case}");
+            // Slope and intercept of these cells.
+            let is_stored = f32::from(i16::of(&cells, cell)) * 2.0 - 1.0 == value;
+            assert_eq!(is_stored, value.abs() < 65536.0, "{case}");
         }
     }
 
     #[test]
     fn both_byte_orders_give_the_same_values() {
-        let (mut little, mut big) = ([0.0; 2], [0.0; 2]);
+        let (mut little, mut big) = ([0.0_f32; 2], [0.0; 2]);
         let cells = cells(16, 16, 15, false);
         cells.fill_bytes(&[1, 0, 0, 2], false, &mut little).expect("enough bytes");
         cells.fill_bytes(&[0, 1, 2, 0], true, &mut big).expect("enough bytes");

@@ -75,6 +75,13 @@ pub(crate) struct Layout {
     pub(crate) lossy: bool,
 }
 
+impl Layout {
+    /// Whether every number that can be stored is one of 16 bits with a sign.
+    pub(crate) fn fits_i16(&self) -> bool {
+        self.bits_stored <= if self.signed { 16 } else { 15 }
+    }
+}
+
 /// Classes whose images can be slices.
 const CT_CLASSES: [&str; 3] = [
     uids::CT_IMAGE_STORAGE,

@@ -1,11 +1,10 @@
 //! Slices to a volume: decoded side by side, each released as it goes into its place.
 
-use super::Grid;
-use super::regrid;
 use super::source::Source;
+use super::{Grid, Voxels, regrid};
 use crate::error::{Error, Fault, Result};
 use crate::limits::Limits;
-use crate::pixels;
+use crate::pixels::{self, Value};
 use crate::read::file::{self, FileLimits};
 use crate::read::image::Image;
 use crate::read::place::{Content, Places};
@@ -34,8 +33,8 @@ impl Default for LoadOptions {
 /// A series as a volume.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// Hounsfield units, `[z, y, x]`.
-    pub voxels: Array3<f32>,
+    /// The values, in half the memory where slices allow it.
+    pub voxels: Voxels,
     /// Where the voxels lie.
     pub grid: Grid,
     /// What an object about this series refers to and copies.
@@ -54,7 +53,8 @@ impl Series {
         let voxels = |shape: [usize; 3]| shape.iter().map(|&n| n as u64).product::<u64>();
         let slice = &stack.slices[0].image.layout;
         let pixels = (slice.rows * slice.columns) as u64;
-        let mut bytes = 4 * voxels(stack.grid.shape);
+        let value = if factors(stack).is_some() { size_of::<i16>() } else { size_of::<f32>() };
+        let mut bytes = value as u64 * voxels(stack.grid.shape);
         if stack.regrid.is_some() {
             bytes += 4 * pixels * stack.slices.len() as u64;
         }
@@ -83,8 +83,8 @@ impl Series {
 
     /// Reads the series as a volume.
     ///
-    /// Values are `stored * slope + intercept` of each slice, in `f64` and then rounded to `f32`;
-    /// padding stays what it is. Slices lie in the order of their positions along the normal of
+    /// Values are `stored * slope + intercept` of each slice, in `f64` and then rounded to `f32`, or
+    /// what is stored where all slices have one slope and intercept; padding stays what it is. Slices lie in the order of their positions along the normal of
     /// their planes. A tilted or uneven series is resampled linearly onto the grid that
     /// [`Series::shape`] tells, air outside.
     ///
@@ -100,11 +100,19 @@ impl Series {
             return Err(Error::Memory { what: "the volume of a series", need_bytes, limit_bytes });
         }
         let layout = &stack.slices[0].image.layout;
-        let mut slices = Array3::<f32>::zeros([stack.slices.len(), layout.rows, layout.columns]);
-        let sha256 = fill(&self.places, stack, &mut slices)?;
-        let voxels = match &stack.regrid {
-            None => slices,
-            Some(regrid) => regrid::resample(slices.view(), regrid, stack.grid.shape),
+        let shape = [stack.slices.len(), layout.rows, layout.columns];
+        let (voxels, sha256) = if let Some([slope, intercept]) = factors(stack) {
+            let mut stored = Array3::<i16>::zeros(shape);
+            let sha256 = fill(&self.places, stack, &mut stored)?;
+            (Voxels::I16 { stored, slope, intercept }, sha256)
+        } else {
+            let mut slices = Array3::<f32>::zeros(shape);
+            let sha256 = fill(&self.places, stack, &mut slices)?;
+            let values = match &stack.regrid {
+                None => slices,
+                Some(regrid) => regrid::resample(slices.view(), regrid, stack.grid.shape),
+            };
+            (Voxels::F32(values), sha256)
         };
         let mut notes = match &self.verdict {
             Verdict::Corrected(notes) => notes.clone(),
@@ -118,14 +126,23 @@ impl Series {
     }
 }
 
+/// Slope and intercept, if all slices have one of each, are planes of the volume as they are, and
+/// store what fits 16 bits.
+fn factors(stack: &Stack) -> Option<[f64; 2]> {
+    let of = |slice: &Slice| [slice.of().slope, slice.of().intercept];
+    let first = of(&stack.slices[0]);
+    let alike = |slice: &Slice| of(slice) == first && slice.image.layout.fits_i16();
+    (stack.regrid.is_none() && stack.slices.iter().all(alike)).then_some(first)
+}
+
 /// The frames of one file, and where their values go.
-type Frames<'a> = (Arc<Image>, Vec<(&'a Slice, &'a mut [f32])>);
+type Frames<'a, T> = (Arc<Image>, Vec<(&'a Slice, &'a mut [T])>);
 
 /// Decodes all slices; returns the digest of the files.
-fn fill(places: &Places, stack: &Stack, voxels: &mut Array3<f32>) -> Result<String> {
+fn fill<T: Value>(places: &Places, stack: &Stack, voxels: &mut Array3<T>) -> Result<String> {
     let pixels = voxels.len() / stack.slices.len();
     let values = voxels.as_slice_mut().expect("a new array is contiguous");
-    let mut files: Vec<Frames<'_>> = Vec::new();
+    let mut files: Vec<Frames<'_, T>> = Vec::new();
     for (slice, values) in stack.slices.iter().zip(values.chunks_mut(pixels)) {
         match files.iter_mut().rfind(|(image, _)| Arc::ptr_eq(image, &slice.image)) {
             // Frames of one file are neighbours, but for the oddest of series.
@@ -141,10 +158,10 @@ fn fill(places: &Places, stack: &Stack, voxels: &mut Array3<f32>) -> Result<Stri
 }
 
 /// Decodes frames of one file; returns the file's digest.
-fn read_file(
+fn read_file<T: Value>(
     places: &Places,
     image: &Image,
-    frames: Vec<(&Slice, &mut [f32])>,
+    frames: Vec<(&Slice, &mut [T])>,
 ) -> Result<[u8; 32]> {
     let path = places.path(image.place);
     let unreadable = |source| Error::Read { path: path.to_path_buf(), source };
@@ -232,7 +249,7 @@ fn frame_bytes(content: &mut Content, slice: &Slice) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-fn decode(slice: &Slice, bytes: &[u8], out: &mut [f32]) -> Result<(), Fault> {
+fn decode<T: Value>(slice: &Slice, bytes: &[u8], out: &mut [T]) -> Result<(), Fault> {
     let frame = slice.of();
     pixels::decode(&slice.image.layout, (frame.slope, frame.intercept), bytes, out)
 }

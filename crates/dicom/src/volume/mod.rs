@@ -3,11 +3,13 @@
 mod load;
 mod regrid;
 mod source;
+mod voxels;
 
 pub(crate) use load::same_pixels;
 pub use load::{LoadOptions, Loaded};
 pub(crate) use source::Planes;
 pub use source::{Source, SourceSlice};
+pub use voxels::Voxels;
 
 /// Maps a voxel index `(x, y, z)` to millimetres `(right, anterior, superior)`.
 ///

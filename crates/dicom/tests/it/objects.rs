@@ -11,8 +11,8 @@ use fastnnunet_dicom::write::seg::{SegEncoding, Segmentation};
 use fastnnunet_dicom::write::{
     Algorithm, Code, Fresh, Model, ObjectOptions, Segment, Written, sc, sr,
 };
-use fastnnunet_dicom::{Error, LoadOptions, Loaded, ScanOptions, scan};
-use ndarray::{Array2, Array3, Axis};
+use fastnnunet_dicom::{Error, LoadOptions, Loaded, ScanOptions, Voxels, scan};
+use ndarray::{Array2, Array3};
 use std::fs::File;
 use std::path::Path;
 
@@ -55,7 +55,7 @@ fn save(path: &Path, write: impl FnOnce(File) -> std::io::Result<Written>) -> Wr
 
 /// Values of a slice.
 fn slice_of(loaded: &Loaded) -> impl Fn(usize) -> Array2<f32> + Sync + '_ {
-    |k| loaded.voxels.index_axis(Axis(0), k).to_owned()
+    |k| loaded.voxels.slice(k)
 }
 
 /// Writes an object of each kind and returns them.
@@ -155,7 +155,7 @@ fn the_same_result_gives_the_same_bytes_and_another_one_another_identifier() {
     }
     // Other voxels: the report's numbers differ, and so the report; the labels do not.
     let mut other = loaded.clone();
-    other.voxels += 1.0;
+    other.voxels = Voxels::F32(other.voxels.to_f32() + 1.0);
     let third = write_all(folders[2].path(), &other, &plain);
     for ((name, a), (_, b)) in first.iter().zip(&third) {
         assert_eq!(a == b, name != "sr", "{name}");
@@ -398,7 +398,7 @@ fn labels_of_a_tilted_series_go_back_to_its_slices() {
     assert_eq!([planes, columns], [6, 20]);
     assert!(rows > 24, "the upright grid holds all slices");
     // The label of what is bright, made on the grid, must cover what is bright in the slices.
-    let bright = loaded.voxels.mapv(|hu| u8::from(hu > 300.0));
+    let bright = loaded.voxels.to_f32().mapv(|hu| u8::from(hu > 300.0));
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("seg.dcm");
     let (segments, options) = ([Segment::named(1, "bone")], ObjectOptions::default());
@@ -409,7 +409,7 @@ fn labels_of_a_tilted_series_go_back_to_its_slices() {
     let pixels = object.element(tags::PIXEL_DATA).expect("pixels").to_bytes().expect("bytes");
     let upright = self::loaded("regular", "explicit_little");
     let (mut both, mut either) = (0, 0);
-    for (label, hu) in pixels.iter().zip(&upright.voxels) {
+    for (label, hu) in pixels.iter().zip(&upright.voxels.to_f32()) {
         both += usize::from(*label == 1 && *hu > 300.0);
         either += usize::from(*label == 1 || *hu > 300.0);
     }
