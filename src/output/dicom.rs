@@ -97,7 +97,12 @@ impl Writer<'_> {
             }
             // Where a trained folder lies is nobody's business but its owner's.
             let name = Path::new(&network.name).file_name().unwrap_or_default().to_string_lossy();
-            let model = |sha256: &String| Model { name: name.to_string(), sha256: sha256.clone() };
+            let model = |sha256: &String| Model {
+                name: name.to_string(),
+                sha256: sha256.clone(),
+                licence: network.licence.clone(),
+                source: network.source.clone(),
+            };
             models.extend(network.sha256.iter().map(model));
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -39,7 +39,11 @@ fn main() -> Result<(), Failure> {
     let algorithm = Algorithm {
         name: "fastnnunet".into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        models: vec![Model { name: "judged".into(), sha256: loaded.sha256.clone() }],
+        models: vec![Model {
+            name: "judged".into(),
+            sha256: loaded.sha256.clone(),
+            ..Default::default()
+        }],
     };
     let options = ObjectOptions::default();
     // A report refers to the segmentation written before it, if there is one.

@@ -108,18 +108,26 @@ pub struct Algorithm {
 }
 
 /// A model by what tells it from every other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Its name.
     pub name: String,
     /// SHA-256 of its file, in hexadecimal digits.
     pub sha256: String,
+    /// The terms it may be used on, if they are known.
+    pub licence: String,
+    /// Where it comes from, if that is known.
+    pub source: String,
 }
 
 impl Algorithm {
-    /// One line: name, version and models.
+    /// One line: the models, with digest, licence and source.
     pub(super) fn parameters(&self) -> String {
-        let models = self.models.iter().map(|m| format!("{} sha256 {}", m.name, m.sha256));
-        models.collect::<Vec<_>>().join("; ")
+        let line = |Model { name, sha256, licence, source }: &Model| {
+            let facts = [("sha256", sha256), ("licence", licence), ("source", source)];
+            let known = facts.iter().filter(|(_, fact)| !fact.is_empty());
+            known.fold(name.clone(), |line, (what, fact)| format!("{line}, {what} {fact}"))
+        };
+        self.models.iter().map(line).collect::<Vec<_>>().join("; ")
     }
 }

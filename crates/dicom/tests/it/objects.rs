@@ -34,7 +34,12 @@ fn segments() -> Vec<Segment> {
 }
 
 fn algorithm() -> Algorithm {
-    let model = Model { name: "net".into(), sha256: "ab".repeat(32) };
+    let model = Model {
+        name: "net".into(),
+        sha256: "ab".repeat(32),
+        licence: "CC-BY-4.0".into(),
+        source: String::new(),
+    };
     Algorithm { name: "fastnnunet".into(), version: "1.2.3".into(), models: vec![model] }
 }
 
@@ -220,7 +225,8 @@ fn segments_say_what_they_are_and_who_made_them() {
     assert_eq!(sides, [Some("7771000".into()), Some("24028007".into()), None]);
     let maker = &items(&segments[0], tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE)[0];
     assert_eq!(text(maker, tags::ALGORITHM_VERSION), "1.2.3");
-    assert!(text(maker, tags::ALGORITHM_PARAMETERS).contains(&"ab".repeat(32)));
+    let parameters = text(maker, tags::ALGORITHM_PARAMETERS);
+    assert_eq!(parameters, format!("net, sha256 {}, licence CC-BY-4.0", "ab".repeat(32)));
 }
 
 #[test]
