@@ -6,6 +6,7 @@
 //! not remove, and no result is easier to read than its source.
 
 use crate::{Error, Mismatch, Result};
+use base16ct::lower;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fmt;
@@ -156,14 +157,7 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String, Unreadable> {
 
 /// SHA-256 of `bytes`, in lowercase hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
-        text
-    })
+    lower::encode_string(&Sha256::digest(bytes))
 }
 
 /// Passes bytes on and remembers their SHA-256.
@@ -182,7 +176,7 @@ impl<R: Read> Digesting<R> {
     pub(crate) fn finish(mut self) -> io::Result<String> {
         let mut buffer = vec![0; 1 << 16];
         while self.read(&mut buffer)? > 0 {}
-        Ok(hexadecimal(&self.hasher.finalize()))
+        Ok(lower::encode_string(&self.hasher.finalize()))
     }
 }
 

@@ -23,13 +23,3 @@ pub use error::{Error, Result};
 pub use limits::Limits;
 pub use series::{Catalog, ScanOptions, Series, Study, Texts, Verdict, holds_dicom, scan};
 pub use volume::{Affine, Grid, LoadOptions, Loaded, Source, SourceSlice, Voxels};
-
-/// Bytes in hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

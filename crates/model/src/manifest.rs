@@ -10,7 +10,6 @@ use super::{labels, modes};
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -222,7 +221,7 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
     };
     // An empty or cut-off file has the wrong hash too; what it is says more.
     let model = graph::parse(onnx.clone()).map_err(|e| format!("models/{file}: {e}"))?;
-    let sha256 = hex(&Sha256::digest(&onnx));
+    let sha256 = base16ct::lower::encode_string(&Sha256::digest(&onnx));
     if sha256 != entry.sha256 {
         return Err(format!(
             "models/{file} has SHA-256 {sha256}, models/MANIFEST.toml says {}",
@@ -304,11 +303,4 @@ fn output_channels(config: &ModelConfig) -> Result<Option<usize>, String> {
         ));
     }
     Ok(Some(config.labels.len() + 1))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

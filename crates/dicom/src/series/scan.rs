@@ -9,6 +9,7 @@ use crate::read::file::{self, FileLimits};
 use crate::read::image::{self, Image, Texts};
 use crate::read::place::Places;
 use crate::volume;
+use base16ct::lower;
 use dicom_dictionary_std::uids;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -193,5 +194,5 @@ fn digest(texts: &[&str]) -> String {
         hash.update(text.as_bytes());
         hash.update([0]);
     }
-    crate::hex(&hash.finalize()[..8])
+    lower::encode_string(&hash.finalize()[..8])
 }

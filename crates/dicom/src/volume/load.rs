@@ -2,6 +2,7 @@
 
 use super::source::Source;
 use super::{Grid, Voxels, regrid};
+use crate::Verdict;
 use crate::error::{Error, Fault, Result};
 use crate::limits::Limits;
 use crate::pixels::{self, Value};
@@ -10,7 +11,7 @@ use crate::read::image::Image;
 use crate::read::place::{Content, Places};
 use crate::series::Series;
 use crate::series::stack::{Slice, Stack};
-use crate::{Verdict, hex};
+use base16ct::lower;
 use ndarray::Array3;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -154,7 +155,7 @@ fn fill<T: Value>(places: &Places, stack: &Stack, voxels: &mut Array3<T>) -> Res
         .into_par_iter()
         .map(|(image, frames)| read_file(places, &image, frames))
         .collect::<Result<_>>()?;
-    Ok(hex(&Sha256::digest(digests.concat())))
+    Ok(lower::encode_string(&Sha256::digest(digests.concat())))
 }
 
 /// Decodes frames of one file; returns the file's digest.

@@ -5,6 +5,7 @@ use super::file::Own;
 use super::segment::{Algorithm, Code, Segment};
 use super::{ObjectOptions, RESEARCH_ONLY, color};
 use crate::volume::Source;
+use base16ct::lower;
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
@@ -52,7 +53,7 @@ pub(super) fn common(
         set.put(elements::copied(raw));
     }
     let models: Vec<&str> = algorithm.models.iter().map(|model| model.sha256.as_str()).collect();
-    let device = crate::hex(&Sha256::digest(models.join("\n"))[..8]);
+    let device = lower::encode_string(&Sha256::digest(models.join("\n"))[..8]);
     let number = options.series_number.unwrap_or(kind.series_number);
     for element in [
         uid(tags::SOP_CLASS_UID, kind.class_uid),
