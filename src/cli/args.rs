@@ -4,7 +4,7 @@
 
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "dicom")]
-use fastnnunet::dicom::write::seg::SegEncoding;
+use fastnnunet::dicom::write::SegEncoding;
 use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Device, Precision};
 use fastnnunet::model::MIN_STEP_SIZE;

@@ -9,11 +9,10 @@ use crate::segmenter::Segmentation;
 use crate::volume::LabelMap;
 use crate::{Error, Result};
 use fastnnunet_dicom::Source;
-use fastnnunet_dicom::write::rtstruct::StructureSet;
-use fastnnunet_dicom::write::sc::{Capture, Picture};
-use fastnnunet_dicom::write::seg::{SegEncoding, Segmentation as SegObject};
-use fastnnunet_dicom::write::sr::{self, Report, SegReference};
-use fastnnunet_dicom::write::{Algorithm, Code, Fresh, Labels, Model, ObjectOptions, Segment};
+use fastnnunet_dicom::write::{
+    self as dicom, About, Algorithm, Code, Fresh, Labeling, Model, ObjectOptions, Picture,
+    SegEncoding, SegReference, Segment,
+};
 use std::path::Path;
 
 /// What is chosen for objects, and what was written that others refer to.
@@ -24,7 +23,7 @@ pub(super) struct Choices {
     segmentation: Option<SegReference>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     /// How a DICOM segmentation stores labels; [`SegEncoding::Binary`] by default.
     #[must_use]
     pub fn seg_encoding(mut self, encoding: SegEncoding) -> Self {
@@ -40,55 +39,60 @@ impl Writer<'_> {
         self
     }
 
-    pub(super) fn write_seg(&mut self, target: Target<'_>) -> Result<()> {
-        let (source, algorithm) = self.about(OutputType::DicomSeg)?;
-        let (segments, labels) = (segments(self.result), labels(self.result));
-        let Choices { encoding, options, .. } = &self.dicom;
-        let object = SegObject::new(source, labels, &segments, &algorithm, *encoding, options)?;
-        let written = target.write(|file| object.write(file))?;
-        self.dicom.segmentation = Some(SegReference::new(&written, &segments, *encoding));
-        Ok(())
+    pub(super) fn write_object(&mut self, kind: OutputType, target: Target<'_>) -> Result<()> {
+        let result = self.result;
+        let source = self.source(kind)?;
+        let (algorithm, options) = (self.algorithm(kind)?, self.dicom.options.clone());
+        let about = About { source, algorithm: &algorithm, options: &options };
+        if kind == OutputType::Sc {
+            let drawn = result.preview(self.drawn(kind)?, &self.title);
+            let [width, height] = [drawn.width(), drawn.height()].map(|n| n as u16);
+            let picture = Picture { width, height, rgb: drawn.as_bytes() };
+            return target.write(|file| about.write_sc(picture, file)).map(drop);
+        }
+        let segments = segments(result);
+        match &result.labels {
+            LabelMap::U8(labels) => {
+                self.write_labels(kind, &Labeling::new(about, labels.view(), &segments)?, target)
+            }
+            LabelMap::U16(labels) => {
+                self.write_labels(kind, &Labeling::new(about, labels.view(), &segments)?, target)
+            }
+        }
     }
 
-    pub(super) fn write_rtstruct(&self, target: Target<'_>) -> Result<()> {
-        let (source, algorithm) = self.about(OutputType::RtStruct)?;
-        let (segments, labels) = (segments(self.result), labels(self.result));
-        let options = &self.dicom.options;
-        let object = StructureSet::new(source, labels, &segments, &algorithm, options)?;
-        target.write(|file| object.write(file)).map(drop)
+    /// Writes one of the objects that are made of labels.
+    fn write_labels<T: dicom::Label>(
+        &mut self,
+        kind: OutputType,
+        labeling: &Labeling<'_, T>,
+        target: Target<'_>,
+    ) -> Result<()> {
+        match kind {
+            OutputType::RtStruct => target.write(|file| labeling.write_rtstruct(file)).map(drop),
+            OutputType::Sr => {
+                let voxels = self.drawn(kind)?.voxels().view();
+                let (slice, seg) = (|k| voxels.slice(k), self.dicom.segmentation.as_ref());
+                target.write(|file| labeling.write_sr(slice, seg, file)).map(drop)
+            }
+            _ => {
+                let encoding = self.dicom.encoding;
+                let written = target.write(|file| labeling.write_seg(encoding, file))?;
+                self.dicom.segmentation = Some(SegReference { written, encoding });
+                Ok(())
+            }
+        }
     }
 
-    pub(super) fn write_sr(&self, target: Target<'_>) -> Result<()> {
-        let (source, algorithm) = self.about(OutputType::Sr)?;
-        let voxels = self.drawn(OutputType::Sr)?.voxels().view();
-        let slice = |k: usize| voxels.slice(k);
-        let (segments, labels) = (segments(self.result), labels(self.result));
-        let measurements = sr::measure(slice, labels, &segments, &source.grid);
-        let object = Report {
-            source,
-            measurements: &measurements,
-            segmentation: self.dicom.segmentation.as_ref(),
-            algorithm: &algorithm,
-            options: &self.dicom.options,
-        };
-        target.write(|file| object.write(file)).map(drop)
-    }
-
-    pub(super) fn write_sc(&self, target: Target<'_>) -> Result<()> {
-        let (source, algorithm) = self.about(OutputType::Sc)?;
-        let drawn = self.result.preview(self.drawn(OutputType::Sc)?, &self.title);
-        let [width, height] = [drawn.width(), drawn.height()].map(|n| n as u16);
-        let picture = Picture { width, height, rgb: drawn.as_bytes() };
-        let object = Capture::new(source, picture, &algorithm, &self.dicom.options)?;
-        target.write(|file| object.write(file)).map(drop)
-    }
-
-    /// The series, and what made the result.
-    fn about(&self, kind: OutputType) -> Result<(&Source, Algorithm)> {
-        let Some(source) = self.result.series() else {
+    fn source(&self, kind: OutputType) -> Result<&'a Source> {
+        self.result.series().ok_or_else(|| {
             let found = format!("{kind} of an image that is no DICOM series");
-            return Err(Error::usage("output type", found, "a form that needs no series"));
-        };
+            Error::usage("output type", found, "a form that needs no series")
+        })
+    }
+
+    /// What made the result.
+    fn algorithm(&self, kind: OutputType) -> Result<Algorithm> {
         let mut models = Vec::new();
         for network in &self.result.answer.networks {
             if network.sha256.is_empty() {
@@ -106,19 +110,12 @@ impl Writer<'_> {
             models.extend(network.sha256.iter().map(model));
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok((source, Algorithm { name: "fastnnunet".to_owned(), version, models }))
+        Ok(Algorithm { name: "fastnnunet".to_owned(), version, models })
     }
 
-    fn drawn(&self, kind: OutputType) -> Result<&Scan> {
+    fn drawn(&self, kind: OutputType) -> Result<&'a Scan> {
         let found = || format!("{kind} without the image that the result was made of");
         self.image.ok_or_else(|| Error::usage("output type", found(), "Writer::image"))
-    }
-}
-
-fn labels(result: &Segmentation) -> Labels<'_> {
-    match &result.labels {
-        LabelMap::U8(labels) => labels.view().into(),
-        LabelMap::U16(labels) => labels.view().into(),
     }
 }
 

@@ -298,13 +298,7 @@ impl<'a> Writer<'a> {
                 io::save_labels_to(target, labels, self.result.header())
             }
             #[cfg(feature = "dicom")]
-            OutputType::DicomSeg => self.write_seg(target),
-            #[cfg(feature = "dicom")]
-            OutputType::RtStruct => self.write_rtstruct(target),
-            #[cfg(feature = "dicom")]
-            OutputType::Sr => self.write_sr(target),
-            #[cfg(feature = "dicom")]
-            OutputType::Sc => self.write_sc(target),
+            object => self.write_object(object, target),
         }
     }
 }

@@ -3,8 +3,9 @@
 //! beside those of other programs in one run.
 #![expect(clippy::print_stdout, reason = "a program")]
 
-use fastnnunet_dicom::write::seg::{self, SegEncoding};
-use fastnnunet_dicom::write::{Algorithm, Code, ObjectOptions, Segment, rtstruct};
+use fastnnunet_dicom::write::{
+    About, Algorithm, Code, Labeling, ObjectOptions, SegEncoding, Segment,
+};
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
 use ndarray::ArrayView3;
 use std::fs::File;
@@ -63,20 +64,20 @@ fn segmentations(series: &str, labels: &str, folder: &Path) -> Result<(), Failur
         .collect();
     let algorithm = Algorithm { name: "speed".into(), version: "1".into(), models: Vec::new() };
     let options = ObjectOptions::default();
+    let about = About { source: &source, algorithm: &algorithm, options: &options };
     println!("start 0 0 {:.0}", peak_mb());
     for (name, encoding) in [("labelmap", SegEncoding::Labelmap), ("binary", SegEncoding::Binary)] {
         let path = folder.join(format!("{name}.dcm"));
         measured(name, || {
-            let object =
-                seg::Segmentation::new(&source, map, &segments, &algorithm, encoding, &options)?;
-            Ok(object.write(File::create(&path)?)?)
+            let labeling = Labeling::new(about, map, &segments)?;
+            Ok(labeling.write_seg(encoding, File::create(&path)?)?)
         })?;
         println!("{name}_bytes {}", std::fs::metadata(path)?.len());
     }
     let path = folder.join("rtstruct.dcm");
     measured("rtstruct", || {
-        let object = rtstruct::StructureSet::new(&source, map, &segments, &algorithm, &options)?;
-        Ok(object.write(File::create(&path)?)?)
+        let labeling = Labeling::new(about, map, &segments)?;
+        Ok(labeling.write_rtstruct(File::create(&path)?)?)
     })?;
     Ok(())
 }

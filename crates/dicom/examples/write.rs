@@ -7,9 +7,10 @@
 #![expect(clippy::print_stdout, reason = "a program")]
 
 use fastnnunet_dicom::write::{
-    Algorithm, Code, Labels, Model, ObjectOptions, Segment, rtstruct, sc, seg, sr,
+    About, Algorithm, Code, Label, Labeling, Model, ObjectOptions, Picture, SegEncoding,
+    SegReference, Segment,
 };
-use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
+use fastnnunet_dicom::{LoadOptions, Loaded, ScanOptions, scan};
 use ndarray::{Array3, ArrayView3};
 use serde_json::Value;
 use std::fs::File;
@@ -27,14 +28,6 @@ fn main() -> Result<(), Failure> {
     let loaded = catalog.pick(None)?.load(&LoadOptions::default())?;
     let bytes = std::fs::read(labels)?;
     let shape = loaded.grid.shape;
-    let words: Array3<u16>;
-    let map: Labels<'_> = if Path::new(labels).extension().is_some_and(|ending| ending == "u16") {
-        let values = bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
-        words = Array3::from_shape_vec(shape, values)?;
-        words.view().into()
-    } else {
-        ArrayView3::from_shape(shape, &bytes)?.into()
-    };
     let segments = read_segments(&std::fs::read_to_string(segments)?)?;
     let algorithm = Algorithm {
         name: "fastnnunet".into(),
@@ -46,40 +39,44 @@ fn main() -> Result<(), Failure> {
         }],
     };
     let options = ObjectOptions::default();
+    let about = About { source: &loaded.source, algorithm: &algorithm, options: &options };
+    let folder = Path::new(folder);
+    if Path::new(labels).extension().is_some_and(|ending| ending == "u16") {
+        let words = bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+        let words = Array3::from_shape_vec(shape, words)?;
+        write(&Labeling::new(about, words.view(), &segments)?, about, &loaded, folder, kinds)
+    } else {
+        let map = ArrayView3::from_shape(shape, &bytes)?;
+        write(&Labeling::new(about, map, &segments)?, about, &loaded, folder, kinds)
+    }
+}
+
+fn write<T: Label>(
+    labeling: &Labeling<'_, T>,
+    about: About<'_>,
+    loaded: &Loaded,
+    folder: &Path,
+    kinds: &[String],
+) -> Result<(), Failure> {
     // A report refers to the segmentation written before it, if there is one.
     let mut reference = None;
     for kind in kinds {
-        let path = Path::new(folder).join(format!("{kind}.dcm"));
+        let path = folder.join(format!("{kind}.dcm"));
         let begun = Instant::now();
         let file = File::create(&path)?;
-        let source = &loaded.source;
         let written = match kind.as_str() {
             "binary" | "labelmap" => {
-                let encoding = if kind == "binary" {
-                    seg::SegEncoding::Binary
-                } else {
-                    seg::SegEncoding::Labelmap
-                };
-                let object =
-                    seg::Segmentation::new(source, map, &segments, &algorithm, encoding, &options)?;
-                let written = object.write(file)?;
-                reference = Some(sr::SegReference::new(&written, &segments, encoding));
+                let encoding =
+                    if kind == "binary" { SegEncoding::Binary } else { SegEncoding::Labelmap };
+                let written = labeling.write_seg(encoding, file)?;
+                reference = Some(SegReference { written: written.clone(), encoding });
                 written
             }
-            "rtstruct" => {
-                rtstruct::StructureSet::new(source, map, &segments, &algorithm, &options)?
-                    .write(file)?
-            }
-            "sr" => {
-                let slice = |k| loaded.voxels.slice(k);
-                let measurements = &sr::measure(slice, map, &segments, &loaded.grid)[..];
-                let (segmentation, algorithm, options) = (reference.as_ref(), &algorithm, &options);
-                sr::Report { source, measurements, segmentation, algorithm, options }.write(file)?
-            }
+            "rtstruct" => labeling.write_rtstruct(file)?,
+            "sr" => labeling.write_sr(|k| loaded.voxels.slice(k), reference.as_ref(), file)?,
             "sc" => {
                 let rgb: Vec<u8> = (0..48 * 32 * 3).map(|k| (k * 7 % 251) as u8).collect();
-                let picture = sc::Picture { width: 48, height: 32, rgb: &rgb };
-                sc::Capture::new(source, picture, &algorithm, &options)?.write(file)?
+                about.write_sc(Picture { width: 48, height: 32, rgb: &rgb }, file)?
             }
             _ => return Err(format!("no kind {kind}").into()),
         };

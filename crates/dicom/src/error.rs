@@ -1,5 +1,6 @@
 //! What can go wrong, as a sentence: what was found and what was expected.
 
+use fastnnunet_model::Mismatch;
 use std::path::PathBuf;
 
 /// Shorthand for results of this crate.
@@ -52,20 +53,19 @@ pub enum Error {
     },
 }
 
-/// What is wrong with one file or one series, before it is known where it lies.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("found {found}, expected {expected}")]
-pub(crate) struct Fault {
-    pub(crate) found: String,
-    pub(crate) expected: String,
-}
-
-impl Fault {
-    pub(crate) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self { found: found.into(), expected: expected.into() }
+impl Error {
+    /// What is wrong with a file or a series, once it is known where it lies.
+    pub(crate) fn input(path: impl Into<PathBuf>, what: Mismatch) -> Self {
+        let Mismatch { found, expected } = what;
+        Self::Input { path: path.into(), found, expected }
     }
 
-    pub(crate) fn at(self, path: impl Into<PathBuf>) -> Error {
-        Error::Input { path: path.into(), found: self.found, expected: self.expected }
+    /// What is wrong with a request.
+    pub(crate) fn usage(
+        what: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Usage { what: what.into(), found: found.into(), expected: expected.into() }
     }
 }

@@ -1,6 +1,6 @@
 //! JPEG 2000 and HTJ2K: the codestream's own header is checked here, `openjp2` decodes.
 
-use crate::error::Fault;
+use fastnnunet_model::Mismatch;
 use jpeg2k::{DecodeParameters, Image};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -10,9 +10,9 @@ pub(super) fn decode(
     bytes: &[u8],
     size: [usize; 2],
     take: impl FnOnce(&[i32]),
-) -> Result<(), Fault> {
+) -> Result<(), Mismatch> {
     check(bytes, size)?;
-    let damaged = || Fault::new("a damaged JPEG 2000 frame", "a whole one");
+    let damaged = || Mismatch::new("a damaged JPEG 2000 frame", "a whole one");
     // The decoder is a translation of C by machine; what it may trip over is not ours to fall on.
     let image = catch_unwind(AssertUnwindSafe(|| {
         // Strict: part of a codestream is not an image.
@@ -32,8 +32,8 @@ pub(super) fn decode(
 }
 
 /// Checks the size that the codestream announces, before anything is allocated by it.
-fn check(bytes: &[u8], [rows, columns]: [usize; 2]) -> Result<(), Fault> {
-    let damaged = || Fault::new("a JPEG 2000 frame without a header", "one");
+fn check(bytes: &[u8], [rows, columns]: [usize; 2]) -> Result<(), Mismatch> {
+    let damaged = || Mismatch::new("a JPEG 2000 frame without a header", "one");
     // A codestream, or one in the boxes of a file.
     let begin = [0xFF, 0x4F, 0xFF, 0x51];
     let at = bytes.windows(4).take(4096).position(|w| w == begin).ok_or_else(damaged)?;
@@ -47,7 +47,7 @@ fn check(bytes: &[u8], [rows, columns]: [usize; 2]) -> Result<(), Fault> {
     let found = [bottom.checked_sub(top), right.checked_sub(left)];
     if found != [Some(rows), Some(columns)] || components != 1 {
         let [bottom, right] = found.map(Option::unwrap_or_default);
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             format!("a JPEG 2000 frame of {bottom} x {right} pixels in {components} components"),
             format!("{rows} x {columns} in one"),
         ));

@@ -9,10 +9,10 @@ mod jpeg2000;
 mod jpegls;
 mod rle;
 
-use crate::error::Fault;
 use crate::read::image::Layout;
 use crate::read::parse::PixelData;
 use crate::read::syntax::Coding;
+use fastnnunet_model::Mismatch;
 use flate2::read::DeflateDecoder;
 use std::io::Read;
 
@@ -21,8 +21,8 @@ pub(crate) fn extents(
     layout: &Layout,
     frame: usize,
     frames: usize,
-) -> Result<Vec<(u64, u64)>, Fault> {
-    let missing = || Fault::new(format!("no pixels of frame {}", frame + 1), "those of each");
+) -> Result<Vec<(u64, u64)>, Mismatch> {
+    let missing = || Mismatch::new(format!("no pixels of frame {}", frame + 1), "those of each");
     match layout.pixels.as_deref().ok_or_else(missing)? {
         PixelData::Native { start, .. } => {
             let bytes = layout.frame_bytes() as u64;
@@ -44,7 +44,7 @@ pub(crate) fn extents(
             };
             if starts.len() != frames {
                 let found = format!("{} fragments for {frames} frames", fragments.len());
-                return Err(Fault::new(found, "a table of where frames start"));
+                return Err(Mismatch::new(found, "a table of where frames start"));
             }
             let Some(&(first, _)) = fragments.first() else { return Err(missing()) };
             // An offset leads to the item's header, eight bytes before what it holds.
@@ -96,11 +96,11 @@ pub(crate) fn decode<T: Value>(
     (slope, intercept): (f64, f64),
     bytes: &[u8],
     out: &mut [T],
-) -> Result<(), Fault> {
+) -> Result<(), Mismatch> {
     let pixels = layout.rows * layout.columns;
     assert_eq!(out.len(), pixels, "one value for each pixel");
     let Some(coding) = layout.syntax.coding else {
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             format!("pixels coded as {}", layout.syntax.name),
             "another coding",
         ));
@@ -118,7 +118,7 @@ pub(crate) fn decode<T: Value>(
             DeflateDecoder::new(bytes)
                 .take(layout.frame_bytes() as u64)
                 .read_to_end(&mut whole)
-                .map_err(|_| Fault::new("a damaged deflated frame", "a whole one"))?;
+                .map_err(|_| Mismatch::new("a damaged deflated frame", "a whole one"))?;
             cells.fill_bytes(&whole, false, out)
         }
         Coding::JpegDct | Coding::JpegLossless => {
@@ -181,10 +181,10 @@ impl Cells {
         bytes: &[u8],
         big_endian: bool,
         out: &mut [T],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Mismatch> {
         let need = out.len() * (self.allocated as usize / 8);
         let Some(bytes) = bytes.get(..need) else {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("truncated pixel data, {} bytes", bytes.len()),
                 format!("{need}"),
             ));

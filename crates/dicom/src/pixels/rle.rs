@@ -1,17 +1,20 @@
 //! RLE Lossless (PS3.5 annex G): byte planes, most significant first, each packed by runs.
 
-use crate::error::Fault;
+use fastnnunet_model::Mismatch;
 
 const HEADER_BYTES: usize = 64;
 
 /// Unpacks a frame of `pixels` cells of `width` bytes into little-endian cells.
-pub(super) fn decode(bytes: &[u8], pixels: usize, width: usize) -> Result<Vec<u8>, Fault> {
-    let damaged = || Fault::new("a damaged RLE frame", "a run for each byte plane");
+pub(super) fn decode(bytes: &[u8], pixels: usize, width: usize) -> Result<Vec<u8>, Mismatch> {
+    let damaged = || Mismatch::new("a damaged RLE frame", "a run for each byte plane");
     let header = bytes.get(..HEADER_BYTES).ok_or_else(damaged)?;
     let words: Vec<usize> =
         header.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b) as usize).collect();
     if words[0] != width || width > 15 {
-        return Err(Fault::new(format!("an RLE frame of {} planes", words[0]), format!("{width}")));
+        return Err(Mismatch::new(
+            format!("an RLE frame of {} planes", words[0]),
+            format!("{width}"),
+        ));
     }
     let mut out = vec![0; pixels * width];
     for plane in 0..width {

@@ -4,9 +4,9 @@
 use super::dataset::DataSet;
 use super::parse::{self, Parsed, ReadSeek};
 use super::syntax::{self, Syntax};
-use crate::error::Fault;
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
+use fastnnunet_model::Mismatch;
 use std::io::{Cursor, Read, SeekFrom};
 
 /// A file's headers, and the bytes its pixels lie in if those are not the file's own.
@@ -32,12 +32,12 @@ pub(crate) fn open(
     source: &mut dyn ReadSeek,
     len: u64,
     limits: FileLimits,
-) -> Result<Option<Opened>, Fault> {
+) -> Result<Option<Opened>, Mismatch> {
     let mut head = Vec::with_capacity(140);
     (&mut *source)
         .take(140)
         .read_to_end(&mut head)
-        .map_err(|e| Fault::new(format!("a read error ({})", e.kind()), "a readable file"))?;
+        .map_err(|e| Mismatch::new(format!("a read error ({})", e.kind()), "a readable file"))?;
     let Some(start) = start_of(&head) else { return Ok(None) };
 
     let explicit = Syntax::find(syntax::EXPLICIT_LE).expect("the registry has it").headers();
@@ -54,7 +54,7 @@ pub(crate) fn open(
     let begun = source
         .seek(SeekFrom::Start(data_start))
         .and_then(|_| (&mut *source).take(8).read(&mut first))
-        .map_err(|e| Fault::new(format!("a read error ({})", e.kind()), "a readable file"))?;
+        .map_err(|e| Mismatch::new(format!("a read error ({})", e.kind()), "a readable file"))?;
     let seen = if begun == 8 { encoding_of(first) } else { None };
     let (syntax, note) = match (declared, seen) {
         // Deflated bytes look like anything.
@@ -76,7 +76,7 @@ pub(crate) fn open(
             (Syntax::find(seen).expect("one of the three basic syntaxes"), Some(note))
         }
         (None, None) if begins_with_meta => {
-            return Err(Fault::new("a meta header and nothing after it", "a data set"));
+            return Err(Mismatch::new("a meta header and nothing after it", "a data set"));
         }
         (None, None) => return Ok(None),
     };
@@ -129,8 +129,8 @@ fn encoding_of(first: [u8; 8]) -> Option<&'static str> {
     (plausible(little) && len < 1 << 20).then_some(syntax::IMPLICIT_LE)
 }
 
-fn inflate(source: &mut dyn ReadSeek, start: u64, max_bytes: u64) -> Result<Vec<u8>, Fault> {
-    let damaged = |_| Fault::new("a deflated data set that is damaged", "a whole one");
+fn inflate(source: &mut dyn ReadSeek, start: u64, max_bytes: u64) -> Result<Vec<u8>, Mismatch> {
+    let damaged = |_| Mismatch::new("a deflated data set that is damaged", "a whole one");
     source.seek(SeekFrom::Start(start)).map_err(damaged)?;
     let mut bytes = Vec::new();
     let inflated = flate2::read::DeflateDecoder::new(source)
@@ -138,7 +138,7 @@ fn inflate(source: &mut dyn ReadSeek, start: u64, max_bytes: u64) -> Result<Vec<
         .read_to_end(&mut bytes);
     inflated.map_err(damaged)?;
     if bytes.len() as u64 > max_bytes {
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             "a deflated data set beyond the limit",
             format!("{max_bytes} bytes"),
         ));
@@ -150,7 +150,7 @@ fn inflate(source: &mut dyn ReadSeek, start: u64, max_bytes: u64) -> Result<Vec<
 mod tests {
     use super::*;
 
-    fn opened(bytes: &[u8]) -> Result<Option<Opened>, Fault> {
+    fn opened(bytes: &[u8]) -> Result<Option<Opened>, Mismatch> {
         let limits = FileLimits { max_elements: 100, max_bytes: 1000 };
         open(&mut Cursor::new(bytes), bytes.len() as u64, limits)
     }

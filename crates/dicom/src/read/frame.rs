@@ -2,9 +2,9 @@
 
 use super::dataset::{DataSet, decimals};
 use super::image::{Layout, code};
-use crate::error::Fault;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
+use fastnnunet_model::Mismatch;
 
 /// One frame: a slice.
 #[derive(Clone, Debug)]
@@ -75,11 +75,11 @@ impl Frame {
         groups: &Groups<'_>,
         layout: &Layout,
         notes: &mut Vec<&'static str>,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Mismatch> {
         let required = |group, tag, name: &str| {
             groups
                 .text(group, tag)
-                .ok_or_else(|| Fault::new(format!("a slice without {name}"), "one for each"))
+                .ok_or_else(|| Mismatch::new(format!("a slice without {name}"), "one for each"))
         };
         let position_text = required(
             tags::PLANE_POSITION_SEQUENCE,
@@ -145,29 +145,29 @@ impl Keys {
 }
 
 /// `N` numbers.
-fn numbers<const N: usize>(text: &str, name: &str) -> Result<[f64; N], Fault> {
+fn numbers<const N: usize>(text: &str, name: &str) -> Result<[f64; N], Mismatch> {
     decimals(text)
         .and_then(|values| values.try_into().ok())
-        .ok_or_else(|| Fault::new(format!("a malformed {name}"), format!("{N} numbers")))
+        .ok_or_else(|| Mismatch::new(format!("a malformed {name}"), format!("{N} numbers")))
 }
 
-fn spacing(spacing: [f64; 2]) -> Result<[f64; 2], Fault> {
+fn spacing(spacing: [f64; 2]) -> Result<[f64; 2], Mismatch> {
     if spacing.iter().all(|mm| (1e-4..1e4).contains(mm)) {
         return Ok(spacing);
     }
     let [rows, columns] = spacing;
-    Err(Fault::new(format!("pixels {rows} x {columns} mm apart"), "positive distances"))
+    Err(Mismatch::new(format!("pixels {rows} x {columns} mm apart"), "positive distances"))
 }
 
 /// Unit vectors at right angles, exactly so.
-fn directions(written: [f64; 6]) -> Result<[[f64; 3]; 2], Fault> {
+fn directions(written: [f64; 6]) -> Result<[[f64; 3]; 2], Mismatch> {
     let [a, b, c, d, e, f] = written;
     let (row, column) = ([a, b, c], [d, e, f]);
     let length = |v: [f64; 3]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
     let dot = row.iter().zip(column).map(|(x, y)| x * y).sum::<f64>();
     let unit = |v| (length(v) - 1.0).abs() < 0.01;
     if !unit(row) || !unit(column) || dot.abs() > 0.01 {
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             "an ImageOrientationPatient that is no pair of directions",
             "unit vectors at right angles",
         ));
@@ -180,20 +180,20 @@ fn rescale(
     groups: &Groups<'_>,
     layout: &Layout,
     notes: &mut Vec<&'static str>,
-) -> Result<(f64, f64), Fault> {
+) -> Result<(f64, f64), Mismatch> {
     let group = tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE;
     let number = |tag| groups.text(group, tag).and_then(|text| decimals(&text)?.first().copied());
     let kind = groups.text(group, tags::RESCALE_TYPE);
     if let Some(kind) = kind.as_deref().filter(|kind| !matches!(*kind, "HU" | "US" | "HU_MOD")) {
         let kind = code(kind).unwrap_or("of no code");
-        return Err(Fault::new(format!("values of type {kind}"), "Hounsfield units"));
+        return Err(Mismatch::new(format!("values of type {kind}"), "Hounsfield units"));
     }
     let (slope, intercept) = (number(tags::RESCALE_SLOPE), number(tags::RESCALE_INTERCEPT));
     if slope == Some(0.0) {
-        return Err(Fault::new("a rescale slope of zero", "another one"));
+        return Err(Mismatch::new("a rescale slope of zero", "another one"));
     }
     if intercept.is_none() && !layout.signed {
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             "no rescale and values that cannot be negative",
             "rescale slope and intercept to Hounsfield units",
         ));

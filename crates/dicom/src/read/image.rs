@@ -6,8 +6,8 @@ use super::frame::{Frame, Groups};
 use super::parse::PixelData;
 use super::syntax::{Coding, Syntax};
 use super::text;
-use crate::error::Fault;
 use dicom_dictionary_std::{tags, uids};
+use fastnnunet_model::Mismatch;
 use std::sync::Arc;
 
 /// An image file, or another object of which no more than that is known.
@@ -42,7 +42,7 @@ pub(crate) enum Standing {
     /// It is none, and a series is whole without it.
     Apart(String),
     /// It would be one, but for this.
-    Unusable(Fault),
+    Unusable(Mismatch),
 }
 
 /// Free text, which may name a patient.
@@ -153,10 +153,10 @@ impl Image {
         image
     }
 
-    fn judge(&mut self, set: &DataSet) -> Result<Standing, Fault> {
+    fn judge(&mut self, set: &DataSet) -> Result<Standing, Mismatch> {
         if self.layout.pixels.is_none() || self.layout.rows == 0 || self.layout.columns == 0 {
             if CT_CLASSES.contains(&self.class_uid.as_str()) {
-                return Err(Fault::new("a CT image without pixel data", "pixel data"));
+                return Err(Mismatch::new("a CT image without pixel data", "pixel data"));
             }
             let document = set.get(tags::ENCAPSULATED_DOCUMENT).is_some();
             let what =
@@ -165,7 +165,7 @@ impl Image {
         }
         if self.modality != "CT" {
             let modality = code(&self.modality).unwrap_or("none");
-            return Err(Fault::new(format!("modality {modality}"), "CT"));
+            return Err(Mismatch::new(format!("modality {modality}"), "CT"));
         }
         let samples = set.number(tags::SAMPLES_PER_PIXEL).unwrap_or(1);
         let photometric = set.text(tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
@@ -181,7 +181,7 @@ impl Image {
         let per_frame = set.items(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
         let shared = set.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
         if count > 1 && per_frame.len() != count {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("{count} frames and the positions of {}", per_frame.len()),
                 "the position of each",
             ));
@@ -257,27 +257,27 @@ impl Layout {
         self.rows * self.columns * (self.bits_allocated as usize / 8)
     }
 
-    fn check(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), Mismatch> {
         let Self { bits_allocated, bits_stored, high_bit, rows, columns, .. } = *self;
         if !matches!(bits_allocated, 8 | 16 | 32) {
-            return Err(Fault::new(format!("{bits_allocated} bits a pixel"), "8, 16 or 32"));
+            return Err(Mismatch::new(format!("{bits_allocated} bits a pixel"), "8, 16 or 32"));
         }
         if bits_stored == 0 || bits_stored > bits_allocated || high_bit >= bits_allocated {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("{bits_stored} bits up to bit {high_bit} in {bits_allocated}"),
                 "bits within their pixel",
             ));
         }
         if high_bit + 1 < bits_stored {
             let found = format!("{bits_stored} bits that end at bit {high_bit}");
-            return Err(Fault::new(found, "room for them"));
+            return Err(Mismatch::new(found, "room for them"));
         }
         if rows > 1 << 15 || columns > 1 << 15 {
-            return Err(Fault::new(format!("{rows} x {columns} pixels"), "32768 at most"));
+            return Err(Mismatch::new(format!("{rows} x {columns} pixels"), "32768 at most"));
         }
         if self.syntax.coding.is_none() {
             let name = self.syntax.name;
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("pixels coded as {name}"),
                 "one that docs/dicom.md lists",
             ));
@@ -286,12 +286,12 @@ impl Layout {
     }
 
     /// Checks that the pixels are all there, as far as lengths say.
-    fn check_length(&self, frames: usize) -> Result<(), Fault> {
+    fn check_length(&self, frames: usize) -> Result<(), Mismatch> {
         match self.pixels.as_deref() {
             Some(&PixelData::Native { present, .. }) => {
                 let need = self.frame_bytes() as u64 * frames as u64;
                 if present < need {
-                    return Err(Fault::new(
+                    return Err(Mismatch::new(
                         format!("truncated pixel data, {present} bytes"),
                         format!("{need}"),
                     ));
@@ -300,7 +300,7 @@ impl Layout {
             Some(PixelData::Encapsulated { fragments, whole, .. })
                 if !whole || fragments.len() < frames =>
             {
-                return Err(Fault::new("truncated pixel data", "all fragments"));
+                return Err(Mismatch::new("truncated pixel data", "all fragments"));
             }
             _ => {}
         }

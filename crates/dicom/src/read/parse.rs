@@ -8,12 +8,12 @@
 //! and panics at an item after a stray delimiter.)
 
 use super::dataset::{DataSet, Element, Value};
-use crate::error::Fault;
 use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::header::{Header, SequenceItemHeader};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 use dicom_encoding::transfer_syntax::{DynDecoder, Endianness, TransferSyntax};
+use fastnnunet_model::Mismatch;
 use std::io::{Read, Seek, SeekFrom};
 
 /// Where the bytes come from.
@@ -58,7 +58,7 @@ pub(crate) struct Parsed {
     pub(crate) set: DataSet,
     pub(crate) pixels: Option<PixelData>,
     /// Why it was followed no further.
-    pub(crate) fault: Option<Fault>,
+    pub(crate) fault: Option<Mismatch>,
 }
 
 /// Follows a data set from the stream's position `at` to its end at `len`.
@@ -67,7 +67,7 @@ pub(crate) fn parse(
     (at, len): (u64, u64),
     syntax: &TransferSyntax,
     max_elements: usize,
-) -> Result<Parsed, Fault> {
+) -> Result<Parsed, Mismatch> {
     let mut parser = Parser::new(source, (at, len), syntax, max_elements)?;
     let mut set = DataSet::default();
     let fault = parser.elements(&mut set, None, 0, true).err();
@@ -79,7 +79,7 @@ pub(crate) fn parse_meta(
     source: &mut dyn ReadSeek,
     (at, len): (u64, u64),
     syntax: &TransferSyntax,
-) -> Result<(DataSet, u64), Fault> {
+) -> Result<(DataSet, u64), Mismatch> {
     let mut parser = Parser::new(source, (at, len), syntax, 1000)?;
     let mut set = DataSet::default();
     while parser.len - parser.at >= 8 {
@@ -90,7 +90,7 @@ pub(crate) fn parse_meta(
             break;
         }
         let Some(bytes) = header.len else {
-            return Err(Fault::new("a meta header element without length", "a length"));
+            return Err(Mismatch::new("a meta header element without length", "a length"));
         };
         if let Some(value) = parser.value(&header, bytes, true)? {
             set.0.push(Element { tag: header.tag, vr: header.vr, value: Value::Bytes(value) });
@@ -122,27 +122,27 @@ impl<'a> Parser<'a> {
         (at, len): (u64, u64),
         syntax: &TransferSyntax,
         max_elements: usize,
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Mismatch> {
         let decoder = syntax
             .decoder_for()
-            .ok_or_else(|| Fault::new("an unknown byte order", "a transfer syntax of DICOM"))?;
+            .ok_or_else(|| Mismatch::new("an unknown byte order", "a transfer syntax of DICOM"))?;
         let big_endian = syntax.endianness() == Endianness::Big;
         source.seek(SeekFrom::Start(at)).map_err(|e| unreadable(&e))?;
         Ok(Self { source, at, len, decoder, big_endian, elements_left: max_elements, pixels: None })
     }
 
-    fn seek(&mut self, to: u64) -> Result<(), Fault> {
+    fn seek(&mut self, to: u64) -> Result<(), Mismatch> {
         // Relative, so that a buffered reader keeps what it has read ahead.
         let moved = self.source.seek_relative(to.wrapping_sub(self.at).cast_signed());
         self.at = to;
         moved.map_err(|e| unreadable(&e))
     }
 
-    fn header(&mut self) -> Result<ElementHeader, Fault> {
+    fn header(&mut self) -> Result<ElementHeader, Mismatch> {
         let (header, bytes) = self
             .decoder
             .decode_header(self.source)
-            .map_err(|_| Fault::new("an element cut off in its header", "a whole data set"))?;
+            .map_err(|_| Mismatch::new("an element cut off in its header", "a whole data set"))?;
         self.at += bytes as u64;
         Ok(ElementHeader {
             tag: header.tag(),
@@ -157,11 +157,11 @@ impl<'a> Parser<'a> {
         header: &ElementHeader,
         bytes: u64,
         keep: bool,
-    ) -> Result<Option<Box<[u8]>>, Fault> {
+    ) -> Result<Option<Box<[u8]>>, Mismatch> {
         let ElementHeader { tag, vr, .. } = *header;
         let left = self.len - self.at;
         if bytes > left {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("element {tag} of {bytes} bytes where the file has {left} left"),
                 "a whole data set",
             ));
@@ -176,7 +176,7 @@ impl<'a> Parser<'a> {
         self.elements_left = self
             .elements_left
             .checked_sub(1)
-            .ok_or_else(|| Fault::new("too many elements in one file", "fewer"))?;
+            .ok_or_else(|| Mismatch::new("too many elements in one file", "fewer"))?;
         let mut value = vec![0; bytes as usize].into_boxed_slice();
         self.source.read_exact(&mut value).map_err(|e| unreadable(&e))?;
         self.at += bytes;
@@ -193,7 +193,7 @@ impl<'a> Parser<'a> {
         end: Option<u64>,
         depth: usize,
         keep: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Mismatch> {
         let end_at = end.unwrap_or(self.len).min(self.len);
         // Less than a header at the end is padding.
         while end_at.saturating_sub(self.at) >= 8 {
@@ -222,7 +222,7 @@ impl<'a> Parser<'a> {
             }
         }
         if end.is_none() && depth > 0 {
-            return Err(Fault::new("an item without an end", "a whole data set"));
+            return Err(Mismatch::new("an item without an end", "a whole data set"));
         }
         if let Some(end) = end {
             self.seek(end)?;
@@ -235,7 +235,7 @@ impl<'a> Parser<'a> {
         header: &ElementHeader,
         depth: usize,
         keep: bool,
-    ) -> Result<Option<Value>, Fault> {
+    ) -> Result<Option<Value>, Mismatch> {
         let ElementHeader { tag, mut vr, len } = *header;
         // Archives that do not know an element pass it on as unknown.
         let unknown = vr == VR::UN;
@@ -286,9 +286,9 @@ impl<'a> Parser<'a> {
         depth: usize,
         keep: bool,
         unknown: bool,
-    ) -> Result<Vec<DataSet>, Fault> {
+    ) -> Result<Vec<DataSet>, Mismatch> {
         if depth > MAX_DEPTH {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("sequences nested deeper than {MAX_DEPTH}"),
                 "fewer levels",
             ));
@@ -297,7 +297,7 @@ impl<'a> Parser<'a> {
         let end_at = end.unwrap_or(self.len).min(self.len);
         while end_at.saturating_sub(self.at) >= 8 {
             let item = self.decoder.decode_item_header(self.source).map_err(|_| {
-                Fault::new("a sequence that does not go on with an item", "a whole data set")
+                Mismatch::new("a sequence that does not go on with an item", "a whole data set")
             })?;
             self.at += 8;
             let len = match item {
@@ -306,7 +306,7 @@ impl<'a> Parser<'a> {
                 SequenceItemHeader::ItemDelimiter => continue,
             };
             if len.is_some_and(|len| len > end_at - self.at) {
-                return Err(Fault::new("an item longer than its sequence", "a whole data set"));
+                return Err(Mismatch::new("an item longer than its sequence", "a whole data set"));
             }
             let item_end = len.map(|len| self.at + len);
             if !keep && let Some(item_end) = item_end {
@@ -316,7 +316,7 @@ impl<'a> Parser<'a> {
             self.elements_left = self
                 .elements_left
                 .checked_sub(1)
-                .ok_or_else(|| Fault::new("too many items in one file", "fewer"))?;
+                .ok_or_else(|| Mismatch::new("too many items in one file", "fewer"))?;
             let mut item = DataSet::default();
             if unknown && self.looks_implicit()? {
                 self.with_implicit(|parser| parser.elements(&mut item, item_end, depth, keep))
@@ -328,13 +328,13 @@ impl<'a> Parser<'a> {
             }
         }
         if end.is_none() {
-            return Err(Fault::new("a sequence without an end", "a whole data set"));
+            return Err(Mismatch::new("a sequence without an end", "a whole data set"));
         }
         Ok(items)
     }
 
     /// Whether the next element has a length where its VR would be.
-    fn looks_implicit(&mut self) -> Result<bool, Fault> {
+    fn looks_implicit(&mut self) -> Result<bool, Mismatch> {
         let mut head = [0; 6];
         if self.len - self.at < 8 {
             return Ok(false);
@@ -355,7 +355,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Where the fragments of encapsulated pixels lie.
-    fn fragments(&mut self) -> Result<PixelData, Fault> {
+    fn fragments(&mut self) -> Result<PixelData, Mismatch> {
         let (mut fragments, mut offsets, mut first) = (Vec::new(), Vec::new(), true);
         let mut whole = false;
         while self.len - self.at >= 8 {
@@ -380,7 +380,7 @@ impl<'a> Parser<'a> {
             self.elements_left = self
                 .elements_left
                 .checked_sub(1)
-                .ok_or_else(|| Fault::new("too many fragments in one file", "fewer"))?;
+                .ok_or_else(|| Mismatch::new("too many fragments in one file", "fewer"))?;
             fragments.push((self.at, len));
             self.seek(self.at + u64::from(len))?;
         }
@@ -399,6 +399,6 @@ fn swap(value: &mut [u8], vr: VR) {
     value.chunks_exact_mut(width).for_each(<[u8]>::reverse);
 }
 
-fn unreadable(e: &std::io::Error) -> Fault {
-    Fault::new(format!("a read error ({})", e.kind()), "a readable file")
+fn unreadable(e: &std::io::Error) -> Mismatch {
+    Mismatch::new(format!("a read error ({})", e.kind()), "a readable file")
 }

@@ -1,8 +1,9 @@
 //! The files below a path: in folders, or entries of a zip.
 
 use super::parse::ReadSeek;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
+use fastnnunet_model::Mismatch;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -114,13 +115,13 @@ impl Places {
             }
             Place::Entry(archive, index) => {
                 let mut archive = self.archives[*archive].1.clone();
-                let entry = archive.by_index(*index).map_err(|e| zipped(e).at(path))?;
+                let entry = archive.by_index(*index).map_err(|e| Error::input(path, zipped(e)))?;
                 let mut bytes = Vec::new();
                 let limit = self.max_file_bytes;
                 entry.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
                 if bytes.len() as u64 > limit {
                     let found = "a zip entry beyond the limit";
-                    return Err(Fault::new(found, format!("{limit} bytes")).at(path));
+                    return Err(Error::input(path, Mismatch::new(found, format!("{limit} bytes"))));
                 }
                 Ok(Content::Bytes(Cursor::new(bytes)))
             }
@@ -135,7 +136,8 @@ impl Places {
             && len > self.max_file_bytes
         {
             let found = format!("a file of {len} bytes");
-            return Err(Fault::new(found, format!("{} bytes", self.max_file_bytes)).at(path));
+            let expected = format!("{} bytes", self.max_file_bytes);
+            return Err(Error::input(path, Mismatch::new(found, expected)));
         }
         content.into_bytes().map_err(|source| Error::Read { path: path.to_path_buf(), source })
     }
@@ -143,14 +145,14 @@ impl Places {
     fn folder(&mut self, folder: &Path, depth: usize, limits: &Limits) -> Result<()> {
         if depth > limits.max_depth {
             let found = format!("folders nested deeper than {}", limits.max_depth);
-            return Err(Fault::new(found, "fewer levels").at(folder));
+            return Err(Error::input(folder, Mismatch::new(found, "fewer levels")));
         }
         let unreadable = |source| Error::Read { path: folder.to_path_buf(), source };
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             entries.push(entry.map_err(unreadable)?.path());
             if entries.len() > limits.max_files {
-                return Err(too_many(limits).at(&self.root));
+                return Err(Error::input(&self.root, too_many(limits)));
             }
         }
         entries.sort();
@@ -180,13 +182,13 @@ impl Places {
         } else if let Some(archive) = open_archive(path, alone)? {
             let number = self.archives.len();
             if archive.len() > limits.max_files {
-                return Err(too_many(limits).at(path));
+                return Err(Error::input(path, too_many(limits)));
             }
             self.files.extend((0..archive.len()).map(|entry| Place::Entry(number, entry)));
             self.archives.push((path.to_path_buf(), archive));
         }
         if self.files.len() > limits.max_files {
-            return Err(too_many(limits).at(&self.root));
+            return Err(Error::input(&self.root, too_many(limits)));
         }
         Ok(())
     }
@@ -200,22 +202,22 @@ fn open_archive(path: &Path, alone: bool) -> Result<Option<Archive>> {
     match ZipArchive::new(shared) {
         Ok(archive) => Ok(Some(archive)),
         Err(_) if !alone => Ok(None),
-        Err(e) => Err(zipped(e).at(path)),
+        Err(e) => Err(Error::input(path, zipped(e))),
     }
 }
 
-fn too_many(limits: &Limits) -> Fault {
-    Fault::new(format!("more than {} files", limits.max_files), "fewer below one path")
+fn too_many(limits: &Limits) -> Mismatch {
+    Mismatch::new(format!("more than {} files", limits.max_files), "fewer below one path")
 }
 
-fn zipped(e: zip::result::ZipError) -> Fault {
+fn zipped(e: zip::result::ZipError) -> Mismatch {
     use zip::result::ZipError;
     match e {
-        ZipError::UnsupportedArchive(what) => Fault::new(
+        ZipError::UnsupportedArchive(what) => Mismatch::new(
             format!("a zip that cannot be read ({what})"),
             "entries stored or deflated, without a password",
         ),
-        _ => Fault::new("a damaged zip", "a whole one"),
+        _ => Mismatch::new("a damaged zip", "a whole one"),
     }
 }
 

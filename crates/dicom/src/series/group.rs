@@ -8,16 +8,16 @@
 //! they are equal to the pixel; otherwise they must differ in something that tells two scans apart.
 
 use super::stack::{self, ONE_PLACE_MM, Slice, Stack};
-use crate::error::Fault;
 use crate::read::frame::{Frame, Keys};
 use crate::read::image::{Image, Standing};
+use fastnnunet_model::Mismatch;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What becomes of a series: stacks or refusals, at least one.
 pub(crate) struct Part {
     pub(crate) slices: usize,
-    pub(crate) stack: Result<Stack, Fault>,
+    pub(crate) stack: Result<Stack, Mismatch>,
     /// What was corrected.
     pub(crate) notes: Vec<String>,
     /// An image to tell the series' attributes by.
@@ -30,7 +30,7 @@ pub(crate) struct Part {
 const MAX_KINDS: usize = 64;
 
 /// How the pixels of two slices compare: equal or not, or unreadable.
-pub(crate) type Same<'a> = &'a (dyn Fn(&Slice, &Slice) -> Result<bool, Fault> + Sync);
+pub(crate) type Same<'a> = &'a (dyn Fn(&Slice, &Slice) -> Result<bool, Mismatch> + Sync);
 
 /// Groups the images of one series.
 pub(crate) fn parts(images: Vec<Image>, allow_gaps: bool, same: Same<'_>) -> Vec<Part> {
@@ -62,7 +62,7 @@ pub(crate) fn parts(images: Vec<Image>, allow_gaps: bool, same: Same<'_>) -> Vec
             Standing::Apart(what) => Some(what.clone()),
             _ => None,
         });
-        let fault = Fault::new(what.unwrap_or_else(|| "no image".into()), "slices of a CT");
+        let fault = Mismatch::new(what.unwrap_or_else(|| "no image".into()), "slices of a CT");
         return vec![refused(fault, sample)];
     }
     let mut stacks = match partition(slices) {
@@ -122,7 +122,7 @@ fn finish(slices: Vec<Slice>, allow_gaps: bool, notes: &mut Vec<String>) -> Part
 }
 
 /// Slices in groups of which no two members differ in what no stack differs in.
-fn partition(slices: Vec<Slice>) -> Result<Vec<Vec<Slice>>, Fault> {
+fn partition(slices: Vec<Slice>) -> Result<Vec<Vec<Slice>>, Mismatch> {
     let mut groups: Vec<Vec<Slice>> = Vec::new();
     for slice in slices {
         match groups.iter().position(|group| !hard_difference(&group[0], &slice)) {
@@ -130,7 +130,7 @@ fn partition(slices: Vec<Slice>) -> Result<Vec<Vec<Slice>>, Fault> {
             None if groups.len() < MAX_KINDS => groups.push(vec![slice]),
             None => {
                 let found = format!("slices of more than {MAX_KINDS} kinds under one series UID");
-                return Err(Fault::new(found, "one kind"));
+                return Err(Mismatch::new(found, "one kind"));
             }
         }
     }
@@ -187,7 +187,7 @@ fn distinct(
     mut slices: Vec<Slice>,
     same: Same<'_>,
     notes: &mut Vec<String>,
-) -> Result<Vec<Slice>, Fault> {
+) -> Result<Vec<Slice>, Mismatch> {
     let order = |slice: &Slice| stack::depth(slice.of());
     slices.sort_by(|a, b| order(a).total_cmp(&order(b)));
     let mut kept: Vec<Slice> = Vec::with_capacity(slices.len());
@@ -196,7 +196,7 @@ fn distinct(
         let near = |other: &&Slice| in_one_place(other, &slice);
         let twins: Vec<&Slice> = kept.iter().rev().take_while(near).collect();
         if twins.len() > MAX_KINDS {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("more than {MAX_KINDS} images in one place"),
                 "one image at each position",
             ));
@@ -208,7 +208,7 @@ fn distinct(
                 break;
             }
             if other.image.instance_uid == slice.image.instance_uid && other.frame == slice.frame {
-                return Err(Fault::new(
+                return Err(Mismatch::new(
                     "two different images with one SOP instance UID",
                     "a UID for each image",
                 ));

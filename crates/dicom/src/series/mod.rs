@@ -7,9 +7,10 @@ pub(crate) mod stack;
 
 pub use scan::{ScanOptions, holds_dicom, scan};
 
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result};
 pub use crate::read::image::Texts;
 use crate::read::place::Places;
+use fastnnunet_model::Mismatch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,7 +107,7 @@ impl Series {
 
     pub(crate) fn refusal(&self) -> Option<Error> {
         let Verdict::Refused { found, expected } = &self.verdict else { return None };
-        Some(Fault::new(found.clone(), expected.clone()).at(&self.places.root))
+        Some(Error::input(&self.places.root, Mismatch::new(found, expected)))
     }
 
     /// A line that tells it from others.
@@ -182,7 +183,7 @@ impl Catalog {
     pub fn pick(&self, id: Option<&str>) -> Result<&Series> {
         if let (true, Some((path, reason))) = (self.series.is_empty(), self.damaged.first()) {
             let found = format!("a damaged DICOM file ({reason})");
-            return Err(Fault::new(found, "a CT series").at(path));
+            return Err(Error::input(path, Mismatch::new(found, "a CT series")));
         }
         let Some(id) = id else {
             return pick_of(&self.series.iter().collect::<Vec<_>>(), &self.path);
@@ -193,11 +194,8 @@ impl Catalog {
             .filter(|series| series.id() == id || series.series_uid == id || series.name == id)
             .collect();
         if named.is_empty() {
-            return Err(Error::Usage {
-                what: "series".into(),
-                found: format!("none named {}", plain(id)),
-                expected: self.expected(),
-            });
+            let found = format!("none named {}", plain(id));
+            return Err(Error::usage("series", found, self.expected()));
         }
         pick_of(&named, &self.path)
     }
@@ -224,11 +222,8 @@ fn pick_of<'a>(series: &[&'a Series], path: &Path) -> Result<&'a Series> {
         [] => Err(none_of(series, path)),
         _ => {
             let list: Vec<String> = suitable.iter().map(|series| series.summary()).collect();
-            Err(Error::Usage {
-                what: "series".into(),
-                found: format!("{} suitable series: {}", list.len(), list.join("; ")),
-                expected: "one, or the UID of the one to use".into(),
-            })
+            let found = format!("{} suitable series: {}", list.len(), list.join("; "));
+            Err(Error::usage("series", found, "one, or the UID of the one to use"))
         }
     }
 }
@@ -239,6 +234,6 @@ fn none_of(series: &[&Series], path: &Path) -> Error {
     let likely = ct.max_by_key(|series| series.slices).or(series.first());
     likely.and_then(|series| series.refusal()).unwrap_or_else(|| {
         let what = if path.is_dir() { "a folder" } else { "a file" };
-        Fault::new(format!("{what} without DICOM images"), "a CT series").at(path)
+        Error::input(path, Mismatch::new(format!("{what} without DICOM images"), "a CT series"))
     })
 }

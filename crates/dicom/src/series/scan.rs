@@ -3,7 +3,7 @@
 use super::group::{self, Part};
 use super::stack::{Slice, axes};
 use super::{Catalog, Series, Verdict};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::read::file::{self, FileLimits};
 use crate::read::image::{self, Image, Texts};
@@ -11,6 +11,7 @@ use crate::read::place::Places;
 use crate::volume;
 use base16ct::lower;
 use dicom_dictionary_std::uids;
+use fastnnunet_model::Mismatch;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -115,7 +116,7 @@ enum Found {
 fn look(places: &Places, place: usize, limits: FileLimits) -> Found {
     let opened = places.open(place).and_then(|mut content| {
         let (source, len) = content.source();
-        file::open(source, len, limits).map_err(|fault| fault.at(places.path(place)))
+        file::open(source, len, limits).map_err(|fault| Error::input(places.path(place), fault))
     });
     match opened {
         Err(Error::Input { found, expected, .. }) => {
@@ -143,7 +144,7 @@ fn describe(part: Part, number: Option<usize>, group: usize, places: &Arc<Places
     let (stack, verdict) = match stack {
         Ok(stack) if notes.is_empty() => (Some(stack), Verdict::Suitable),
         Ok(stack) => (Some(stack), Verdict::Corrected(notes)),
-        Err(Fault { found, expected }) => (None, Verdict::Refused { found, expected }),
+        Err(Mismatch { found, expected }) => (None, Verdict::Refused { found, expected }),
     };
     // Where there are no UIDs, the order of the folders tells series apart.
     let order = if sample.series_uid.is_empty() { group.to_string() } else { String::new() };

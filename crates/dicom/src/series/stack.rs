@@ -5,10 +5,10 @@
 //! it is. One that is tilted or uneven can be brought to such a grid, and results back from it. One
 //! with slices missing cannot.
 
-use crate::error::Fault;
 use crate::read::frame::Frame;
 use crate::read::image::Image;
 use crate::volume::{Affine, Grid};
+use fastnnunet_model::Mismatch;
 use std::sync::Arc;
 
 /// A frame of an image.
@@ -78,19 +78,22 @@ pub(crate) fn stack(
     mut slices: Vec<Slice>,
     allow_gaps: bool,
     notes: &mut Vec<String>,
-) -> Result<Stack, Fault> {
+) -> Result<Stack, Mismatch> {
     slices.sort_by(|a, b| depth(a.of()).total_cmp(&depth(b.of())));
     let (Some(first), Some(last)) = (slices.first(), slices.last()) else {
-        return Err(Fault::new("no slices", "at least 2"));
+        return Err(Mismatch::new("no slices", "at least 2"));
     };
     if slices.len() == 1 {
-        return Err(Fault::new("1 slice", "at least 2"));
+        return Err(Mismatch::new("1 slice", "at least 2"));
     }
     let (first, last) = (first.of().clone(), last.of().clone());
     let axes = axes(&first);
     let depths: Vec<f64> = slices.iter().map(|s| dot(s.of().position, axes[2])).collect();
     if depths.windows(2).any(|pair| pair[1] - pair[0] < ONE_PLACE_MM) {
-        return Err(Fault::new("two different images in one place", "one image at each position"));
+        return Err(Mismatch::new(
+            "two different images in one place",
+            "one image at each position",
+        ));
     }
     let drift = in_plane_drift(&slices, &depths, axes)?;
     let tilted = drift
@@ -131,7 +134,7 @@ fn in_plane_drift(
     slices: &[Slice],
     depths: &[f64],
     axes: [[f64; 3]; 3],
-) -> Result<[Vec<f64>; 2], Fault> {
+) -> Result<[Vec<f64>; 2], Mismatch> {
     let first = slices[0].of();
     let offsets = [0, 1].map(|axis| -> Vec<f64> {
         let start = dot(first.position, axes[axis]);
@@ -147,7 +150,7 @@ fn in_plane_drift(
             .map(|(offset, depth)| (offset - slope * (depth - depths[0])).abs())
             .fold(0.0, f64::max);
         if deviation > 0.5 * mm {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("slices shifted against each other by {deviation:.1} mm"),
                 "slices in a straight stack",
             ));
@@ -178,7 +181,7 @@ fn check_gaps(
     depths: &[f64],
     allow_gaps: bool,
     notes: &mut Vec<String>,
-) -> Result<(), Fault> {
+) -> Result<(), Mismatch> {
     let steps: Vec<f64> = depths.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
@@ -187,7 +190,7 @@ fn check_gaps(
     let usual = median(steps.clone()).unwrap_or(1.0);
     let shortest = steps.iter().copied().fold(f64::INFINITY, f64::min);
     if shortest < CLOSE * usual {
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             format!("two slices {shortest:.2} mm apart where most are {usual:.2} mm"),
             "slices at distances alike",
         ));
@@ -218,7 +221,7 @@ fn check_gaps(
         notes.push(format!("{what}: filled by interpolation, as asked"));
         return Ok(());
     }
-    Err(Fault::new(what, "slices without gaps"))
+    Err(Mismatch::new(what, "slices without gaps"))
 }
 
 fn grid(shape: [usize; 3], frame: &Frame, origin: [f64; 3], step: [f64; 3]) -> Grid {

@@ -3,7 +3,7 @@
 use super::source::Source;
 use super::{Grid, Voxels, regrid};
 use crate::Verdict;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pixels::{self, Value};
 use crate::read::file::{self, FileLimits};
@@ -12,6 +12,7 @@ use crate::read::place::{Content, Places};
 use crate::series::Series;
 use crate::series::stack::{Slice, Stack};
 use base16ct::lower;
+use fastnnunet_model::Mismatch;
 use ndarray::Array3;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -77,8 +78,8 @@ impl Series {
 
     fn suitable(&self) -> Result<&Stack> {
         self.stack.as_ref().ok_or_else(|| {
-            let none = || Fault::new("no volume", "a suitable series").at(&self.places.root);
-            self.refusal().unwrap_or_else(none)
+            let none = Mismatch::new("no volume", "a suitable series");
+            self.refusal().unwrap_or_else(|| Error::input(&self.places.root, none))
         })
     }
 
@@ -165,6 +166,7 @@ fn read_file<T: Value>(
     frames: Vec<(&Slice, &mut [T])>,
 ) -> Result<[u8; 32]> {
     let path = places.path(image.place);
+    let damaged = |fault| Error::input(path, fault);
     let unreadable = |source| Error::Read { path: path.to_path_buf(), source };
     let content = places.open(image.place)?;
     if let (Content::File(_, len), false, true) =
@@ -174,8 +176,8 @@ fn read_file<T: Value>(
         let len = *len;
         frames.into_par_iter().try_for_each(|(slice, out)| {
             let mut content = places.open(image.place)?;
-            let bytes = frame_bytes(&mut content, slice).map_err(|fault| fault.at(path))?;
-            decode(slice, &bytes, out).map_err(|fault| fault.at(path))
+            let bytes = frame_bytes(&mut content, slice).map_err(damaged)?;
+            decode(slice, &bytes, out).map_err(damaged)
         })?;
         let Content::File(mut file, _) = content else { unreachable!("it was one") };
         let mut hash = Sha256::new();
@@ -192,17 +194,17 @@ fn read_file<T: Value>(
     drop(content);
     let bytes = places.bytes(image.place)?;
     let digest = Sha256::digest(&bytes).into();
-    let bytes = data_of(image, bytes).map_err(|fault| fault.at(path))?;
+    let bytes = data_of(image, bytes).map_err(damaged)?;
     frames.into_par_iter().try_for_each(|(slice, out)| {
-        let parts = extents(slice).map_err(|fault| fault.at(path))?;
-        let whole = joined(&bytes, &parts).map_err(|fault| fault.at(path))?;
-        decode(slice, &whole, out).map_err(|fault| fault.at(path))
+        let parts = extents(slice).map_err(damaged)?;
+        let whole = joined(&bytes, &parts).map_err(damaged)?;
+        decode(slice, &whole, out).map_err(damaged)
     })?;
     Ok(digest)
 }
 
 /// The bytes that positions of pixels count in.
-fn data_of(image: &Image, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
+fn data_of(image: &Image, bytes: Vec<u8>) -> Result<Vec<u8>, Mismatch> {
     if !image.layout.syntax.deflated {
         return Ok(bytes);
     }
@@ -214,21 +216,24 @@ fn data_of(image: &Image, bytes: Vec<u8>) -> Result<Vec<u8>, Fault> {
     let opened = file::open(&mut Cursor::new(bytes), len, limits)?;
     opened
         .and_then(|opened| opened.inflated)
-        .ok_or_else(|| Fault::new("a file that changed while it was read", "the same file"))
+        .ok_or_else(|| Mismatch::new("a file that changed while it was read", "the same file"))
 }
 
-fn extents(slice: &Slice) -> Result<Vec<(u64, u64)>, Fault> {
+fn extents(slice: &Slice) -> Result<Vec<(u64, u64)>, Mismatch> {
     pixels::extents(&slice.image.layout, slice.frame, slice.image.frames.len())
 }
 
-fn joined<'a>(bytes: &'a [u8], parts: &[(u64, u64)]) -> Result<std::borrow::Cow<'a, [u8]>, Fault> {
+fn joined<'a>(
+    bytes: &'a [u8],
+    parts: &[(u64, u64)],
+) -> Result<std::borrow::Cow<'a, [u8]>, Mismatch> {
     let part = |&(start, len): &(u64, u64)| {
         let end = usize::try_from(start.saturating_add(len)).ok();
         let start = usize::try_from(start).ok();
         start
             .zip(end)
             .and_then(|(start, end)| bytes.get(start..end))
-            .ok_or_else(|| Fault::new("a file that changed while it was read", "the same file"))
+            .ok_or_else(|| Mismatch::new("a file that changed while it was read", "the same file"))
     };
     match parts {
         [one] => Ok(part(one)?.into()),
@@ -236,13 +241,14 @@ fn joined<'a>(bytes: &'a [u8], parts: &[(u64, u64)]) -> Result<std::borrow::Cow<
     }
 }
 
-fn frame_bytes(content: &mut Content, slice: &Slice) -> Result<Vec<u8>, Fault> {
-    let failed = |e: std::io::Error| Fault::new(format!("a read error ({})", e.kind()), "a file");
+fn frame_bytes(content: &mut Content, slice: &Slice) -> Result<Vec<u8>, Mismatch> {
+    let failed =
+        |e: std::io::Error| Mismatch::new(format!("a read error ({})", e.kind()), "a file");
     let (source, file_len) = content.source();
     let mut bytes = Vec::new();
     for (start, len) in extents(slice)? {
         if start.saturating_add(len) > file_len {
-            return Err(Fault::new("a file that changed while it was read", "the same file"));
+            return Err(Mismatch::new("a file that changed while it was read", "the same file"));
         }
         source.seek(SeekFrom::Start(start)).map_err(failed)?;
         source.take(len).read_to_end(&mut bytes).map_err(failed)?;
@@ -250,17 +256,17 @@ fn frame_bytes(content: &mut Content, slice: &Slice) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-fn decode<T: Value>(slice: &Slice, bytes: &[u8], out: &mut [T]) -> Result<(), Fault> {
+fn decode<T: Value>(slice: &Slice, bytes: &[u8], out: &mut [T]) -> Result<(), Mismatch> {
     let frame = slice.of();
     pixels::decode(&slice.image.layout, (frame.slope, frame.intercept), bytes, out)
 }
 
 /// Whether two slices hold the same values.
-pub(crate) fn same_pixels(places: &Places, a: &Slice, b: &Slice) -> Result<bool, Fault> {
-    let values = |slice: &Slice| -> Result<Vec<f32>, Fault> {
+pub(crate) fn same_pixels(places: &Places, a: &Slice, b: &Slice) -> Result<bool, Mismatch> {
+    let values = |slice: &Slice| -> Result<Vec<f32>, Mismatch> {
         let layout = &slice.image.layout;
         let mut out = vec![0.0; layout.rows * layout.columns];
-        let unreadable = |e: Error| Fault::new(e.to_string(), "a readable file");
+        let unreadable = |e: Error| Mismatch::new(e.to_string(), "a readable file");
         if layout.syntax.deflated {
             let bytes =
                 data_of(&slice.image, places.bytes(slice.image.place).map_err(unreadable)?)?;

@@ -1,7 +1,7 @@
 //! What an object about a series refers to and copies.
 
 use super::{Grid, regrid};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::read::dataset::{DataSet, Element};
 use crate::read::file::{self, FileLimits};
@@ -163,8 +163,8 @@ impl Source {
         };
         let mut content = places.open(first.place)?;
         let (source, len) = content.source();
-        let opened =
-            file::open(source, len, limits).map_err(|fault| fault.at(places.path(first.place)))?;
+        let opened = file::open(source, len, limits)
+            .map_err(|fault| Error::input(places.path(first.place), fault))?;
         let set = opened.map(|opened| opened.parsed.set).unwrap_or_default();
         let copied: Vec<Element> = COPIED.iter().filter_map(|tag| set.get(*tag)).cloned().collect();
         let lossy = stack.slices.iter().any(|slice| slice.image.layout.lossy);

@@ -2,7 +2,7 @@
 //!
 //! What every object has in common: patient and study are those of the source, to the byte; its
 //! own identifiers are made of its content, so that one result has one identifier; dates are the
-//! source's. Objects are made of parts that fit each other, or not at all, and then written to whatever
+//! source's. What objects are made of is checked once, as a [`Labeling`], and then written to whatever
 //! the caller opened: that a file is whole under its name is the caller's to see to.
 
 mod color;
@@ -11,15 +11,19 @@ mod elements;
 mod file;
 mod modules;
 mod places;
-pub mod rtstruct;
-pub mod sc;
-pub mod seg;
+mod rtstruct;
+mod sc;
+mod seg;
 mod segment;
-pub mod sr;
+mod sr;
 
+pub use sc::Picture;
+pub use seg::SegEncoding;
 pub use segment::{Algorithm, Code, Model, Segment};
+pub use sr::SegReference;
 
 use crate::error::{Error, Result};
+use crate::volume::Source;
 use ndarray::ArrayView3;
 use std::io::{Seek, Write};
 
@@ -57,39 +61,66 @@ pub struct Written {
     pub series_uid: String,
 }
 
-/// A label map on the grid of the volume, `[z, y, x]`.
+/// What every object is about, and what made it.
 #[derive(Clone, Copy, Debug)]
-pub enum Labels<'a> {
-    /// Labels up to 255.
-    U8(ArrayView3<'a, u8>),
-    /// Labels up to 65535.
-    U16(ArrayView3<'a, u16>),
+pub struct About<'a> {
+    /// The series.
+    pub source: &'a Source,
+    /// What made the result.
+    pub algorithm: &'a Algorithm,
+    /// Choices that all objects share.
+    pub options: &'a ObjectOptions,
 }
 
-impl<'a> From<ArrayView3<'a, u8>> for Labels<'a> {
-    fn from(labels: ArrayView3<'a, u8>) -> Self {
-        Self::U8(labels)
-    }
+/// A label map of a series, with what its labels mean: what segmentations, structure sets and reports
+/// are made of. The parts fit each other, as [`new`](Self::new) checks.
+#[derive(Clone, Debug)]
+pub struct Labeling<'a, T> {
+    about: About<'a>,
+    /// On the grid of the source's volume.
+    labels: ArrayView3<'a, T>,
+    /// In ascending order of ids, a segment for each label in the map.
+    segments: Vec<&'a Segment>,
 }
 
-impl<'a> From<ArrayView3<'a, u16>> for Labels<'a> {
-    fn from(labels: ArrayView3<'a, u16>) -> Self {
-        Self::U16(labels)
-    }
-}
-
-impl Labels<'_> {
-    fn shape(&self) -> [usize; 3] {
-        let (z, y, x) = match self {
-            Self::U8(labels) => labels.dim(),
-            Self::U16(labels) => labels.dim(),
-        };
-        [z, y, x]
+impl<'a, T: Label> Labeling<'a, T> {
+    /// Of labels on the grid of the source's volume, `[z, y, x]`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] if the labels have another shape, there is one that is no segment's, or ids of
+    /// segments are not different ones above 0.
+    pub fn new(
+        about: About<'a>,
+        labels: ArrayView3<'a, T>,
+        segments: &'a [Segment],
+    ) -> Result<Self> {
+        let mistake = |found: String, expected: &str| Error::usage("label map", found, expected);
+        let shape: [usize; 3] = labels.dim().into();
+        if shape != about.source.grid.shape {
+            return Err(mistake(format!("shape {shape:?}"), "that of the volume"));
+        }
+        let mut segments: Vec<&Segment> = segments.iter().collect();
+        segments.sort_by_key(|segment| segment.id);
+        let alike = segments.windows(2).any(|pair| pair[0].id == pair[1].id);
+        if alike || segments.first().is_none_or(|first| first.id == 0) {
+            return Err(mistake("segments with ids not their own".into(), "different ids above 0"));
+        }
+        let mut known = vec![false; 1 << 16];
+        known[0] = true;
+        for segment in &segments {
+            known[usize::from(segment.id)] = true;
+        }
+        let mut ids = labels.iter().map(|&label| label.into());
+        match ids.find(|&label| !known[usize::from(label)]) {
+            None => Ok(Self { about, labels, segments }),
+            Some(label) => Err(mistake(format!("label {label}"), "labels of the segments given")),
+        }
     }
 }
 
 /// A label as it is stored.
-pub(crate) trait Label: Copy + Default + Eq + Send + Sync + Into<u16> {
+pub trait Label: Copy + Default + Eq + Send + Sync + Into<u16> {
     /// Sets bit `k` of `out` where value `k` is `id`; `out` has a bit for each value, zero before.
     fn pack(values: &[Self], id: u16, out: &mut [u8]) {
         for (byte, values) in out.iter_mut().zip(values.chunks(8)) {
@@ -119,44 +150,6 @@ impl Label for u8 {
                 *last |= u8::from(*value == id) << k;
             }
         }
-    }
-}
-
-/// Checks what the caller must have right: shapes, and a segment for each label in the map. Returns
-/// the segments in ascending order of ids.
-fn check<'a>(
-    source: &crate::Source,
-    labels: Labels<'_>,
-    segments: &'a [Segment],
-) -> Result<Vec<&'a Segment>> {
-    let mistake = |found: String, expected: &str| Error::Usage {
-        what: "label map".into(),
-        found,
-        expected: expected.into(),
-    };
-    if labels.shape() != source.grid.shape {
-        return Err(mistake(format!("shape {:?}", labels.shape()), "that of the volume"));
-    }
-    let mut segments: Vec<&Segment> = segments.iter().collect();
-    segments.sort_by_key(|segment| segment.id);
-    let alike = segments.windows(2).any(|pair| pair[0].id == pair[1].id);
-    if alike || segments.first().is_none_or(|first| first.id == 0) {
-        return Err(mistake("segments with ids not their own".into(), "different ids above 0"));
-    }
-    let mut known = vec![false; 1 << 16];
-    known[0] = true;
-    for segment in &segments {
-        known[usize::from(segment.id)] = true;
-    }
-    let stranger = match labels {
-        Labels::U8(labels) => {
-            labels.iter().copied().map(u16::from).find(|&l| !known[usize::from(l)])
-        }
-        Labels::U16(labels) => labels.iter().copied().find(|&l| !known[usize::from(l)]),
-    };
-    match stranger {
-        None => Ok(segments),
-        Some(label) => Err(mistake(format!("label {label}"), "labels of the segments given")),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::elements::{self, Item, coded, item, keyword, long, sequence, text, uid, unsigned_list};
 use super::file::Own;
 use super::segment::{Algorithm, Code, Segment};
-use super::{ObjectOptions, RESEARCH_ONLY, color};
+use super::{About, RESEARCH_ONLY, color};
 use crate::volume::Source;
 use base16ct::lower;
 use dicom_core::VR;
@@ -20,7 +20,7 @@ pub(super) struct Kind {
 }
 
 /// Date and time of an object's making.
-pub(super) fn made(source: &Source, options: &ObjectOptions) -> (String, String) {
+pub(super) fn made(&About { source, options, .. }: &About<'_>) -> (String, String) {
     if let Some(fresh) = &options.fresh {
         return (fresh.date.clone(), fresh.time.clone());
     }
@@ -30,13 +30,9 @@ pub(super) fn made(source: &Source, options: &ObjectOptions) -> (String, String)
 }
 
 /// The elements that all objects have.
-pub(super) fn common(
-    source: &Source,
-    kind: &Kind,
-    algorithm: &Algorithm,
-    options: &ObjectOptions,
-) -> Item {
-    let (date, time) = made(source, options);
+pub(super) fn common(about: &About<'_>, kind: &Kind) -> Item {
+    let &About { source, algorithm, options } = about;
+    let (date, time) = made(about);
     // Attributes that must be there, if only empty, in case the source has not got them.
     let mut set = item([
         text(tags::STUDY_DATE, VR::DA, ""),

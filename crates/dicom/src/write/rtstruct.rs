@@ -7,69 +7,38 @@ use super::elements::{
 use super::file::{Encoding, Sink, encoded};
 use super::modules::{self, Kind};
 use super::places::{Place, places};
-use super::segment::{Algorithm, Segment};
-use super::{Label, Labels, ObjectOptions, Out, RESEARCH_ONLY, Written, check, elements};
-use crate::error::Result;
-use crate::volume::{Planes, Source, SourceSlice};
+use super::segment::Segment;
+use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written, elements};
+use crate::volume::{Planes, SourceSlice};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
-use ndarray::ArrayView3;
 use rayon::prelude::*;
 use std::io;
 
 /// Class of the study as older readers expect it to be referred to.
 const STUDY_CLASS: &str = "1.2.840.10008.3.1.2.3.1";
 
-/// A structure set of the segments that are in a label map. A structure's number is its id.
-#[derive(Clone, Debug)]
-pub struct StructureSet<'a> {
-    source: &'a Source,
-    labels: Labels<'a>,
-    /// In ascending order of ids.
-    segments: Vec<&'a Segment>,
-    algorithm: &'a Algorithm,
-    options: &'a ObjectOptions,
-}
-
-impl<'a> StructureSet<'a> {
-    /// Of labels on the grid of the source's volume.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that
-    /// is no segment's.
-    pub fn new(
-        source: &'a Source,
-        labels: impl Into<Labels<'a>>,
-        segments: &'a [Segment],
-        algorithm: &'a Algorithm,
-        options: &'a ObjectOptions,
-    ) -> Result<Self> {
-        let labels = labels.into();
-        let segments = check(source, labels, segments)?;
-        Ok(Self { source, labels, segments, algorithm, options })
-    }
-
-    /// Writes the object.
+impl<T: Label> Labeling<'_, T> {
+    /// Writes a structure set of the segments that are in the map. A structure's number is its id.
     ///
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
-        match self.labels {
-            Labels::U8(labels) => self.write_labels(&mut out, labels),
-            Labels::U16(labels) => self.write_labels(&mut out, labels),
-        }
+    pub fn write_rtstruct(&self, mut out: impl Out) -> io::Result<Written> {
+        StructureSet { about: &self.about }.write(self, &mut out)
     }
+}
 
-    fn write_labels<T: Label>(
-        &self,
-        out: &mut dyn Out,
-        labels: ArrayView3<'_, T>,
-    ) -> io::Result<Written> {
-        let planes = Planes::new(labels, self.source);
-        let places = places(&planes, self.source, &self.segments);
-        let present: Vec<(usize, &Segment)> = self
+struct StructureSet<'a> {
+    about: &'a About<'a>,
+}
+
+impl StructureSet<'_> {
+    fn write<T: Label>(&self, of: &Labeling<'_, T>, out: &mut dyn Out) -> io::Result<Written> {
+        let source = self.about.source;
+        let planes = Planes::new(of.labels, source);
+        let places = places(&planes, source, &of.segments);
+        let present: Vec<(usize, &Segment)> = of
             .segments
             .iter()
             .enumerate()
@@ -92,24 +61,23 @@ impl<'a> StructureSet<'a> {
         }
         sink.end_sequence()?;
         sink.elements(&observations(&present))?;
-        sink.finish(self.options.fresh.as_ref())
+        sink.finish(self.about.options.fresh.as_ref())
     }
 
     fn header(&self, present: &[(usize, &Segment)]) -> Item {
-        let source = self.source;
         let kind = Kind {
             class_uid: uids::RT_STRUCTURE_SET_STORAGE,
             modality: "RTSTRUCT",
             description: "Structure set",
             series_number: 9002,
         };
-        let mut set = modules::common(source, &kind, self.algorithm, self.options);
-        modules::frame_of_reference(source, &mut set);
-        let (date, time) = modules::made(source, self.options);
+        let mut set = modules::common(self.about, &kind);
+        modules::frame_of_reference(self.about.source, &mut set);
+        let (date, time) = modules::made(self.about);
         for element in [
             text(tags::OPERATORS_NAME, VR::PN, ""),
-            short(tags::STRUCTURE_SET_LABEL, &self.algorithm.name),
-            long(tags::STRUCTURE_SET_NAME, &self.algorithm.name),
+            short(tags::STRUCTURE_SET_LABEL, &self.about.algorithm.name),
+            long(tags::STRUCTURE_SET_NAME, &self.about.algorithm.name),
             text(tags::STRUCTURE_SET_DESCRIPTION, VR::ST, RESEARCH_ONLY),
             text(tags::STRUCTURE_SET_DATE, VR::DA, &date),
             text(tags::STRUCTURE_SET_TIME, VR::TM, &time),
@@ -126,33 +94,33 @@ impl<'a> StructureSet<'a> {
 
     /// Frame of reference, study, series and images.
     fn references(&self) -> Item {
-        let files = modules::source_files(self.source);
+        let files = modules::source_files(self.about.source);
         let images = files.into_iter().map(|(class, uid)| modules::instance(class, uid)).collect();
         let series = item([
-            uid(tags::SERIES_INSTANCE_UID, &self.source.series_uid),
+            uid(tags::SERIES_INSTANCE_UID, &self.about.source.series_uid),
             sequence(tags::CONTOUR_IMAGE_SEQUENCE, images),
         ]);
-        let mut study = modules::instance(STUDY_CLASS, &self.source.study_uid);
+        let mut study = modules::instance(STUDY_CLASS, &self.about.source.study_uid);
         study.put(sequence(tags::RT_REFERENCED_SERIES_SEQUENCE, vec![series]));
         item([
-            uid(tags::FRAME_OF_REFERENCE_UID, &self.source.frame_of_reference_uid),
+            uid(tags::FRAME_OF_REFERENCE_UID, &self.about.source.frame_of_reference_uid),
             sequence(tags::RT_REFERENCED_STUDY_SEQUENCE, vec![study]),
         ])
     }
 
     fn region(&self, segment: &Segment) -> Item {
-        let models = self.algorithm.parameters();
+        let models = self.about.algorithm.parameters();
         let description = format!("{RESEARCH_ONLY}. {models}");
         let description: String = description.chars().take(1024).collect();
         item([
             integer(tags::ROI_NUMBER, segment.id),
-            uid(tags::REFERENCED_FRAME_OF_REFERENCE_UID, &self.source.frame_of_reference_uid),
+            uid(tags::REFERENCED_FRAME_OF_REFERENCE_UID, &self.about.source.frame_of_reference_uid),
             long(tags::ROI_NAME, &segment.name),
             text(tags::ROI_DESCRIPTION, VR::ST, &description),
             keyword(tags::ROI_GENERATION_ALGORITHM, "AUTOMATIC"),
             sequence(
                 tags::ROI_DERIVATION_ALGORITHM_IDENTIFICATION_SEQUENCE,
-                vec![modules::algorithm_identification(self.algorithm)],
+                vec![modules::algorithm_identification(self.about.algorithm)],
             ),
         ])
     }
@@ -165,13 +133,13 @@ impl<'a> StructureSet<'a> {
         number: usize,
         segment: &Segment,
     ) -> Item {
-        let columns = self.source.size[1];
+        let columns = self.about.source.size[1];
         let mut contours = Vec::new();
-        for (k, slice) in self.source.slices.iter().enumerate() {
+        for (k, slice) in self.about.source.slices.iter().enumerate() {
             let labels = planes.slice(k);
             let has = |y: usize, x: usize| labels[y * columns + x].into() == segment.id;
             for outline in contour::outlines(has, &places[k][number]) {
-                contours.push(contour_item(slice, &outline, self.source.spacing));
+                contours.push(contour_item(slice, &outline, self.about.source.spacing));
             }
         }
         let mut region = item([

@@ -3,10 +3,8 @@
 use super::elements::{Item, coded, keyword, sequence, text, unsigned};
 use super::file::{Encoding, Sink};
 use super::modules::{self, Kind};
-use super::segment::{Algorithm, Code};
-use super::{ObjectOptions, Out, RESEARCH_ONLY, Written};
-use crate::error::{Error, Result};
-use crate::volume::Source;
+use super::segment::Code;
+use super::{About, Out, RESEARCH_ONLY, Written};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use std::io;
@@ -22,49 +20,23 @@ pub struct Picture<'a> {
     pub rgb: &'a [u8],
 }
 
-/// A picture of a series.
-#[derive(Clone, Copy, Debug)]
-pub struct Capture<'a> {
-    source: &'a Source,
-    picture: Picture<'a>,
-    algorithm: &'a Algorithm,
-    options: &'a ObjectOptions,
-}
-
-impl<'a> Capture<'a> {
-    /// Of a picture that was drawn of the series.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`] if the picture has not the bytes its size calls for.
-    pub fn new(
-        source: &'a Source,
-        picture: Picture<'a>,
-        algorithm: &'a Algorithm,
-        options: &'a ObjectOptions,
-    ) -> Result<Self> {
-        let Picture { width, height, rgb } = picture;
-        let need = 3 * usize::from(width) * usize::from(height);
-        if rgb.len() != need || need == 0 {
-            return Err(Error::Usage {
-                what: "picture".into(),
-                found: format!("{} bytes for {width} x {height} pixels", rgb.len()),
-                expected: format!("{need}, and at least one pixel"),
-            });
-        }
-        Ok(Self { source, picture, algorithm, options })
-    }
-
-    /// Writes the object.
+impl About<'_> {
+    /// Writes a picture that was drawn of the series as secondary capture.
     ///
     /// # Errors
     ///
     /// Those of `out`.
-    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
-        let rgb = self.picture.rgb;
+    ///
+    /// # Panics
+    ///
+    /// If the picture has no pixels, or not the bytes its size calls for.
+    pub fn write_sc(&self, picture: Picture<'_>, mut out: impl Out) -> io::Result<Written> {
+        let Picture { width, height, rgb } = picture;
+        let need = 3 * usize::from(width) * usize::from(height);
+        assert!(need > 0 && rgb.len() == need, "three bytes for each pixel");
         let class = uids::SECONDARY_CAPTURE_IMAGE_STORAGE;
         let mut sink = Sink::begin(&mut out, class, Encoding::Explicit)?;
-        sink.elements(&self.header())?;
+        sink.elements(&header(self, width, height))?;
         sink.begin_pixels(*b"OB", rgb.len() as u64)?;
         sink.bytes(rgb)?;
         if rgb.len() % 2 == 1 {
@@ -72,48 +44,47 @@ impl<'a> Capture<'a> {
         }
         sink.finish(self.options.fresh.as_ref())
     }
+}
 
-    /// Everything before the pixels.
-    fn header(&self) -> Item {
-        let Self { source, picture: Picture { width, height, .. }, algorithm, options } = *self;
-        let kind = Kind {
-            class_uid: uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
-            modality: "OT",
-            description: "Preview",
-            series_number: 9004,
-        };
-        let mut set = modules::common(source, &kind, algorithm, options);
-        let (date, time) = modules::made(source, options);
-        let purpose = Code::dcm("121322", "Source image for image processing operation");
-        let images = modules::source_files(source).into_iter().map(|(class, uid)| {
-            let mut image = modules::instance(class, uid);
-            image.put(coded(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &purpose));
-            image
-        });
-        for element in [
-            keyword(tags::CONVERSION_TYPE, "WSD"),
-            keyword(tags::IMAGE_TYPE, "DERIVED\\SECONDARY"),
-            text(tags::CONTENT_DATE, VR::DA, &date),
-            text(tags::CONTENT_TIME, VR::TM, &time),
-            text(tags::PATIENT_ORIENTATION, VR::CS, ""),
-            text(tags::LATERALITY, VR::CS, ""),
-            text(tags::DERIVATION_DESCRIPTION, VR::ST, RESEARCH_ONLY),
-            text(tags::IMAGE_COMMENTS, VR::LT, RESEARCH_ONLY),
-            // Nothing on it tells who the patient is.
-            keyword(tags::BURNED_IN_ANNOTATION, "NO"),
-            sequence(tags::SOURCE_IMAGE_SEQUENCE, images.collect()),
-            unsigned(tags::SAMPLES_PER_PIXEL, 3),
-            keyword(tags::PHOTOMETRIC_INTERPRETATION, "RGB"),
-            unsigned(tags::PLANAR_CONFIGURATION, 0),
-            unsigned(tags::ROWS, height),
-            unsigned(tags::COLUMNS, width),
-            unsigned(tags::BITS_ALLOCATED, 8),
-            unsigned(tags::BITS_STORED, 8),
-            unsigned(tags::HIGH_BIT, 7),
-            unsigned(tags::PIXEL_REPRESENTATION, 0),
-        ] {
-            set.put(element);
-        }
-        set
+/// Everything before the pixels.
+fn header(about: &About<'_>, width: u16, height: u16) -> Item {
+    let kind = Kind {
+        class_uid: uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
+        modality: "OT",
+        description: "Preview",
+        series_number: 9004,
+    };
+    let mut set = modules::common(about, &kind);
+    let (date, time) = modules::made(about);
+    let purpose = Code::dcm("121322", "Source image for image processing operation");
+    let images = modules::source_files(about.source).into_iter().map(|(class, uid)| {
+        let mut image = modules::instance(class, uid);
+        image.put(coded(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &purpose));
+        image
+    });
+    for element in [
+        keyword(tags::CONVERSION_TYPE, "WSD"),
+        keyword(tags::IMAGE_TYPE, "DERIVED\\SECONDARY"),
+        text(tags::CONTENT_DATE, VR::DA, &date),
+        text(tags::CONTENT_TIME, VR::TM, &time),
+        text(tags::PATIENT_ORIENTATION, VR::CS, ""),
+        text(tags::LATERALITY, VR::CS, ""),
+        text(tags::DERIVATION_DESCRIPTION, VR::ST, RESEARCH_ONLY),
+        text(tags::IMAGE_COMMENTS, VR::LT, RESEARCH_ONLY),
+        // Nothing on it tells who the patient is.
+        keyword(tags::BURNED_IN_ANNOTATION, "NO"),
+        sequence(tags::SOURCE_IMAGE_SEQUENCE, images.collect()),
+        unsigned(tags::SAMPLES_PER_PIXEL, 3),
+        keyword(tags::PHOTOMETRIC_INTERPRETATION, "RGB"),
+        unsigned(tags::PLANAR_CONFIGURATION, 0),
+        unsigned(tags::ROWS, height),
+        unsigned(tags::COLUMNS, width),
+        unsigned(tags::BITS_ALLOCATED, 8),
+        unsigned(tags::BITS_STORED, 8),
+        unsigned(tags::HIGH_BIT, 7),
+        unsigned(tags::PIXEL_REPRESENTATION, 0),
+    ] {
+        set.put(element);
     }
+    set
 }

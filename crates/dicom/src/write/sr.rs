@@ -5,51 +5,78 @@ use super::file::{Encoding, Own, Sink};
 use super::modules::{self, Kind};
 use super::seg::SegEncoding;
 use super::segment::{Algorithm, Code, Segment};
-use super::{Labels, ObjectOptions, Out, RESEARCH_ONLY, Written, elements};
-use crate::volume::{Grid, Source};
+use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written, elements};
+use crate::volume::Grid;
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
 use std::io;
 
-/// What was measured of one structure.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Measurement {
-    /// The structure.
-    pub segment: Segment,
-    /// Cubic millimetres.
-    pub volume_mm3: f64,
-    /// Mean in Hounsfield units.
-    pub mean_hu: f64,
-    /// Standard deviation in Hounsfield units, of all voxels.
-    pub deviation_hu: f64,
+/// A segmentation that was written of the same labels, which a report refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegReference {
+    /// What was written.
+    pub written: Written,
+    /// How.
+    pub encoding: SegEncoding,
 }
 
-/// Measures each segment that is in the map; `slice` gives the values, in Hounsfield units, of a
-/// slice by its number. The same map gives the same numbers at any number of threads.
-///
-/// # Panics
-///
-/// If values and labels differ in shape.
-#[must_use]
-pub fn measure(
+impl<T: Label> Labeling<'_, T> {
+    /// Writes a report of each segment that is in the map; `slice` gives the values, in Hounsfield
+    /// units, of a slice of the volume by its number. The same map gives the same numbers at any number
+    /// of threads.
+    ///
+    /// With a segmentation to refer to, each group of measurements is of one of its segments (TID
+    /// 1411); without, of the source series (TID 1501).
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    ///
+    /// # Panics
+    ///
+    /// If values and labels differ in shape.
+    pub fn write_sr(
+        &self,
+        slice: impl Fn(usize) -> Array2<f32> + Sync,
+        segmentation: Option<&SegReference>,
+        mut out: impl Out,
+    ) -> io::Result<Written> {
+        let measurements = measure(slice, self.labels, &self.segments, &self.about.source.grid);
+        let about = &self.about;
+        let report = Report { about, measurements, segments: &self.segments, segmentation };
+        let class = uids::COMPREHENSIVE3_DSR_STORAGE;
+        let mut sink = Sink::begin(&mut out, class, Encoding::Explicit)?;
+        sink.elements(&report.elements())?;
+        sink.finish(self.about.options.fresh.as_ref())
+    }
+}
+
+/// What was measured of one structure.
+struct Measurement<'a> {
+    segment: &'a Segment,
+    volume_mm3: f64,
+    mean_hu: f64,
+    /// Standard deviation of all voxels.
+    deviation_hu: f64,
+}
+
+/// Measures each segment that is in the map.
+fn measure<'a, T: Label>(
     slice: impl Fn(usize) -> Array2<f32> + Sync,
-    labels: Labels<'_>,
-    segments: &[Segment],
+    labels: ArrayView3<'_, T>,
+    segments: &[&'a Segment],
     grid: &Grid,
-) -> Vec<Measurement> {
-    let sums = match labels {
-        Labels::U8(labels) => sums(slice, labels),
-        Labels::U16(labels) => sums(slice, labels),
-    };
+) -> Vec<Measurement<'a>> {
+    let sums = sums(slice, labels);
     segments
         .iter()
-        .filter_map(|segment| {
+        .filter_map(|&segment| {
             let [count, sum, squares] = *sums.get(usize::from(segment.id))?;
             let mean = sum / count;
             (count > 0.0).then(|| Measurement {
-                segment: segment.clone(),
+                segment,
                 volume_mm3: count * grid.voxel_mm3(),
                 mean_hu: mean,
                 deviation_hu: (squares / count - mean * mean).max(0.0).sqrt(),
@@ -59,7 +86,7 @@ pub fn measure(
 }
 
 /// Count, sum and sum of squares of each label, up to the largest there is.
-fn sums<T: super::Label>(
+fn sums<T: Label>(
     slice: impl Fn(usize) -> Array2<f32> + Sync,
     labels: ArrayView3<'_, T>,
 ) -> Vec<[f64; 3]> {
@@ -89,38 +116,6 @@ fn sums<T: super::Label>(
         }
         all
     })
-}
-
-/// The segmentation that a report refers to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegReference {
-    class_uid: String,
-    instance_uid: String,
-    series_uid: String,
-    /// Ids in ascending order, and the numbers they have in the object.
-    numbers: Vec<(u16, u16)>,
-}
-
-impl SegReference {
-    /// A segmentation that was written with these segments.
-    #[must_use]
-    pub fn new(written: &Written, segments: &[Segment], encoding: SegEncoding) -> Self {
-        let mut sorted: Vec<&Segment> = segments.iter().collect();
-        sorted.sort_by_key(|segment| segment.id);
-        let number = |(k, segment): (usize, &&Segment)| {
-            (segment.id, super::seg::number(encoding, k, segment))
-        };
-        Self {
-            class_uid: written.class_uid.clone(),
-            instance_uid: written.instance_uid.clone(),
-            series_uid: written.series_uid.clone(),
-            numbers: sorted.iter().enumerate().map(number).collect(),
-        }
-    }
-
-    fn number(&self, id: u16) -> Option<u16> {
-        self.numbers.iter().find(|(own, _)| *own == id).map(|(_, number)| *number)
-    }
 }
 
 fn template(identifier: &str) -> Element {
@@ -180,35 +175,15 @@ const HAS_CONTEXT: &str = "HAS OBS CONTEXT";
 const HAS_MODIFIER: &str = "HAS CONCEPT MOD";
 const CONTAINS: &str = "CONTAINS";
 
-/// A report. With a segmentation to refer to, each group of measurements is of one of its segments
-/// (TID 1411); without, of the source series (TID 1501).
-#[derive(Clone, Copy, Debug)]
-pub struct Report<'a> {
-    /// The series that was measured.
-    pub source: &'a Source,
-    /// What was measured of it.
-    pub measurements: &'a [Measurement],
-    /// The segmentation that says where.
-    pub segmentation: Option<&'a SegReference>,
-    /// What made it.
-    pub algorithm: &'a Algorithm,
-    /// Choices that all objects share.
-    pub options: &'a ObjectOptions,
+struct Report<'a> {
+    about: &'a About<'a>,
+    measurements: Vec<Measurement<'a>>,
+    /// Of which the segmentation was made, in ascending order of ids.
+    segments: &'a [&'a Segment],
+    segmentation: Option<&'a SegReference>,
 }
 
 impl Report<'_> {
-    /// Writes the object.
-    ///
-    /// # Errors
-    ///
-    /// Those of `out`.
-    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
-        let class = uids::COMPREHENSIVE3_DSR_STORAGE;
-        let mut sink = Sink::begin(&mut out, class, Encoding::Explicit)?;
-        sink.elements(&self.elements())?;
-        sink.finish(self.options.fresh.as_ref())
-    }
-
     fn elements(&self) -> Item {
         let kind = Kind {
             class_uid: uids::COMPREHENSIVE3_DSR_STORAGE,
@@ -216,8 +191,8 @@ impl Report<'_> {
             description: "Measurements",
             series_number: 9003,
         };
-        let mut set = modules::common(self.source, &kind, self.algorithm, self.options);
-        let (date, time) = modules::made(self.source, self.options);
+        let mut set = modules::common(self.about, &kind);
+        let (date, time) = modules::made(self.about);
         let evidence = tags::CURRENT_REQUESTED_PROCEDURE_EVIDENCE_SEQUENCE;
         let title = Code::dcm("126000", "Imaging Measurement Report");
         for element in [
@@ -248,15 +223,15 @@ impl Report<'_> {
                 sequence(tags::REFERENCED_SOP_SEQUENCE, instances),
             ])
         };
-        let files = modules::source_files(self.source);
+        let files = modules::source_files(self.about.source);
         let images = files.into_iter().map(|(class, uid)| modules::instance(class, uid)).collect();
-        let mut list = vec![series(&self.source.series_uid, images)];
-        if let Some(seg) = self.segmentation {
-            let instance = modules::instance(&seg.class_uid, &seg.instance_uid);
-            list.push(series(&seg.series_uid, vec![instance]));
+        let mut list = vec![series(&self.about.source.series_uid, images)];
+        if let Some(SegReference { written, .. }) = self.segmentation {
+            let instance = modules::instance(&written.class_uid, &written.instance_uid);
+            list.push(series(&written.series_uid, vec![instance]));
         }
         item([
-            uid(tags::STUDY_INSTANCE_UID, &self.source.study_uid),
+            uid(tags::STUDY_INSTANCE_UID, &self.about.source.study_uid),
             sequence(tags::REFERENCED_SERIES_SEQUENCE, list),
         ])
     }
@@ -278,8 +253,8 @@ impl Report<'_> {
 
     /// The program is the observer (TID 1002, 1004).
     fn observer(&self) -> Vec<Item> {
-        let Algorithm { name, version, .. } = self.algorithm;
-        let models = self.algorithm.parameters();
+        let Algorithm { name, version, .. } = self.about.algorithm;
+        let models = self.about.algorithm.parameters();
         let device = crate::uid::of(&[name.as_bytes(), version.as_bytes(), models.as_bytes()]);
         vec![
             concept(
@@ -299,8 +274,8 @@ impl Report<'_> {
     }
 
     /// The measurements of one structure.
-    fn group(&self, measurement: &Measurement) -> Item {
-        let segment = &measurement.segment;
+    fn group(&self, measurement: &Measurement<'_>) -> Item {
+        let segment = measurement.segment;
         let tracking = Own::Other(segment.id).placeholder();
         let mut items = vec![
             words(HAS_CONTEXT, &Code::dcm("112039", "Tracking Identifier"), &segment.name),
@@ -308,9 +283,8 @@ impl Report<'_> {
             concept(CONTAINS, &Code::sct("276214006", "Finding category"), &segment.category),
             concept(CONTAINS, &Code::dcm("121071", "Finding"), &segment.kind),
         ];
-        let reference = self.segmentation.and_then(|seg| Some((seg, seg.number(segment.id)?)));
-        if let Some((seg, number)) = reference {
-            items.extend(self.segment(seg, number));
+        if let Some(seg) = self.segmentation {
+            items.extend(self.segment(seg, segment));
         }
         items.push(site(segment));
         items.extend(self.made_by());
@@ -331,13 +305,16 @@ impl Report<'_> {
             let name = Code::dcm("112031", "Attenuation Coefficient");
             items.push(number(&name, value, &unit, vec![kind]));
         }
-        let template = if reference.is_some() { "1411" } else { "1501" };
+        let template = if self.segmentation.is_some() { "1411" } else { "1501" };
         container(&Code::dcm("125007", "Measurement Group"), Some(template), items)
     }
 
     /// The segment, and the series it was found in.
-    fn segment(&self, seg: &SegReference, number: u16) -> [Item; 2] {
-        let mut instance = modules::instance(&seg.class_uid, &seg.instance_uid);
+    fn segment(&self, seg: &SegReference, segment: &Segment) -> [Item; 2] {
+        let SegReference { written, encoding } = seg;
+        let place = self.segments.partition_point(|before| before.id < segment.id);
+        let number = super::seg::number(*encoding, place, segment);
+        let mut instance = modules::instance(&written.class_uid, &written.instance_uid);
         instance.put(elements::unsigned(tags::REFERENCED_SEGMENT_NUMBER, number));
         let instance = sequence(tags::REFERENCED_SOP_SEQUENCE, vec![instance]);
         [
@@ -345,19 +322,19 @@ impl Report<'_> {
             identifier(
                 CONTAINS,
                 &Code::dcm("121232", "Source series for segmentation"),
-                &self.source.series_uid,
+                &self.about.source.series_uid,
             ),
         ]
     }
 
     /// Name, version and models (TID 4019).
     fn made_by(&self) -> Vec<Item> {
-        let Algorithm { name, version, .. } = self.algorithm;
+        let Algorithm { name, version, .. } = self.about.algorithm;
         let mut items = vec![
             words(HAS_MODIFIER, &Code::dcm("111001", "Algorithm Name"), name),
             words(HAS_MODIFIER, &Code::dcm("111003", "Algorithm Version"), version),
         ];
-        let models = self.algorithm.parameters();
+        let models = self.about.algorithm.parameters();
         if !models.is_empty() {
             items.push(words(HAS_MODIFIER, &Code::dcm("111002", "Algorithm Parameters"), &models));
         }
@@ -393,8 +370,9 @@ mod tests {
             affine: crate::Affine([[0.0; 4]; 3]),
         };
         let segments = [1, 2, 3, 9].map(|id| Segment::named(id, "x"));
+        let segments: Vec<&Segment> = segments.iter().collect();
         let slice = |k| voxels.index_axis(Axis(0), k).to_owned();
-        let measured = measure(slice, labels.view().into(), &segments, &grid);
+        let measured = measure(slice, labels.view(), &segments, &grid);
         let ids: Vec<u16> = measured.iter().map(|m| m.segment.id).collect();
         assert_eq!(ids, [1, 3], "absent ones are not measured");
         assert_eq!(measured[0].volume_mm3, 3.0);

@@ -6,13 +6,12 @@ use crate::fixtures::Fixture;
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
-use fastnnunet_dicom::write::rtstruct::StructureSet;
-use fastnnunet_dicom::write::seg::{SegEncoding, Segmentation};
 use fastnnunet_dicom::write::{
-    Algorithm, Code, Fresh, Model, ObjectOptions, Segment, Written, sc, sr,
+    About, Algorithm, Code, Fresh, Labeling, Model, ObjectOptions, Picture, SegEncoding,
+    SegReference, Segment, Written,
 };
 use fastnnunet_dicom::{Error, LoadOptions, Loaded, ScanOptions, Voxels, scan};
-use ndarray::{Array2, Array3};
+use ndarray::Array3;
 use std::fs::File;
 use std::path::Path;
 
@@ -58,32 +57,21 @@ fn save(path: &Path, write: impl FnOnce(File) -> std::io::Result<Written>) -> Wr
     write(file).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// Values of a slice.
-fn slice_of(loaded: &Loaded) -> impl Fn(usize) -> Array2<f32> + Sync + '_ {
-    |k| loaded.voxels.slice(k)
-}
-
 /// Writes an object of each kind and returns them.
 fn write_all(folder: &Path, loaded: &Loaded, options: &ObjectOptions) -> Vec<(String, Written)> {
     let (labels, segments, algorithm) = (labels(loaded.grid.shape), segments(), algorithm());
-    let (map, source, algorithm) = (labels.view().into(), &loaded.source, &algorithm);
+    let about = About { source: &loaded.source, algorithm: &algorithm, options };
+    let labeling = Labeling::new(about, labels.view(), &segments).expect("parts that fit");
     let path = |name: &str| folder.join(format!("{name}.dcm"));
-    let seg = |name: &str, encoding| {
-        let seg = Segmentation::new(source, map, &segments, algorithm, encoding, options);
-        save(&path(name), |file| seg.expect(name).write(file))
-    };
+    let seg = |name: &str, encoding| save(&path(name), |file| labeling.write_seg(encoding, file));
     let binary = seg("binary", SegEncoding::Binary);
     let labelmap = seg("labelmap", SegEncoding::Labelmap);
-    let set = StructureSet::new(source, map, &segments, algorithm, options).expect("a set");
-    let rtstruct = save(&path("rtstruct"), |file| set.write(file));
-    let measurements = &sr::measure(slice_of(loaded), map, &segments, &loaded.grid)[..];
-    let reference = sr::SegReference::new(&binary, &segments, SegEncoding::Binary);
-    let segmentation = Some(&reference);
-    let report = sr::Report { source, measurements, segmentation, algorithm, options };
-    let report = save(&path("sr"), |file| report.write(file));
-    let picture = sc::Picture { width: 3, height: 1, rgb: &[1, 2, 3, 4, 5, 6, 7, 8, 9] };
-    let capture = sc::Capture::new(source, picture, algorithm, options).expect("a picture");
-    let capture = save(&path("sc"), |file| capture.write(file));
+    let rtstruct = save(&path("rtstruct"), |file| labeling.write_rtstruct(file));
+    let reference = SegReference { written: binary.clone(), encoding: SegEncoding::Binary };
+    let sr = |file| labeling.write_sr(|k| loaded.voxels.slice(k), Some(&reference), file);
+    let report = save(&path("sr"), sr);
+    let picture = Picture { width: 3, height: 1, rgb: &[1, 2, 3, 4, 5, 6, 7, 8, 9] };
+    let capture = save(&path("sc"), |file| about.write_sc(picture, file));
     vec![
         ("binary".into(), binary),
         ("labelmap".into(), labelmap),
@@ -251,11 +239,10 @@ fn ids_with_gaps_keep_their_number_in_a_labelmap_and_are_named_in_binary() {
         [("binary", SegEncoding::Binary, [1, 2]), ("labelmap", SegEncoding::Labelmap, [300, 600])]
     {
         let path = folder.path().join(format!("{name}.dcm"));
-        let options = ObjectOptions::default();
-        let (source, algorithm) = (&loaded.source, algorithm());
-        let map = labels.view();
-        let seg = Segmentation::new(source, map, &segments, &algorithm, encoding, &options);
-        save(&path, |file| seg.expect(name).write(file));
+        let (algorithm, options) = (algorithm(), ObjectOptions::default());
+        let about = About { source: &loaded.source, algorithm: &algorithm, options: &options };
+        let labeling = Labeling::new(about, labels.view(), &segments).expect(name);
+        save(&path, |file| labeling.write_seg(encoding, file));
         let object = open(folder.path(), name);
         let listed = items(&object, tags::SEGMENT_SEQUENCE);
         let listed = &listed[listed.len() - 2..];
@@ -279,18 +266,19 @@ fn an_empty_map_is_an_object_all_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let empty = Array3::<u8>::zeros(loaded.grid.shape);
     let path = folder.path().join("empty.dcm");
-    let (options, map) = (ObjectOptions::default(), empty.view().into());
-    let (source, algorithm, segments) = (&loaded.source, algorithm(), segments());
-    let encoding = SegEncoding::Binary;
-    let seg = Segmentation::new(source, map, &segments, &algorithm, encoding, &options);
-    save(&path, |file| seg.expect("a segmentation").write(file));
+    let (algorithm, segments, options) = (algorithm(), segments(), ObjectOptions::default());
+    let about = About { source: &loaded.source, algorithm: &algorithm, options: &options };
+    let labeling = Labeling::new(about, empty.view(), &segments).expect("parts that fit");
+    save(&path, |file| labeling.write_seg(SegEncoding::Binary, file));
     let frames = text(&open(folder.path(), "empty"), tags::NUMBER_OF_FRAMES);
     assert_eq!(frames, "1");
-    let path = folder.path().join("none.dcm");
-    let set = StructureSet::new(source, map, &segments, &algorithm, &options).expect("a set");
-    save(&path, |file| set.write(file));
+    save(&folder.path().join("none.dcm"), |file| labeling.write_rtstruct(file));
     assert!(items(&open(folder.path(), "none"), tags::ROI_CONTOUR_SEQUENCE).is_empty());
-    assert!(sr::measure(slice_of(&loaded), map, &segments, &loaded.grid).is_empty());
+    let sr = |file| labeling.write_sr(|k| loaded.voxels.slice(k), None, file);
+    save(&folder.path().join("sr.dcm"), sr);
+    let report = open(folder.path(), "sr");
+    let measured = items(&report, tags::CONTENT_SEQUENCE).last().expect("measurements");
+    assert!(items(measured, tags::CONTENT_SEQUENCE).is_empty());
 }
 
 #[test]
@@ -331,21 +319,19 @@ fn numbers_fit_their_decimal_strings_and_contours_their_planes() {
 #[test]
 fn mistakes_are_found_before_anything_is_written() {
     let loaded = loaded("regular", "explicit_little");
-    let (source, algorithm, options) = (&loaded.source, algorithm(), ObjectOptions::default());
-    let seg = |labels: &Array3<u8>, segments: &[Segment]| {
-        let (map, encoding) = (labels.view(), SegEncoding::Binary);
-        Segmentation::new(source, map, segments, &algorithm, encoding, &options).map(drop)
+    let (algorithm, options) = (algorithm(), ObjectOptions::default());
+    let about = About { source: &loaded.source, algorithm: &algorithm, options: &options };
+    let labeling = |labels: &Array3<u8>, segments: &[Segment]| {
+        Labeling::new(about, labels.view(), segments).map(drop)
     };
     let map = labels(loaded.grid.shape);
     let twice = [Segment::named(1, "a"), Segment::named(1, "b")];
-    let picture = sc::Picture { width: 2, height: 2, rgb: &[0; 5] };
     let cases = [
-        ("another shape", seg(&Array3::zeros([1, 2, 3]), &segments())),
-        ("a label of no segment", seg(&map, &segments()[..1])),
-        ("an id twice", seg(&map, &twice)),
-        ("no segment", seg(&map, &[])),
-        ("a segment for the background", seg(&map, &[Segment::named(0, "none")])),
-        ("few pixels", sc::Capture::new(source, picture, &algorithm, &options).map(drop)),
+        ("another shape", labeling(&Array3::zeros([1, 2, 3]), &segments())),
+        ("a label of no segment", labeling(&map, &segments()[..1])),
+        ("an id twice", labeling(&map, &twice)),
+        ("no segment", labeling(&map, &[])),
+        ("a segment for the background", labeling(&map, &[Segment::named(0, "none")])),
     ];
     for (case, result) in cases {
         assert!(matches!(result, Err(Error::Usage { .. })), "{case}");
@@ -408,9 +394,10 @@ fn labels_of_a_tilted_series_go_back_to_its_slices() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("seg.dcm");
     let (segments, options) = ([Segment::named(1, "bone")], ObjectOptions::default());
-    let (map, algorithm, encoding) = (bright.view(), algorithm(), SegEncoding::Labelmap);
-    let seg = Segmentation::new(&loaded.source, map, &segments, &algorithm, encoding, &options);
-    save(&path, |file| seg.expect("a segmentation").write(file));
+    let algorithm = algorithm();
+    let about = About { source: &loaded.source, algorithm: &algorithm, options: &options };
+    let labeling = Labeling::new(about, bright.view(), &segments).expect("parts that fit");
+    save(&path, |file| labeling.write_seg(SegEncoding::Labelmap, file));
     let object = open(folder.path(), "seg");
     let pixels = object.element(tags::PIXEL_DATA).expect("pixels").to_bytes().expect("bytes");
     let upright = self::loaded("regular", "explicit_little");

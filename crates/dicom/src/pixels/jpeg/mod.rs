@@ -8,11 +8,11 @@ mod bits;
 mod dct;
 mod lossless;
 
-use crate::error::Fault;
 use bits::{Bits, Huffman};
+use fastnnunet_model::Mismatch;
 
 /// Decodes a frame of `[rows, columns]`, row by row.
-pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Fault> {
+pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Mismatch> {
     let mut decoder = Decoder::default();
     let mut at = 0;
     loop {
@@ -28,7 +28,7 @@ pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Fault> 
             }
             0xDA => return decoder.scan(segment, bytes.get(at..).ok_or_else(damaged)?),
             0xC2 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
-                return Err(Fault::new(
+                return Err(Mismatch::new(
                     format!("a JPEG frame of process SOF{}", marker - 0xC0),
                     "baseline, extended sequential or lossless, Huffman coded",
                 ));
@@ -38,12 +38,12 @@ pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Fault> 
     }
 }
 
-fn damaged() -> Fault {
-    Fault::new("a damaged JPEG frame", "a whole one")
+fn damaged() -> Mismatch {
+    Mismatch::new("a damaged JPEG frame", "a whole one")
 }
 
 /// The marker at or after `at`, what its segment holds, and where the next one begins.
-pub(super) fn next_segment(bytes: &[u8], mut at: usize) -> Result<(u8, &[u8], usize), Fault> {
+pub(super) fn next_segment(bytes: &[u8], mut at: usize) -> Result<(u8, &[u8], usize), Mismatch> {
     loop {
         let found = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xFF));
         at += found.ok_or_else(damaged)? + 1;
@@ -83,14 +83,14 @@ struct Frame {
 }
 
 impl Frame {
-    fn read(marker: u8, segment: &[u8], [rows, columns]: [usize; 2]) -> Result<Self, Fault> {
+    fn read(marker: u8, segment: &[u8], [rows, columns]: [usize; 2]) -> Result<Self, Mismatch> {
         let [precision, r1, r0, c1, c0, components, rest @ ..] = segment else {
             return Err(damaged());
         };
         let found = [[*r1, *r0], [*c1, *c0]].map(|b| usize::from(u16::from_be_bytes(b)));
         if found != [rows, columns] || *components != 1 {
             let [r, c] = found;
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("a JPEG frame of {r} x {c} pixels in {components} components"),
                 format!("{rows} x {columns} in one"),
             ));
@@ -99,7 +99,7 @@ impl Frame {
         let precise =
             if lossless { (2..=16).contains(precision) } else { [8, 12].contains(precision) };
         if !precise {
-            return Err(Fault::new(
+            return Err(Mismatch::new(
                 format!("a JPEG frame of {precision} bits"),
                 "8 or 12, lossless 2 to 16",
             ));
@@ -110,7 +110,7 @@ impl Frame {
 }
 
 impl Decoder {
-    fn huffman_tables(&mut self, mut segment: &[u8]) -> Result<(), Fault> {
+    fn huffman_tables(&mut self, mut segment: &[u8]) -> Result<(), Mismatch> {
         while let [place, rest @ ..] = segment {
             let counts: &[u8; 16] = rest.first_chunk().ok_or_else(damaged)?;
             let total = counts.iter().map(|&n| usize::from(n)).sum::<usize>();
@@ -123,7 +123,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn quantization_tables(&mut self, mut segment: &[u8]) -> Result<(), Fault> {
+    fn quantization_tables(&mut self, mut segment: &[u8]) -> Result<(), Mismatch> {
         while let [place, rest @ ..] = segment {
             let slot = self.quantization.get_mut(usize::from(place & 15)).ok_or_else(damaged)?;
             let (table, used): ([u16; 64], usize) = if place >> 4 == 0 {
@@ -139,7 +139,7 @@ impl Decoder {
         Ok(())
     }
 
-    fn scan(&self, header: &[u8], coded: &[u8]) -> Result<Vec<u16>, Fault> {
+    fn scan(&self, header: &[u8], coded: &[u8]) -> Result<Vec<u16>, Mismatch> {
         let frame = self.frame.ok_or_else(damaged)?;
         let [1, _, tables, start, _, low] = *header else { return Err(damaged()) };
         let table = |class: usize, place: u8| {

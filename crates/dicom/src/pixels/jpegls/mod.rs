@@ -5,12 +5,12 @@
 mod bits;
 mod scan;
 
-use crate::error::Fault;
 use bits::Bits;
+use fastnnunet_model::Mismatch;
 use scan::{Coding, Preset};
 
 /// Decodes a frame of `[rows, columns]`, row by row.
-pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Fault> {
+pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Mismatch> {
     let mut precision = None;
     let mut preset = Preset::default();
     let mut at = 0;
@@ -58,20 +58,20 @@ pub(super) fn decode(bytes: &[u8], size: [usize; 2]) -> Result<Vec<u16>, Fault> 
     }
 }
 
-fn damaged() -> Fault {
-    Fault::new("a damaged JPEG-LS frame", "a whole one")
+fn damaged() -> Mismatch {
+    Mismatch::new("a damaged JPEG-LS frame", "a whole one")
 }
 
-fn unsupported(what: &str) -> Fault {
-    Fault::new(format!("a JPEG-LS frame with {what}"), "samples of one component")
+fn unsupported(what: &str) -> Mismatch {
+    Mismatch::new(format!("a JPEG-LS frame with {what}"), "samples of one component")
 }
 
 /// Checks the size and returns the bits of a sample.
-fn frame_header(segment: &[u8], [rows, columns]: [usize; 2]) -> Result<u32, Fault> {
+fn frame_header(segment: &[u8], [rows, columns]: [usize; 2]) -> Result<u32, Mismatch> {
     let [precision, r1, r0, c1, c0, components, ..] = *segment else { return Err(damaged()) };
     let [r, c] = [[r1, r0], [c1, c0]].map(|b| usize::from(u16::from_be_bytes(b)));
     if [r, c] != [rows, columns] || components != 1 || !(2..=16).contains(&precision) {
-        return Err(Fault::new(
+        return Err(Mismatch::new(
             format!(
                 "a JPEG-LS frame of {r} x {c} pixels, {precision} bits, {components} components"
             ),

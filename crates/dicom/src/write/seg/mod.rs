@@ -11,10 +11,9 @@ pub(super) use frames::number;
 use super::elements::{Item, item, keyword, long, sequence, text, uid, unsigned};
 use super::file::{Encoding, Own, Sink};
 use super::modules::{self, Kind};
-use super::segment::{Algorithm, Code, Segment};
-use super::{Label, Labels, ObjectOptions, Out, RESEARCH_ONLY, Written, check, elements};
-use crate::error::Result;
-use crate::volume::{Planes, Source};
+use super::segment::{Code, Segment};
+use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written, elements};
+use crate::volume::Planes;
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use ndarray::ArrayView3;
@@ -32,63 +31,35 @@ pub enum SegEncoding {
 
 const LABELMAP_CLASS: &str = "1.2.840.10008.5.1.4.1.1.66.7";
 
-/// A segmentation.
-///
-/// In a LABELMAP a segment's number is its id; in BINARY numbers must go from 1 without a gap: ids
-/// that do are kept, others are replaced by their place in ascending order, and the id is named in
-/// the segment's description.
-#[derive(Clone, Debug)]
-pub struct Segmentation<'a> {
-    source: &'a Source,
-    labels: Labels<'a>,
-    /// In ascending order of ids.
-    segments: Vec<&'a Segment>,
-    algorithm: &'a Algorithm,
-    encoding: SegEncoding,
-    options: &'a ObjectOptions,
-}
-
-impl<'a> Segmentation<'a> {
-    /// Of labels on the grid of the source's volume.
+impl<T: Label> Labeling<'_, T> {
+    /// Writes a segmentation.
     ///
-    /// # Errors
-    ///
-    /// [`Error::Usage`](crate::Error::Usage) if the labels have another shape or there is one that
-    /// is no segment's.
-    pub fn new(
-        source: &'a Source,
-        labels: impl Into<Labels<'a>>,
-        segments: &'a [Segment],
-        algorithm: &'a Algorithm,
-        encoding: SegEncoding,
-        options: &'a ObjectOptions,
-    ) -> Result<Self> {
-        let labels = labels.into();
-        let segments = check(source, labels, segments)?;
-        Ok(Self { source, labels, segments, algorithm, encoding, options })
-    }
-
-    /// Writes the object.
+    /// In a LABELMAP a segment's number is its id; in BINARY numbers must go from 1 without a gap: ids
+    /// that do are kept, others are replaced by their place in ascending order, and the id is named
+    /// in the segment's description.
     ///
     /// # Errors
     ///
     /// Those of `out`, and if it has 4 GiB of pixels, which a file cannot hold.
-    pub fn write(&self, mut out: impl Out) -> io::Result<Written> {
-        match self.labels {
-            Labels::U8(labels) => self.write_labels(&mut out, labels),
-            Labels::U16(labels) => self.write_labels(&mut out, labels),
-        }
+    pub fn write_seg(&self, encoding: SegEncoding, mut out: impl Out) -> io::Result<Written> {
+        let about = &self.about;
+        Segmentation { about, segments: &self.segments, encoding }.write(self.labels, &mut out)
     }
+}
 
-    fn write_labels<T: Label>(
-        &self,
-        out: &mut dyn Out,
-        labels: ArrayView3<'_, T>,
-    ) -> io::Result<Written> {
-        let planes = Planes::new(labels, self.source);
+struct Segmentation<'a> {
+    about: &'a About<'a>,
+    segments: &'a [&'a Segment],
+    encoding: SegEncoding,
+}
+
+impl Segmentation<'_> {
+    fn write<T: Label>(&self, labels: ArrayView3<'_, T>, out: &mut dyn Out) -> io::Result<Written> {
+        let source = self.about.source;
+        let planes = Planes::new(labels, source);
         let frames = match self.encoding {
-            SegEncoding::Binary => frames::binary(&planes, self.source, &self.segments),
-            SegEncoding::Labelmap => frames::labelmap(self.source),
+            SegEncoding::Binary => frames::binary(&planes, source, self.segments),
+            SegEncoding::Labelmap => frames::labelmap(source),
         };
         let mut sink = Sink::begin(out, self.class_uid(), Encoding::Explicit)?;
         sink.elements(&self.header(frames.len()))?;
@@ -97,13 +68,13 @@ impl<'a> Segmentation<'a> {
         sink.end_sequence()?;
         match self.encoding {
             SegEncoding::Binary => {
-                frames::write_bits(&mut sink, &planes, self.source, &frames)?;
+                frames::write_bits(&mut sink, &planes, source, &frames)?;
             }
             SegEncoding::Labelmap => {
-                frames::write_labels(&mut sink, &planes, self.source, self.wide())?;
+                frames::write_labels(&mut sink, &planes, source, self.wide())?;
             }
         }
-        sink.finish(self.options.fresh.as_ref())
+        sink.finish(self.about.options.fresh.as_ref())
     }
 
     fn class_uid(&self) -> &'static str {
@@ -120,17 +91,17 @@ impl<'a> Segmentation<'a> {
 
     /// Everything before the frames' own groups.
     fn header(&self, frames: usize) -> Item {
-        let source = self.source;
+        let source = self.about.source;
         let kind = Kind {
             class_uid: self.class_uid(),
             modality: "SEG",
             description: "Segmentation",
             series_number: 9001,
         };
-        let mut set = modules::common(source, &kind, self.algorithm, self.options);
+        let mut set = modules::common(self.about, &kind);
         modules::frame_of_reference(source, &mut set);
         modules::lossy(source, &mut set);
-        let (date, time) = modules::made(source, self.options);
+        let (date, time) = modules::made(self.about);
         let (bits, name) = match self.encoding {
             SegEncoding::Binary => (1, "BINARY"),
             SegEncoding::Labelmap => (if self.wide() { 16 } else { 8 }, "LABELMAP"),
@@ -195,7 +166,7 @@ impl<'a> Segmentation<'a> {
     }
 
     fn segment_items(&self) -> Vec<Item> {
-        let identification = modules::algorithm_identification(self.algorithm);
+        let identification = modules::algorithm_identification(self.about.algorithm);
         let mut items = Vec::new();
         if self.encoding == SegEncoding::Labelmap {
             let concept = Code::dcm("125040", "Background");
@@ -203,7 +174,7 @@ impl<'a> Segmentation<'a> {
                 unsigned(tags::SEGMENT_NUMBER, 0),
                 long(tags::SEGMENT_LABEL, "Background"),
                 keyword(tags::SEGMENT_ALGORITHM_TYPE, "AUTOMATIC"),
-                long(tags::SEGMENT_ALGORITHM_NAME, &self.algorithm.name),
+                long(tags::SEGMENT_ALGORITHM_NAME, &self.about.algorithm.name),
                 modules::recommended_color([0; 3]),
                 elements::coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &concept),
                 elements::coded(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, &concept),
@@ -221,7 +192,7 @@ impl<'a> Segmentation<'a> {
                 long(tags::SEGMENT_LABEL, &segment.name),
                 text(tags::SEGMENT_DESCRIPTION, VR::ST, &description),
                 keyword(tags::SEGMENT_ALGORITHM_TYPE, "AUTOMATIC"),
-                long(tags::SEGMENT_ALGORITHM_NAME, &self.algorithm.name),
+                long(tags::SEGMENT_ALGORITHM_NAME, &self.about.algorithm.name),
                 sequence(
                     tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE,
                     vec![identification.clone()],
@@ -240,14 +211,14 @@ impl<'a> Segmentation<'a> {
 
     /// Orientation and size of pixels: those of the first slice, which all have.
     fn shared_groups(&self) -> Item {
-        let first = &self.source.slices[0];
-        let thickness = first.thickness.unwrap_or(self.source.grid.spacing[0]);
+        let first = &self.about.source.slices[0];
+        let thickness = first.thickness.unwrap_or(self.about.source.grid.spacing[0]);
         let mut measures = item([
             text(tags::PIXEL_SPACING, VR::DS, &first.spacing_text),
             elements::decimals(tags::SLICE_THICKNESS, &[thickness]),
         ]);
-        if self.source.regrid.is_none() {
-            let between = self.source.grid.spacing[0];
+        if self.about.source.regrid.is_none() {
+            let between = self.about.source.grid.spacing[0];
             measures.put(elements::decimals(tags::SPACING_BETWEEN_SLICES, &[between]));
         }
         let orientation =
@@ -259,7 +230,7 @@ impl<'a> Segmentation<'a> {
     }
 
     fn frame_groups(&self, sink: &mut Sink<'_>, frames: &[frames::Frame]) -> io::Result<()> {
-        let derivation = frames::derivations(self.source)?;
+        let derivation = frames::derivations(self.about.source)?;
         for frame in frames {
             let mut index = vec![frame.slice as u32 + 1];
             let mut group = item([]);
