@@ -165,14 +165,19 @@ fn tilt_degrees(drift: &[Vec<f64>; 2], depths: &[f64]) -> f64 {
     aside.atan2(depths[last] - depths[0]).to_degrees()
 }
 
+/// Whether slices lie at even distances, as far as their positions are written: measured from the line
+/// that fits all of them, as the first or last may be rounded too.
 fn is_even(depths: &[f64]) -> bool {
-    let count = depths.len();
-    let step = (depths[count - 1] - depths[0]) / (count - 1) as f64;
-    let tolerance = (EVEN_PART * step).clamp(EVEN_MM[0], EVEN_MM[1]);
-    depths
-        .iter()
-        .enumerate()
-        .all(|(i, depth)| (depth - depths[0] - i as f64 * step).abs() <= tolerance)
+    let count = depths.len() as f64;
+    let step = (depths[depths.len() - 1] - depths[0]) / (count - 1.0);
+    let middle = (count - 1.0) / 2.0;
+    let from_middle = depths.iter().enumerate().map(|(i, depth)| (i as f64 - middle) * depth);
+    // The sum of the squares of numbers around 0.
+    let slope = from_middle.sum::<f64>() / (count * (count * count - 1.0) / 12.0);
+    let apart = depths.iter().enumerate().map(|(i, depth)| depth - i as f64 * slope);
+    let (low, high) =
+        apart.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(x), high.max(x)));
+    (high - low) / 2.0 <= (EVEN_PART * step).clamp(EVEN_MM[0], EVEN_MM[1])
 }
 
 /// Tells slices that are thicker in places from slices that are missing.
@@ -280,4 +285,31 @@ fn regridded(
     };
     let grid = grid(shape, &first, origin, axes[2].map(|n| n * step));
     Stack { slices, grid, regrid: Some(regrid) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_even;
+
+    #[test]
+    fn positions_of_one_decimal_are_even_and_slices_moved_further_are_not() {
+        for step in [0.625, 0.75, 1.25, 2.5, 0.8, 1.0 / 1.5] {
+            for count in 2..400 {
+                for start in [-100.0, -99.97, 12.345] {
+                    let exact: Vec<f64> = (0..count).map(|i| start + f64::from(i) * step).collect();
+                    assert!(is_even(&exact), "{count} slices {step} mm apart");
+                    let mut rounded = exact.clone();
+                    for depth in &mut rounded {
+                        *depth = (*depth * 10.0).round() / 10.0;
+                    }
+                    assert!(is_even(&rounded), "{count} slices {step} mm apart from {start}");
+                    for at in (1..exact.len().saturating_sub(1)).step_by(7) {
+                        let mut moved = exact.clone();
+                        moved[at] += 0.2;
+                        assert!(!is_even(&moved), "slice {at} of {count}");
+                    }
+                }
+            }
+        }
+    }
 }
