@@ -126,7 +126,12 @@ fn with_holes(
 ) -> Vec<Corner> {
     let mut result = Vec::new();
     // Lines being followed: which, from which corner, how many corners so far.
-    let mut stack = vec![(line, 0, 0)];
+    //
+    // An outline is met first at a voxel with none above it and none on its left, and so begins with a
+    // diagonal. It is told from the end of that on: the first corner and the last then differ in both
+    // directions of the plane, for some readers (plastimatch) compare them in two of three directions
+    // to tell whether the last is the first once more.
+    let mut stack = vec![(line, 1, 0)];
     while let Some((line, first, done)) = stack.pop() {
         let corners = &lines[line];
         // A hole ends where it began, and so does the channel to it.
@@ -228,6 +233,12 @@ mod tests {
         inside
     }
 
+    /// Whether first and last corner differ in both directions.
+    fn begins_as_it_should(line: &[Corner]) -> bool {
+        let (first, last) = (line[0], line[line.len() - 1]);
+        first[0] != last[0] && first[1] != last[1]
+    }
+
     fn check(picture: &[&str], outlines_expected: usize) {
         let (rows, columns) = (picture.len(), picture[0].len());
         let has = |y: usize, x: usize| picture[y].as_bytes()[x] == b'#';
@@ -238,6 +249,7 @@ mod tests {
         assert_eq!(rasterized(&lines, rows, columns), wanted, "{picture:?}");
         assert_eq!(lines.len(), outlines_expected, "{picture:?}");
         assert!(lines.iter().all(|line| line.len() >= 4 && twice_area(line) > 0));
+        assert!(lines.iter().all(|line| begins_as_it_should(line)), "{picture:?}: {lines:?}");
     }
 
     #[test]
@@ -272,6 +284,7 @@ mod tests {
             let wanted: Vec<bool> = (0..99).map(|k| has(k / 11, k % 11)).collect();
             let found = outlines(has, &place);
             assert_eq!(rasterized(&found, 9, 11), wanted, "{picture:#?}");
+            assert!(found.iter().all(|line| begins_as_it_should(line)), "{picture:#?}");
         }
     }
 }
