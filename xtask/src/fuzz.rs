@@ -77,13 +77,15 @@ fn fuzz(target: &Target, stop: &str) -> Result {
         ))?;
     }
     let count = fs::read_dir(&folder).map_err(failed)?.count();
-    // openjp2 loses some bytes when it panics, which is caught (docs/dicom.md).
+    // openjp2 loses some bytes when it panics, which is caught (docs/dicom.md). The flag is for each
+    // input, the variable for the end of the run.
     let leaks = if *is_dicom { "-detect_leaks=0 " } else { "" };
+    let at_end = if *is_dicom { "detect_leaks=0" } else { "" };
     fs::create_dir_all(root().join("fuzz/corpus").join(name))
         .map_err(|error| format!("fuzz/corpus/{name}: {error}"))?;
     println!("\nfuzz target {name}, {count} seeds");
     // Sanitizers are unstable options; this makes the installed compiler take them.
-    let unstable = [("RUSTC_BOOTSTRAP", "1")];
+    let unstable = [("RUSTC_BOOTSTRAP", "1"), ("ASAN_OPTIONS", at_end)];
     shell::run_with(
         &format!(
             "cargo fuzz run --fuzz-dir fuzz {name} fuzz/corpus/{name} {seeds} -- {stop} {leaks}\

@@ -3,7 +3,8 @@
     program.py PROGRAM SERIES FOLDER [ARGUMENT...]
 
 SERIES is a folder with one suitable series; the arguments go to the program, such as `--mode bone`. The
-label map it writes as NIfTI is the truth that every object of the same run is held against.
+label map it writes as NIfTI is the truth that every object of the same run is held against; of the same
+series as NIfTI, made by SimpleITK, it must be the same.
 """
 
 import json
@@ -15,16 +16,10 @@ import numpy as np
 import pydicom
 import SimpleITK
 
+import read
 from written import (check_dcmqi, check_highdicom, check_plastimatch, check_report, dciodvfy, run)
 
 TYPES = ["nifti", "dicom-seg", "rtstruct", "sr", "sc"]
-
-
-def hounsfield(series):
-    """Values [z, y, x] as SimpleITK reads them."""
-    reader = SimpleITK.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(series)))
-    return SimpleITK.GetArrayFromImage(reader.Execute()).astype(np.float64)
 
 
 def segment(program, series, folder, *arguments):
@@ -44,6 +39,16 @@ def main():
     image = nibabel.load(files["nifti"])
     labels = np.asarray(image.dataobj).T.astype(np.uint8)
     segments = [{"id": s["id"], "name": s["name"]} for s in summary["labels"]]
+    hounsfield, affine = read.itk(series)
+    assert np.abs(image.affine - affine).max() < 1e-4, "another affine"
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(series))
+    names = names if len(names) > 1 else names[0]
+    SimpleITK.WriteImage(SimpleITK.ReadImage(names), folder / "simpleitk.nii.gz")
+    _, nifti = segment(program, folder / "simpleitk.nii.gz", folder / "nifti",
+                       "--output-type", "nifti", *arguments)
+    same = np.asarray(nibabel.load(nifti["nifti"]).dataobj).T
+    assert np.array_equal(same, labels), f"{(same != labels).sum()} labels differ from those of the NIfTI"
+    print("nifti: the same labels of SimpleITK's NIfTI")
     found = np.unique(labels)[1:]
     print(f"{len(found)} of {len(segments)} structures in {labels.shape}")
     # BINARY numbers segments from 1 without a gap.
@@ -63,16 +68,16 @@ def main():
         scratch.mkdir(exist_ok=True)
         if kind in ("dicom-seg", "labelmap"):
             numbers = labels if kind == "labelmap" else place[labels]
-            check_highdicom(path, numbers, image.affine)
-            check_dcmqi(path, scratch / "dcmqi", numbers, image.affine)
+            check_highdicom(path, numbers, affine)
+            check_dcmqi(path, scratch / "dcmqi", numbers, affine)
         if kind == "sr":
-            check_report(path, scratch, labels, hounsfield(series), image.affine, segments)
+            check_report(path, scratch, labels, hounsfield, affine, segments)
             reference = pydicom.dcmread(files["dicom-seg"]).SOPInstanceUID
             assert reference in str(pydicom.dcmread(path)), "the report refers to another segmentation"
         if kind == "rtstruct":
-            volume = nibabel.Nifti1Image(hounsfield(series).T.astype(np.float32), image.affine)
-            nibabel.save(volume, scratch / "ct.nii")
-            check_plastimatch(series, path, scratch, labels, image.affine, segments)
+            ct = nibabel.Nifti1Image(hounsfield.T.astype(np.float32), affine)
+            nibabel.save(ct, scratch / "ct.nii")
+            check_plastimatch(series, path, scratch, labels, affine, segments)
         if kind == "sc":
             picture = pydicom.dcmread(path).pixel_array
             assert picture.ndim == 3 and picture.std() > 5, "no picture"
