@@ -10,6 +10,7 @@ import sys
 
 import nibabel
 import numpy as np
+import SimpleITK
 
 import base
 import written
@@ -62,9 +63,9 @@ def main():
         written.check_highdicom(scratch / f"{kind}.dcm", labels, volume.affine)
         written.check_dcmqi(scratch / f"{kind}.dcm", scratch / f"dcmqi_{kind}", labels, volume.affine)
         print(f"{kind}: {len(np.unique(labels)) - 1} structures recovered to the bit")
-    nibabel.save(nibabel.Nifti1Image(np.asarray(volume.dataobj), volume.affine), scratch / "ct.nii")
     (scratch / "rtstruct").mkdir(exist_ok=True)
-    (scratch / "ct.nii").rename(scratch / "rtstruct" / "ct.nii")
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    SimpleITK.WriteImage(SimpleITK.ReadImage(names), scratch / "rtstruct" / "ct.nii")
     written.check_plastimatch(folder, scratch / "rtstruct.dcm", scratch / "rtstruct", labels,
                               volume.affine, segments)
 
