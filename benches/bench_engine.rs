@@ -51,10 +51,12 @@ impl Arguments {
         if precision != Precision::Int8 {
             return Ok(CpuEngine::from_graph(network(model)?, patch, precision, isa)?);
         }
-        let mut calibrator = Calibrator::new(network(model)?, patch, isa)?;
+        let own = network(model)?;
+        let graph = &mut |_| Ok(own.clone());
+        let mut calibrator = Calibrator::new(1, graph, patch, isa)?;
         let [z, y, x] = patch;
         calibrator.add(self.input((calibrator.input_channels(), z, y, x))?.view())?;
-        Ok(CpuEngine::quantized(network(model)?, patch, isa, &calibrator.finish())?)
+        Ok(CpuEngine::open_quantized(graph, patch, isa, &calibrator.finish())?)
     }
 
     fn input(&self, shape: (usize, usize, usize, usize)) -> Result<Array4<f32>> {

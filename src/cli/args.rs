@@ -140,11 +140,14 @@ pub(crate) struct ConvertArgs {
 }
 
 /// Runs a model over scans like those it will see, once in f32 and once in int8, and writes its
-/// configuration with the ranges it measured and how well the labels agree. `auto` takes int8 only
-/// where the mean Dice is at least 0.998 and that of no structure of 1 ml or more below 0.99.
+/// configuration with the ranges it measured and how well the labels agree: a file for --config.
+/// Of a trained folder each fold is measured, and the labels of all together are compared. `auto`
+/// takes int8 only where the mean Dice is at least 0.998 and that of no structure of 1 ml or more
+/// below 0.99.
 #[derive(Debug, Args)]
 pub(crate) struct CalibrateArgs {
-    /// A model by name, as listed by `fastnnunet models`, or an ONNX file (with --config)
+    /// A model by name, as listed by `fastnnunet models`, an ONNX file (with --config), or a trained
+    /// folder of nnU-Net v2
     #[arg(value_name = "MODEL")]
     pub(crate) model: String,
     /// CT volume: NIfTI or DICOM; repeat for several patients
@@ -153,6 +156,14 @@ pub(crate) struct CalibrateArgs {
     /// The configuration of an ONNX file
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
+    /// Folds of a trained folder that are averaged: auto (every numbered one), numbers such as 0,1,2,
+    /// or all (fold_all, the one trained on every case)
+    #[arg(long, value_name = "FOLDS", default_value = "auto")]
+    pub(crate) folds: Folds,
+    /// File of a trained folder's weights [default: checkpoint_final.pth, else
+    /// checkpoint_best.pth]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<String>,
     /// Configuration to write
     #[arg(short, long, value_name = "JSON")]
     pub(crate) output: PathBuf,

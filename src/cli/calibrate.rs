@@ -1,13 +1,12 @@
-//! `calibrate`: measures on scans what int8 needs to know of a model.
+//! `calibrate`: measures on scans what int8 needs to know of a model or a trained folder.
 
 use super::args::{CalibrateArgs, existing};
 use super::bar::Bar;
 use super::{interrupt, report, request, table};
 use fastnnunet::model::Agreement;
-use fastnnunet::segmenter::{Calibration, calibrate, with_threads};
+use fastnnunet::segmenter::{Calibration, Subject, with_threads};
 use fastnnunet::{Options, Result, Scan, Source};
 use std::ops::ControlFlow;
-use std::path::Path;
 
 /// Structures listed, those with the least Dice.
 const LISTED: usize = 10;
@@ -22,27 +21,27 @@ pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
 }
 
 fn measure(args: &CalibrateArgs) -> Result<Calibration> {
-    let path = Path::new(&args.model);
-    let is_file = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
-    let source = match (&args.config, is_file) {
-        (Some(config), true) => Source::Onnx { onnx: path.to_path_buf(), config: config.clone() },
-        (None, false) => Source::Model { name: args.model.clone(), config: None },
-        (None, true) => return Err(request::usage("--config", "nothing", "the ONNX file's JSON")),
-        (Some(_), false) => {
-            return Err(request::usage("--config", "a model's name", "an ONNX file"));
-        }
-    };
-    let mut options = Options::default();
+    let source = request::source_of(&args.model, args.config.as_deref())?;
+    if let (Some(_), Source::Model { .. } | Source::Folder { .. }) = (&args.config, &source) {
+        return Err(request::usage("--config", "a model with its own", "an ONNX file"));
+    }
+    let is_folder = matches!(source, Source::Folder { .. });
+    request::check_of_folders(&args.folds, args.checkpoint.as_deref(), is_folder)?;
+    let mut options = Options::default().folds(args.folds.clone());
+    options.checkpoint.clone_from(&args.checkpoint);
     options.models = request::models(args.models_dir.as_deref(), false)?;
     options.isa = args.isa;
-    let scans = args.input.iter().map(Scan::open).collect::<Result<Vec<_>>>()?;
+    let subject = Subject::open(&source, &options)?;
+    let read = subject.read_options();
+    let scans = args.input.iter().map(|path| Scan::open_with(path, &read));
+    let scans = scans.collect::<Result<Vec<_>>>()?;
     interrupt::listen();
     let mut bar = Bar::new(args.quiet);
     let mut progress = |progress| {
         bar.show(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let measured = calibrate(&source, &scans, &options, &mut progress);
+    let measured = subject.measure(&scans, &mut progress);
     bar.clear();
     measured
 }
@@ -60,10 +59,10 @@ fn text(args: &CalibrateArgs, measured: &Calibration) -> String {
             args.input[structure.scan].display().to_string(),
         ]
     }));
-    let agreement = match measured.quantization.agreement {
+    let agreement = match &measured.agreement {
         None => "nothing found in any scan: no Dice".to_owned(),
-        Some(Agreement { scans, mean_dice, least_dice }) => {
-            let chosen = if measured.quantization.is_close() { "" } else { " not" };
+        Some(agreement @ Agreement { scans, mean_dice, least_dice }) => {
+            let chosen = if agreement.is_close() { "" } else { " not" };
             format!(
                 "mean Dice {mean_dice:.4} of {} structures in {scans} scans, at least {least_dice:.4} \
                  from {} ml on: auto does{chosen} take int8",

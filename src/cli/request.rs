@@ -24,22 +24,14 @@ impl Request {
     pub(crate) fn new(args: &PredictArgs) -> Result<Self> {
         let wanted = Wanted::new(args)?;
         let source = source(args)?;
-        if args.config.is_some() && !matches!(source, Source::Model { .. } | Source::Onnx { .. }) {
-            let found = if args.mode.is_some() { "a mode" } else { "a trained folder" };
-            return Err(usage("--config", found, "an ONNX model"));
+        if args.config.is_some() && matches!(source, Source::Mode(_)) {
+            return Err(usage("--config", "a mode", "a model or a trained folder"));
         }
-        if !matches!(source, Source::Folder(_)) {
-            let of_folders = [
-                ("--folds", args.folds != Folds::Auto),
-                ("--checkpoint", args.checkpoint.is_some()),
-            ];
-            if let Some((option, _)) = of_folders.into_iter().find(|(_, is_given)| *is_given) {
-                return Err(usage(option, "--model without a folder", "a trained folder"));
-            }
-        }
+        let is_folder = matches!(source, Source::Folder { .. });
+        check_of_folders(&args.folds, args.checkpoint.as_deref(), is_folder)?;
         let (stage, first_stage) = match &args.previous_stage {
             None => (FirstStage::Own, None),
-            Some(path) if is_training(path) && matches!(source, Source::Folder(_)) => {
+            Some(path) if is_training(path) && is_folder => {
                 (FirstStage::Folder(path.clone()), None)
             }
             Some(path) => (FirstStage::Given, Some(path.clone())),
@@ -72,21 +64,39 @@ impl Request {
 }
 
 fn source(args: &PredictArgs) -> Result<Source> {
-    let (mode, model) = (&args.mode, &args.model);
-    let Some(given) = model else {
-        let mode = mode.clone();
+    let Some(given) = &args.model else {
+        let mode = args.mode.clone();
         return mode.map(Source::Mode).ok_or_else(|| usage("--mode", "nothing", "a mode"));
     };
+    source_of(given, args.config.as_deref())
+}
+
+/// What a model is that was given by name, or as a path.
+pub(crate) fn source_of(given: &str, config: Option<&Path>) -> Result<Source> {
     let path = Path::new(given);
+    let (own, config) = (path.to_path_buf(), config.map(Path::to_path_buf));
     if path.is_dir() {
-        return Ok(Source::Folder(path.to_path_buf()));
+        return Ok(Source::Folder { path: own, config });
     }
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
-        return Ok(Source::Model { name: given.clone(), config: args.config.clone() });
+        return Ok(Source::Model { name: given.to_owned(), config });
     }
-    match &args.config {
-        Some(config) => Ok(Source::Onnx { onnx: path.to_path_buf(), config: config.clone() }),
+    match config {
+        Some(config) => Ok(Source::Onnx { onnx: own, config }),
         None => Err(usage("--model", "an ONNX file", "--config with it")),
+    }
+}
+
+/// Fails for options of trained folders where there is none.
+pub(crate) fn check_of_folders(
+    folds: &Folds,
+    checkpoint: Option<&str>,
+    is_folder: bool,
+) -> Result<()> {
+    let given = [("--folds", *folds != Folds::Auto), ("--checkpoint", checkpoint.is_some())];
+    match given.into_iter().find(|(_, is_given)| *is_given && !is_folder) {
+        Some((option, _)) => Err(usage(option, "--model without a folder", "a trained folder")),
+        None => Ok(()),
     }
 }
 

@@ -405,7 +405,7 @@ impl Making<'_> {
             manifest.weights.push(digest);
         }
         let json = self.folder.join(format!("{}.json", self.name));
-        let config = folder.config_json(&manifest.weights[0].file);
+        let config = folder.config_json(Some(&manifest.weights[0].file));
         Target::new(&json, Existing::Keep).write_bytes(config.as_bytes())?;
         self.write(&manifest)?;
         Ok(manifest)

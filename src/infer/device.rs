@@ -107,7 +107,7 @@ pub struct EngineOptions {
 /// [`Error::Model`] if the network does not load or does not take such patches,
 /// [`Error::Memory`] if one patch exceeds the limit of a GPU's memory.
 pub fn open(model: &Model, patch: [usize; 3], options: &EngineOptions) -> Result<Box<dyn Engine>> {
-    open_with(model, patch, model.config().int8.as_ref(), options)
+    open_with(model, patch, model.config().int8.first(), options)
 }
 
 /// As [`open`], with other ranges for int8 than the model's own.
@@ -208,7 +208,7 @@ pub fn open_folds(
                 _ => {
                     let ranges = if precision == Precision::Int8 { ranges } else { &[] };
                     let (arithmetic, limit) = ((precision, isa), options.memory_limit_bytes);
-                    CpuEngine::lower_folds(folds, graph, patch, arithmetic, ranges, limit)
+                    CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, ranges, limit)
                 }
             };
             return match engine {

@@ -54,7 +54,7 @@ pub fn convert(
     let (graph, settings) = (Target::new(&onnx, existing), Target::new(&json, existing));
     graph.check()?;
     settings.check()?;
-    let config = folder.config_json(&format!("{name}.onnx"));
+    let config = folder.config_json(Some(&format!("{name}.onnx")));
     // Built in memory before anything appears.
     let bytes = folder.model(fold)?.encode_to_vec();
     graph.write_bytes(&bytes)?;

@@ -98,7 +98,7 @@ impl EngineIni {
     /// as the ONNX file.
     #[must_use]
     pub fn config_json(&self, model_path: &str) -> String {
-        super::pretty(&self.config, model_path)
+        super::pretty(&self.config, Some(model_path))
     }
 }
 

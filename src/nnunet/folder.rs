@@ -82,9 +82,9 @@ impl Folder {
     }
 
     /// The configuration as the JSON that [`ModelConfig::from_json`] reads, naming
-    /// `model_path` as the ONNX file.
+    /// `model_path` as the ONNX file if there is one.
     #[must_use]
-    pub fn config_json(&self, model_path: &str) -> String {
+    pub fn config_json(&self, model_path: Option<&str>) -> String {
         super::pretty(&self.plan.config, model_path)
     }
 
@@ -179,6 +179,15 @@ impl Folder {
         let path = self.checkpoint(fold);
         files::sha256_of(path)
             .map_err(|error| Error::model_file(path, error.instead_of("a readable file")))
+    }
+
+    /// As [`sha256`](Self::sha256), of every fold.
+    ///
+    /// # Errors
+    ///
+    /// As [`sha256`](Self::sha256).
+    pub fn digests(&self) -> Result<Vec<String>> {
+        (0..self.checkpoints.len()).map(|fold| self.sha256(fold)).collect()
     }
 
     /// The network of a fold as an ONNX model: opset 17, `input` to `output`, batch and spatial

@@ -47,9 +47,11 @@ pub(crate) use trained::{dataset_id, model_names};
 use serde_json::{Map, Value};
 
 /// A configuration as the text of a file.
-fn pretty(config: &Map<String, Value>, model_path: &str) -> String {
+fn pretty(config: &Map<String, Value>, model_path: Option<&str>) -> String {
     let mut config = config.clone();
-    config.insert("model_path".into(), model_path.into());
+    if let Some(model_path) = model_path {
+        config.insert("model_path".into(), model_path.into());
+    }
     let mut text = serde_json::to_string_pretty(&Value::Object(config)).unwrap_or_default();
     text.push('\n');
     text

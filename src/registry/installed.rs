@@ -260,10 +260,7 @@ impl Model {
         match &self.weights {
             Weights::Embedded(..) | Weights::File(..) => Ok(vec![self.facts()?.sha256.to_string()]),
             Weights::Folds(files) => Ok(files.iter().map(|(_, sha256)| sha256.clone()).collect()),
-            Weights::Trained(by) => {
-                let folder = by.open()?;
-                (0..folder.folds().len()).map(|fold| folder.sha256(fold)).collect()
-            }
+            Weights::Trained(by) => by.open()?.digests(),
         }
     }
 

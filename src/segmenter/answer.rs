@@ -58,11 +58,7 @@ impl Answer {
             Source::Mode(mode) => opening.mode(mode, too_large),
             Source::Model { name, config } => {
                 opening.not_for_a_model()?;
-                let model = opening.registry.find(name).ok_or_else(|| {
-                    let names: Vec<&str> =
-                        opening.registry.models().iter().map(|m| &*m.name).collect();
-                    Error::usage("model", name, format!("one of {}", names.join(", ")))
-                })?;
+                let model = named(opening.registry, name)?;
                 opening.model(model, config.as_deref().map(read_config).transpose()?)
             }
             Source::Onnx { onnx, config } => {
@@ -70,7 +66,9 @@ impl Answer {
                 check_file(onnx, &opening.engine)?;
                 opening.model(&Model::from_files(onnx, config)?, None)
             }
-            Source::Folder(path) => opening.folder(path),
+            Source::Folder { path, config } => {
+                opening.folder(path, config.as_deref().map(read_config).transpose()?)
+            }
         }
     }
 
@@ -88,6 +86,14 @@ impl Answer {
     pub(super) fn config(&self) -> &ModelConfig {
         self.groups[0].parts[0].network.config()
     }
+}
+
+/// The model of that name.
+pub(super) fn named<'a>(registry: &'a Registry, name: &str) -> Result<&'a Model> {
+    registry.find(name).map(|model| &**model).ok_or_else(|| {
+        let names: Vec<&str> = registry.models().iter().map(|m| &*m.name).collect();
+        Error::usage("model", name, format!("one of {}", names.join(", ")))
+    })
 }
 
 /// What an answer is opened with.
@@ -233,36 +239,14 @@ impl Opening<'_> {
     }
 
     /// A trained folder; in a cascade with the folder it refines.
-    fn folder(&self, path: &Path) -> Result<Answer> {
-        let open = |path: &Path| {
-            Folder::open(path, &self.options.folds, self.options.checkpoint.as_deref())
-        };
-        let folder = open(path)?;
-        let first = match (folder.previous_stage(), &self.options.first_stage) {
-            (None, FirstStage::Own) | (Some(_), FirstStage::Given) => None,
-            (None, _) => {
-                return Err(Error::usage(
-                    "first stage",
-                    folder.configuration().as_str(),
-                    "a cascade",
-                ));
-            }
-            (Some(_), FirstStage::Folder(given)) => Some(open(given)?),
-            (Some(beside), FirstStage::Own) if beside.is_dir() => Some(open(&beside)?),
-            (Some(beside), FirstStage::Own) => {
-                let what = Mismatch::new(
-                    format!("no {}", beside.display()),
-                    "the folder of the first stage there, or labels of it",
-                );
-                return Err(Error::model_file(folder.path(), what));
-            }
-        };
+    fn folder(&self, path: &Path, config: Option<ModelConfig>) -> Result<Answer> {
+        let (folder, first) = trained(path, self.options)?;
         let recipe = self.recipe(|| {
             let rule = folder.postprocessing()?;
             rule.map(|rule| Recipe::from_nnunet_json(&rule.to_string())).transpose()
         })?;
         let digests = self.options.digests;
-        let network = Network::from_folder(&folder, first.as_ref(), &self.engine, digests)?;
+        let network = Network::from_folder(&folder, config, first.as_ref(), &self.engine, digests)?;
         self.alone(network, recipe, folder.configuration().clone(), false)
     }
 
@@ -311,6 +295,28 @@ fn about(
     let networks = stages.map(|network| network.info().clone()).collect();
     let modality = groups[0].parts[0].network.config().modality.clone();
     About { choice, networks, grade, is_demonstration, modality, missing }
+}
+
+/// A trained folder, and in a cascade the one it refines unless labels are given.
+pub(super) fn trained(path: &Path, options: &Options) -> Result<(Folder, Option<Folder>)> {
+    let open = |path: &Path| Folder::open(path, &options.folds, options.checkpoint.as_deref());
+    let folder = open(path)?;
+    let first = match (folder.previous_stage(), &options.first_stage) {
+        (None, FirstStage::Own) | (Some(_), FirstStage::Given) => None,
+        (None, _) => {
+            return Err(Error::usage("first stage", folder.configuration().as_str(), "a cascade"));
+        }
+        (Some(_), FirstStage::Folder(given)) => Some(open(given)?),
+        (Some(beside), FirstStage::Own) if beside.is_dir() => Some(open(&beside)?),
+        (Some(beside), FirstStage::Own) => {
+            let what = Mismatch::new(
+                format!("no {}", beside.display()),
+                "the folder of the first stage there, or labels of it",
+            );
+            return Err(Error::model_file(folder.path(), what));
+        }
+    };
+    Ok((folder, first))
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {

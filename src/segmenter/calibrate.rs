@@ -1,13 +1,15 @@
 //! Measures on scans what int8 needs to know of a model, and how well its labels then agree with
 //! those of `f32`.
 
+use super::answer;
 use super::network::Network;
 use super::options::{Options, Source};
 use crate::infer::cpu::{Calibrator, CpuEngine, Isa};
 use crate::infer::{Device, Engine, EngineOptions, LinearHead, Precision};
-use crate::io::Scan;
+use crate::io::{ReadOptions, Scan};
 use crate::model::onnx::Graph;
-use crate::model::{Agreement, Quantization};
+use crate::model::{Agreement, ModelConfig, Quantization};
+use crate::nnunet::{Folder, Folds};
 use crate::pipeline::{Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
 use crate::volume::LabelMap;
@@ -19,13 +21,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Of how many tiles one is looked at: neighbors overlap and have much the same in them.
 const LOOKED_AT: usize = 3;
 
-/// What was measured of a model.
+/// What was measured.
 #[derive(Clone, Debug)]
 pub struct Calibration {
-    /// The model's configuration with the ranges in its field `int8`: a JSON file's text.
+    /// The configuration with the ranges in its field `int8`: a JSON file's text.
     pub config_json: String,
-    /// The ranges, and how well the labels agree.
-    pub quantization: Quantization,
+    /// The ranges of each fold.
+    pub folds: Vec<Quantization>,
+    /// How well the labels agree; `None` if nothing was found.
+    pub agreement: Option<Agreement>,
     /// Every structure found in every scan.
     pub structures: Vec<Compared>,
 }
@@ -54,94 +58,211 @@ pub struct Compared {
     pub dice: f64,
 }
 
-/// Measures the network of a model, a [`Source::Model`] or [`Source::Onnx`], on `scans`: once in
-/// `f32`, when ranges are collected, and once in int8 by those.
-///
-/// Of the options, models, instruction set and memory limit count. `progress` hears of the runs one
-/// after the other.
-///
-/// # Errors
-///
-/// [`Error::Usage`] for another source or no scan, and what [`Segmenter::open_with`] and
-/// [`Segmenter::segment`] return.
-///
-/// [`Segmenter::open_with`]: super::Segmenter::open_with
-/// [`Segmenter::segment`]: super::Segmenter::segment
-pub fn calibrate(
-    source: &Source,
-    scans: &[Scan],
-    options: &Options,
-    progress: &mut OnProgress<'_>,
-) -> Result<Calibration> {
-    if scans.is_empty() {
-        return Err(Error::usage("scans", "none", "one or several"));
-    }
-    let registry = options.models.as_deref().unwrap_or(Registry::embedded());
-    let of_files;
-    let model: &Model = match source {
-        Source::Model { name, config: None } => registry.find(name).ok_or_else(|| {
-            let names: Vec<&str> = registry.models().iter().map(|m| &*m.name).collect();
-            Error::usage("model", name, format!("one of {}", names.join(", ")))
-        })?,
-        Source::Onnx { onnx, config } => {
-            of_files = Model::from_files(onnx, config)?;
-            &of_files
+/// What is measured: a model of its own files, or a training.
+pub struct Subject {
+    weights: Weights,
+    config: ModelConfig,
+    config_json: String,
+    options: Options,
+}
+
+/// Where the networks come from.
+enum Weights {
+    Model(Box<Model>),
+    /// And in a cascade the training it refines.
+    Trained(Box<Folder>, Option<Box<Folder>>),
+}
+
+impl Subject {
+    /// Opens all but the weights. Of the options, models, folds, checkpoint, instruction set and
+    /// memory limit count.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for a mode, a model with another configuration than its own or folds of
+    /// what is no folder, and what [`Segmenter::open_with`](super::Segmenter::open_with) returns.
+    pub fn open(source: &Source, options: &Options) -> Result<Self> {
+        let mut subject = match source {
+            Source::Model { name, config: None } => {
+                let registry = options.models.as_deref().unwrap_or(Registry::embedded());
+                Self::of_model(answer::named(registry, name)?, options)?
+            }
+            Source::Onnx { onnx, config } => {
+                Self::of_model(&Model::from_files(onnx, config)?, options)?
+            }
+            Source::Folder { path, config: None } => {
+                let (folder, first) = answer::trained(path, options)?;
+                Self::of_folder(folder, first, options)
+            }
+            _ => {
+                let expected =
+                    "a model, an ONNX file or a trained folder with its own configuration";
+                return Err(Error::usage("what to calibrate", format!("{source:?}"), expected));
+            }
+        };
+        let is_folder = matches!(source, Source::Folder { .. });
+        if !is_folder && (options.folds != Folds::Auto || options.checkpoint.is_some()) {
+            return Err(Error::usage("folds or checkpoint", "a model", "a trained folder"));
         }
-        _ => return Err(Error::usage("what to calibrate", format!("{source:?}"), "a model")),
-    };
-    if model.config().grid.is_some() {
-        let expected = "a model that runs on the image's own grid";
-        return Err(Error::usage("what to calibrate", model.name.clone(), expected));
+        if subject.config.grid.is_some() {
+            let expected = "a model that runs on the image's own grid";
+            return Err(Error::usage("what to calibrate", format!("{source:?}"), expected));
+        }
+        // What an earlier run wrote may be of other weights.
+        subject.config.int8 = Vec::new();
+        Ok(subject)
     }
-    let isa = options.isa.unwrap_or_else(Isa::best);
-    // What an earlier run wrote may be of other weights.
-    let mut config = model.config().clone();
-    config.int8 = None;
-    let patch = config.patch_size;
-    let graph = || -> Result<Graph> { Ok(Graph::decode(model.onnx()?)?) };
-    let plain = EngineOptions {
-        device: Device::Cpu,
-        precision: Some(Precision::F32),
-        isa: Some(isa),
-        ..EngineOptions::default()
-    };
-    let open = || Network::from_model(model, Some(config.clone()), Some(registry), &plain);
-    let settings = Settings {
-        isa: Some(isa),
-        memory_limit_bytes: options.memory_limit_bytes,
-        ..Settings::default()
-    };
-    let mut run = |network: &mut Network, scan: &Scan| -> Result<LabelMap> {
+
+    fn of_model(model: &Model, options: &Options) -> Result<Self> {
+        if let Some(folder) = model.trained() {
+            return Ok(Self::of_folder(folder?, None, options));
+        }
+        Ok(Self {
+            config: model.config().clone(),
+            config_json: model.config_json().to_owned(),
+            weights: Weights::Model(Box::new(model.clone())),
+            options: options.clone(),
+        })
+    }
+
+    fn of_folder(folder: Folder, first: Option<Folder>, options: &Options) -> Self {
+        Self {
+            config: folder.config().clone(),
+            config_json: folder.config_json(None),
+            weights: Weights::Trained(Box::new(folder), first.map(Box::new)),
+            options: options.clone(),
+        }
+    }
+
+    /// How scans are read for it.
+    #[must_use]
+    pub fn read_options(&self) -> ReadOptions {
+        super::read_options(&self.config, &self.options)
+    }
+
+    /// Measures the networks on `scans`: once in `f32`, when the ranges of each fold are collected,
+    /// and once in int8 by those. `progress` hears of the runs one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Usage`] for no scan, and what
+    /// [`Segmenter::segment`](super::Segmenter::segment) returns.
+    pub fn measure(&self, scans: &[Scan], progress: &mut OnProgress<'_>) -> Result<Calibration> {
+        if scans.is_empty() {
+            return Err(Error::usage("scans", "none", "one or several"));
+        }
+        let (exact, mut folds) = self.ranges(scans, progress)?;
+        let (patch, isa) = (self.config.patch_size, self.isa());
+        let mut rounded = self.network()?.on(|| {
+            let graph = &mut |fold| self.graph(fold);
+            Ok(Box::new(CpuEngine::open_quantized(graph, patch, isa, &folds)?))
+        })?;
+        let mut structures = Vec::new();
+        for (k, (scan, exact)) in scans.iter().zip(&exact).enumerate() {
+            let found = self.labels(&mut rounded, scan, progress)?;
+            let voxel_ml = scan.grid().spacing.iter().product::<f64>() / 1000.0;
+            let all = compared(exact, &found).into_iter();
+            structures.extend(all.map(|(id, voxels, dice)| Compared {
+                scan: k,
+                name: self.config.label_name(id),
+                volume_ml: voxels as f64 * voxel_ml,
+                dice,
+            }));
+        }
+        let agreement = agreement(scans.len(), &structures);
+        for (fold, sha256) in folds.iter_mut().zip(self.digests()?) {
+            (fold.weights_sha256, fold.agreement) = (sha256, agreement);
+        }
+        let config_json = Quantization::written_into(&folds, &self.config_json)?;
+        Ok(Calibration { config_json, folds, agreement, structures })
+    }
+
+    /// The labels of every scan in `f32`, and the ranges of each fold.
+    fn ranges(
+        &self,
+        scans: &[Scan],
+        progress: &mut OnProgress<'_>,
+    ) -> Result<(Vec<LabelMap>, Vec<Quantization>)> {
+        let (patch, isa) = (self.config.patch_size, self.isa());
+        let mut collected = None;
+        let mut watched = self.network()?.on(|| {
+            let graph = &mut |fold| self.graph(fold);
+            let calibrator =
+                Arc::new(Mutex::new(Calibrator::new(self.folds(), graph, patch, isa)?));
+            let engine = Watched::new(&calibrator);
+            collected = Some(calibrator);
+            Ok(Box::new(engine))
+        })?;
+        let exact = scans.iter().map(|scan| self.labels(&mut watched, scan, progress));
+        let exact = exact.collect::<Result<Vec<_>>>()?;
+        drop(watched);
+        let Some(calibrator) = collected.and_then(Arc::into_inner) else {
+            unreachable!("the network that shared it is gone")
+        };
+        let calibrator = calibrator.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((exact, calibrator.finish()))
+    }
+
+    fn isa(&self) -> Isa {
+        self.options.isa.unwrap_or_else(Isa::best)
+    }
+
+    fn folds(&self) -> usize {
+        match &self.weights {
+            Weights::Model(model) => model.folds(),
+            Weights::Trained(folder, _) => folder.folds().len(),
+        }
+    }
+
+    fn graph(&self, fold: usize) -> Result<Graph> {
+        match &self.weights {
+            Weights::Model(model) if model.is_one_file() => Ok(Graph::decode(model.onnx()?)?),
+            Weights::Model(model) => model.graph(fold),
+            Weights::Trained(folder, _) => folder.graph(fold),
+        }
+    }
+
+    fn digests(&self) -> Result<Vec<String>> {
+        match &self.weights {
+            Weights::Model(model) => model.digests(),
+            Weights::Trained(folder, _) => folder.digests(),
+        }
+    }
+
+    /// The network in `f32`, with the one that it refines.
+    fn network(&self) -> Result<Network> {
+        let plain = EngineOptions {
+            device: Device::Cpu,
+            precision: Some(Precision::F32),
+            isa: Some(self.isa()),
+            ..EngineOptions::default()
+        };
+        let config = Some(self.config.clone());
+        match &self.weights {
+            Weights::Model(model) => {
+                let registry = self.options.models.as_deref().unwrap_or(Registry::embedded());
+                Network::from_model(model, config, Some(registry), &plain)
+            }
+            Weights::Trained(folder, first) => {
+                Network::from_folder(folder, config, first.as_deref(), &plain, false)
+            }
+        }
+    }
+
+    fn labels(
+        &self,
+        network: &mut Network,
+        scan: &Scan,
+        progress: &mut OnProgress<'_>,
+    ) -> Result<LabelMap> {
+        let settings = Settings {
+            isa: Some(self.isa()),
+            memory_limit_bytes: self.options.memory_limit_bytes,
+            ..Settings::default()
+        };
         let mut input = Some(Input::from(scan));
         Ok(network.segment(&mut input, &settings, &mut Vec::new(), progress)?.labels)
-    };
-
-    let calibrator = Arc::new(Mutex::new(Calibrator::new(graph()?, patch, isa)?));
-    let mut watched = open()?.on(Box::new(Watched::new(&calibrator)));
-    let exact = scans.iter().map(|scan| run(&mut watched, scan)).collect::<Result<Vec<_>>>()?;
-    drop(watched);
-    let calibrator = Arc::into_inner(calibrator).map(Mutex::into_inner);
-    let Some(calibrator) = calibrator else { unreachable!("the network that shared it is gone") };
-    let mut quantization = calibrator.unwrap_or_else(PoisonError::into_inner).finish();
-
-    let ranges = std::slice::from_ref(&quantization);
-    let engine = CpuEngine::open_quantized(&mut |_| graph(), patch, isa, ranges)?;
-    let mut rounded = open()?.on(Box::new(engine));
-    let mut structures = Vec::new();
-    for (k, (scan, exact)) in scans.iter().zip(&exact).enumerate() {
-        let found = run(&mut rounded, scan)?;
-        let voxel_ml = scan.grid().spacing.iter().product::<f64>() / 1000.0;
-        structures.extend(compared(exact, &found).into_iter().map(|(id, voxels, dice)| Compared {
-            scan: k,
-            name: config.label_name(id),
-            volume_ml: voxels as f64 * voxel_ml,
-            dice,
-        }));
     }
-    quantization.weights_sha256 = model.facts()?.sha256.to_string();
-    quantization.agreement = agreement(scans.len(), &structures);
-    let config_json = quantization.written_into(model.config_json())?;
-    Ok(Calibration { config_json, quantization, structures })
 }
 
 /// Mean and least Dice; `None` if nothing was found.

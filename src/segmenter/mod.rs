@@ -15,14 +15,14 @@ mod options;
 mod run;
 mod segmentation;
 
-pub use calibrate::{Calibration, Compared, calibrate};
+pub use calibrate::{Calibration, Compared, Subject};
 pub use case::{Case, lies_apart};
 pub use network::NetworkInfo;
 pub use options::{FirstStage, Options, Postprocessing, Quality, Source};
 pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
-use crate::model::{Channel, Label, Name, Normalization};
+use crate::model::{Channel, Label, ModelConfig, Name, Normalization};
 use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
 use crate::{Error, Result};
 use answer::Answer;
@@ -103,17 +103,13 @@ impl Segmenter {
     /// allowed.
     #[must_use]
     pub fn read_options(&self) -> ReadOptions {
-        let reader = self.answer.config().reader;
-        let max_bytes = self.options.memory_limit_bytes.unwrap_or(u64::MAX);
-        ReadOptions { reader, max_bytes, expects_ct: self.expects_ct(0) }
+        read_options(self.answer.config(), &self.options)
     }
 
     /// Whether image `channel` should be a CT: what is in others, nothing is known of.
     #[must_use]
     pub fn expects_ct(&self, channel: usize) -> bool {
-        let config = self.answer.config();
-        let is_ct = |channel: &Channel| channel.normalization == Normalization::Ct;
-        config.modality.is_none() && config.channels.get(channel).is_some_and(is_ct)
+        expects_ct(self.answer.config(), channel)
     }
 
     /// Bytes that the program and the networks, all of which stay open, hold between two cases.
@@ -256,6 +252,21 @@ impl Segmenter {
                 result => return result,
             }
         }
+    }
+}
+
+/// Whether image `channel` of a model should be a CT.
+fn expects_ct(config: &ModelConfig, channel: usize) -> bool {
+    let is_ct = |channel: &Channel| channel.normalization == Normalization::Ct;
+    config.modality.is_none() && config.channels.get(channel).is_some_and(is_ct)
+}
+
+/// How files are read for a model.
+fn read_options(config: &ModelConfig, options: &Options) -> ReadOptions {
+    ReadOptions {
+        reader: config.reader,
+        max_bytes: options.memory_limit_bytes.unwrap_or(u64::MAX),
+        expects_ct: expects_ct(config, 0),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::segmentation::NetworkRun;
 use crate::infer::{self, Engine, EngineOptions, Precision};
-use crate::model::{Grade, ModelConfig};
+use crate::model::{Grade, ModelConfig, Quantization};
 use crate::nnunet::Folder;
 use crate::pipeline::{self, Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
@@ -37,7 +37,8 @@ pub struct NetworkInfo {
     /// Who made them; empty where nothing says.
     pub source: String,
     /// SHA-256 of the files with the weights, lowercase hexadecimal, one per fold; of a trained
-    /// folder only if [`Options::digests`](super::Options::digests) asked for it.
+    /// folder only if [`Options::digests`](super::Options::digests) asked for it or its
+    /// configuration has ranges for int8.
     pub sha256: Vec<String>,
     /// The device it runs on.
     pub device: String,
@@ -55,7 +56,11 @@ impl Network {
         options: &EngineOptions,
     ) -> Result<Self> {
         if let Some(folder) = model.trained() {
-            return Self::by_reference(&folder?, model, config, options);
+            let mut network = Self::from_folder(&folder?, config, None, options, true)?;
+            network.info.name = model.name.to_string();
+            network.info.licence = model.licence.to_string();
+            network.info.source = model.origin.to_string();
+            return Ok(network);
         }
         let config = config.unwrap_or_else(|| model.config().clone());
         let first = registry.map(|all| all.previous_stage(&model.name, &config)).transpose()?;
@@ -64,17 +69,15 @@ impl Network {
             None => None,
         };
         model.file().map_or(Ok(()), |file| check_file(file, options))?;
-        let engine = if model.folds() > 1 {
+        let digests = model.digests()?;
+        let ranges = Quantization::of_weights(&config.int8, &digests)
+            .map_err(|other| Error::model(&*model.name, other))?;
+        let (folds, patch) = (model.folds(), config.patch_size);
+        let engine = if folds > 1 {
             let graph = &mut |fold| model.graph(fold);
-            infer::open_folds(&model.name, model.folds(), graph, config.patch_size, &[], options)?
+            infer::open_folds(&model.name, folds, graph, patch, &ranges, options)?
         } else {
-            let ranges = config.int8.as_ref();
-            if let Some(ranges) = ranges {
-                ranges
-                    .check_weights(&model.facts()?.sha256)
-                    .map_err(|other| Error::model(&*model.name, other))?;
-            }
-            infer::open_with(model, config.patch_size, ranges, options)?
+            infer::open_with(model, patch, ranges.first(), options)?
         };
         let info = NetworkInfo {
             name: model.name.to_string(),
@@ -83,55 +86,36 @@ impl Network {
             file: model.file().map(Path::to_path_buf),
             licence: model.licence.to_string(),
             source: model.origin.to_string(),
-            sha256: model.digests()?,
+            sha256: digests,
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
         Ok(Self { info, config, engine, previous })
     }
 
-    /// A model that is a training where it lies.
-    fn by_reference(
-        folder: &Folder,
-        model: &Model,
-        config: Option<ModelConfig>,
-        options: &EngineOptions,
-    ) -> Result<Self> {
-        let mut network = Self::from_folder(folder, None, options, true)?;
-        network.info.name = model.name.to_string();
-        network.info.licence = model.licence.to_string();
-        network.info.source = model.origin.to_string();
-        if let Some(config) = config {
-            network.config = config;
-        }
-        Ok(network)
-    }
-
-    /// A trained folder; in a cascade with the folder it refines, or cases must come with its
-    /// labels.
+    /// A trained folder, with another configuration than its own if there is one; in a cascade with
+    /// the folder it refines, or cases must come with its labels.
     pub(super) fn from_folder(
         folder: &Folder,
+        config: Option<ModelConfig>,
         previous: Option<&Folder>,
         options: &EngineOptions,
         digests: bool,
     ) -> Result<Self> {
-        let config = folder.config().clone();
+        let config = config.unwrap_or_else(|| folder.config().clone());
         let name = folder.path().display().to_string();
         let folds = folder.folds().len();
+        // Reads all weights, so only where somebody asked for it or ranges could be of others.
+        let sha256 =
+            if digests || !config.int8.is_empty() { folder.digests()? } else { Vec::new() };
+        let ranges = Quantization::of_weights(&config.int8, &sha256)
+            .map_err(|other| Error::model_file(folder.path(), other))?;
         let graph = &mut |fold| folder.graph(fold);
-        let engine = infer::open_folds(
-            &name,
-            folds,
-            graph,
-            config.patch_size,
-            config.int8.as_slice(),
-            options,
-        )?;
+        let engine = infer::open_folds(&name, folds, graph, config.patch_size, &ranges, options)?;
         let previous = match previous {
-            Some(first) => Some(Box::new(Self::from_folder(first, None, options, digests)?)),
+            Some(first) => Some(Box::new(Self::from_folder(first, None, None, options, digests)?)),
             None => None,
         };
-        let hashed = if digests { 0..folds } else { 0..0 };
         let info = NetworkInfo {
             name,
             configuration: folder.configuration().to_string(),
@@ -139,19 +123,21 @@ impl Network {
             file: Some(folder.path().to_path_buf()),
             licence: config.licence.clone().unwrap_or_default(),
             source: config.source.clone().unwrap_or_default(),
-            sha256: hashed.map(|fold| folder.sha256(fold)).collect::<Result<_>>()?,
+            sha256,
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
         Ok(Self { info, config, engine, previous })
     }
 
-    /// The same network on another engine.
-    pub(super) fn on(mut self, engine: Box<dyn Engine>) -> Self {
-        engine.device().clone_into(&mut self.info.device);
-        self.info.precision = engine.precision();
-        self.engine = engine;
-        self
+    /// The same network on another engine, which is opened once its own is gone.
+    pub(super) fn on(self, open: impl FnOnce() -> Result<Box<dyn Engine>>) -> Result<Self> {
+        let Self { info, config, engine, previous } = self;
+        drop(engine);
+        let engine = open()?;
+        let (device, precision) = (engine.device().to_owned(), engine.precision());
+        let info = NetworkInfo { device, precision, ..info };
+        Ok(Self { info, config, engine, previous })
     }
 
     pub(super) fn info(&self) -> &NetworkInfo {

@@ -29,7 +29,12 @@ pub enum Source {
         config: PathBuf,
     },
     /// A trained folder of nnU-Net v2.
-    Folder(PathBuf),
+    Folder {
+        /// The folder with `plans.json`, `dataset.json` and folds.
+        path: PathBuf,
+        /// A configuration in place of the folder's own.
+        config: Option<PathBuf>,
+    },
 }
 
 impl From<&str> for Source {
@@ -46,7 +51,7 @@ impl From<String> for Source {
 
 impl From<&Path> for Source {
     fn from(folder: &Path) -> Self {
-        Self::Folder(folder.to_path_buf())
+        Self::Folder { path: folder.to_path_buf(), config: None }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::config::{CONFIGURATIONS, Grade, ModelConfig};
 use super::graph::{self, Expected, Summary};
+use super::quantization::Quantization;
 use super::tasks::Tasks;
 use super::{labels, modes};
 use prost::bytes::Bytes;
@@ -246,9 +247,8 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
             config.grade, entry.grade
         ));
     }
-    if let Some(int8) = &config.int8 {
-        int8.check_weights(&sha256).map_err(|e| format!("{shown}: {e}"))?;
-    }
+    Quantization::of_weights(&config.int8, std::slice::from_ref(&sha256))
+        .map_err(|e| format!("{shown}: {e}"))?;
     let expected = Expected {
         opset: Some(entry.opset),
         two_d: config.two_d,

@@ -11,15 +11,17 @@ const LEAST_MEAN_DICE: f64 = 0.998;
 /// Least Dice of any structure of [`Agreement::LEAST_VOLUME_ML`] or more with which it is.
 const LEAST_DICE: f64 = 0.99;
 
-/// The field `int8` of a configuration, as `fastnnunet calibrate` writes it.
+/// An entry of the field `int8` of a configuration, as `fastnnunet calibrate` writes it: one network,
+/// or one fold of those whose logits are averaged.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quantization {
-    /// SHA-256 of the ONNX file that was measured, lowercase hexadecimal.
+    /// SHA-256 of the file of weights that was measured, lowercase hexadecimal.
     pub weights_sha256: String,
     /// Ranges by the name of what an ONNX node makes.
     pub layers: BTreeMap<String, Ranges>,
-    /// How well the labels agree with those of `f32`, once measured.
+    /// How well the labels agree with those of `f32`, once measured; of all folds together where
+    /// there are several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Agreement>,
 }
@@ -53,63 +55,91 @@ impl Agreement {
     /// Structures smaller than this, in millilitres, do not count for
     /// [`least_dice`](Self::least_dice).
     pub const LEAST_VOLUME_ML: f64 = 1.0;
+
+    /// Whether int8 may be chosen unasked.
+    #[must_use]
+    pub fn is_close(&self) -> bool {
+        self.mean_dice >= LEAST_MEAN_DICE && self.least_dice >= LEAST_DICE
+    }
 }
 
 impl Quantization {
     /// Whether int8 may be chosen unasked.
     #[must_use]
     pub fn is_close(&self) -> bool {
-        self.agreement.is_some_and(|agreement| {
-            agreement.mean_dice >= LEAST_MEAN_DICE && agreement.least_dice >= LEAST_DICE
-        })
+        self.agreement.is_some_and(|agreement| agreement.is_close())
     }
 
-    /// Checks that it was measured on the weights with that SHA-256: others with layers of the same
-    /// names would be rounded by ranges and trusted by a record that are not theirs.
+    /// Of what was `measured` that of the weights with these SHA-256, in their order; nothing if
+    /// nothing was. The record is of the labels of all folds together: it is left out where others
+    /// are averaged.
     ///
     /// # Errors
     ///
-    /// [`Mismatch`] if it was not.
-    pub fn check_weights(&self, sha256: &str) -> Result<(), Mismatch> {
-        if self.weights_sha256 == sha256 {
-            return Ok(());
+    /// [`Mismatch`] if some of the weights were not measured: others with layers of the same names
+    /// would be rounded by ranges and trusted by a record that are not theirs.
+    pub fn of_weights(measured: &[Self], sha256: &[String]) -> Result<Vec<Self>, Mismatch> {
+        if measured.is_empty() {
+            return Ok(Vec::new());
         }
-        Err(Mismatch::new(
-            format!("int8 ranges of weights with SHA-256 {}", self.weights_sha256),
-            format!("those of {sha256}, as `fastnnunet calibrate` measures them, or no field int8"),
-        ))
+        let is_all = measured.len() == sha256.len()
+            && measured.iter().all(|entry| sha256.contains(&entry.weights_sha256));
+        let entry = |digest: &String| {
+            let own = measured.iter().find(|entry| entry.weights_sha256 == *digest);
+            let own = own.ok_or_else(|| {
+                let all: Vec<&str> = measured.iter().map(|entry| &*entry.weights_sha256).collect();
+                Mismatch::new(
+                    format!("int8 ranges of weights with SHA-256 {}", all.join(", ")),
+                    format!(
+                        "those of {digest}, as `fastnnunet calibrate` measures them, or no field int8"
+                    ),
+                )
+            })?;
+            Ok(Self { agreement: own.agreement.filter(|_| is_all), ..own.clone() })
+        };
+        sha256.iter().map(entry).collect()
     }
 
-    /// The text of a configuration with these ranges in place of any it has. What else it holds
-    /// keeps its order; a layer takes a line.
+    /// The text of a configuration with what was `measured` in place of any it has: an object, or
+    /// a list where there are several folds. What else it holds keeps its order; a layer takes a
+    /// line.
     ///
     /// # Errors
     ///
     /// [`Mismatch`] if the text is not a JSON object.
-    pub fn written_into(&self, config_json: &str) -> Result<String, Mismatch> {
-        use std::fmt::Write as _;
+    pub fn written_into(measured: &[Self], config_json: &str) -> Result<String, Mismatch> {
         let wrong = |error: serde_json::Error| Mismatch::new(error.to_string(), "a JSON object");
         let mut config: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(config_json).map_err(wrong)?;
         config.remove("int8");
         let rest = serde_json::to_string_pretty(&config).map_err(wrong)?;
         let mut text = rest.trim_end().trim_end_matches('}').trim_end().to_owned();
-        let comma = if config.is_empty() { "" } else { "," };
-        let _ = writeln!(text, "{comma}\n  \"int8\": {{");
-        let _ = writeln!(text, "    \"weights_sha256\": \"{}\",", self.weights_sha256);
-        if let Some(agreement) = &self.agreement {
-            let agreement = serde_json::to_string(agreement).map_err(wrong)?;
-            let _ = writeln!(text, "    \"agreement\": {agreement},");
-        }
-        text.push_str("    \"layers\": {");
-        for (k, (name, ranges)) in self.layers.iter().enumerate() {
-            let (name, ranges) = (serde_json::to_string(name), serde_json::to_string(ranges));
-            let comma = if k == 0 { "" } else { "," };
-            let _ =
-                write!(text, "{comma}\n      {}: {}", name.map_err(wrong)?, ranges.map_err(wrong)?);
-        }
-        text.push_str("\n    }\n  }\n}\n");
-        Ok(text)
+        text.push_str(if config.is_empty() { "" } else { "," });
+        let entries = measured.iter().map(Self::written).collect::<Result<Vec<_>, _>>();
+        let entries = entries.map_err(wrong)?.join(", ");
+        let is_list = measured.len() != 1;
+        let (open, close) = if is_list { ("[", "]") } else { ("", "") };
+        Ok(text + "\n  \"int8\": " + open + &entries + close + "\n}\n")
+    }
+
+    /// As JSON, a layer per line.
+    fn written(&self) -> serde_json::Result<String> {
+        let sha256 = serde_json::to_string(&self.weights_sha256)?;
+        let agreement = match &self.agreement {
+            Some(agreement) => {
+                format!("    \"agreement\": {},\n", serde_json::to_string(agreement)?)
+            }
+            None => String::new(),
+        };
+        let layer = |(name, ranges): (&String, &Ranges)| {
+            let (name, ranges) = (serde_json::to_string(name)?, serde_json::to_string(ranges)?);
+            Ok(format!("\n      {name}: {ranges}"))
+        };
+        let layers = self.layers.iter().map(layer).collect::<serde_json::Result<Vec<_>>>()?;
+        let layers = layers.join(",");
+        Ok(format!(
+            "{{\n    \"weights_sha256\": {sha256},\n{agreement}    \"layers\": {{{layers}\n    }}\n  }}"
+        ))
     }
 
     /// The first layer whose numbers make no sense, and what is wrong with it.
@@ -152,13 +182,24 @@ mod tests {
     #[test]
     fn a_configuration_keeps_what_else_it_holds() {
         let old = r#"{"patch_size": [8, 8, 8], "int8": {}, "step_size": 0.5}"#;
-        let text = measured(0.999, 0.995).written_into(old).expect("an object");
+        let one = [measured(0.999, 0.995)];
+        let text = Quantization::written_into(&one, old).expect("an object");
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let keys: Vec<_> = value.as_object().expect("an object").keys().collect();
         assert_eq!(keys, ["patch_size", "step_size", "int8"]);
         let read: Quantization = serde_json::from_value(value["int8"].clone()).expect("ranges");
         assert_eq!(read, measured(0.999, 0.995));
-        assert!(measured(1.0, 1.0).written_into("[]").is_err());
+        assert!(Quantization::written_into(&one, "[]").is_err());
+    }
+
+    #[test]
+    fn several_folds_are_a_list() {
+        let folds = [measured(0.999, 0.995), Quantization::default()];
+        let text = Quantization::written_into(&folds, "{}").expect("an object");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let read: Vec<Quantization> =
+            serde_json::from_value(value["int8"].clone()).expect("a list of ranges");
+        assert_eq!(read, folds);
     }
 
     #[test]
@@ -173,9 +214,20 @@ mod tests {
 
     #[test]
     fn ranges_of_other_weights_are_refused() {
-        assert!(measured(1.0, 1.0).check_weights("0a").is_ok());
-        let refused = measured(1.0, 1.0).check_weights("0b").expect_err("other weights");
-        assert!(refused.to_string().contains("0a"), "{refused}");
+        let first = measured(1.0, 1.0);
+        let second = Quantization { weights_sha256: "0b".into(), ..first.clone() };
+        let both = [first.clone(), second.clone()];
+        let of = |list: &[&str]| {
+            let list: Vec<String> = list.iter().map(|digest| (*digest).to_owned()).collect();
+            Quantization::of_weights(&both, &list)
+        };
+        assert_eq!(of(&["0b", "0a"]), Ok(vec![second.clone(), first]));
+        // One alone was never compared.
+        assert_eq!(of(&["0b"]), Ok(vec![Quantization { agreement: None, ..second.clone() }]));
+        assert!(of(&["0b", "0b"]).is_ok_and(|own| own.iter().all(|own| !own.is_close())));
+        let refused = of(&["0a", "0c"]).expect_err("other weights").to_string();
+        assert!(refused.contains("0a, 0b") && refused.contains("0c"), "{refused}");
+        assert_eq!(Quantization::of_weights(&[], &["0c".into()]), Ok(vec![]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Measures the ranges that int8 needs, by running a network in `f32` on patches of real scans.
+//! Measures the ranges that int8 needs, by running a network, or those of several folds, in `f32` on
+//! patches of real scans.
 
-use super::plan::{Operation, Place};
+use super::plan::{Operation, Place, Plan, Step};
 use super::run::Done;
 use super::{CpuEngine, Isa, ops};
 use crate::Result;
@@ -27,10 +28,17 @@ const TRIED: usize = 128;
 const DEVIATIONS: f64 = 8.0;
 const MARGIN: f64 = 2.0;
 
-/// Collects what the layers of a network read and make.
+/// Collects what the layers of a network read and make, fold by fold where there are several.
 pub struct Calibrator {
     engine: CpuEngine,
-    layers: BTreeMap<String, Seen>,
+    folds: Vec<BTreeMap<String, Seen>>,
+}
+
+/// Which steps of a fold's plan are looked at.
+struct Looked {
+    /// The last layer keeps floats.
+    last: Option<usize>,
+    reads_input: Vec<bool>,
 }
 
 /// What was seen of one layer.
@@ -61,14 +69,22 @@ struct Spread {
 }
 
 impl Calibrator {
-    /// Gets ready to measure a network on patches of `patch` voxels.
+    /// Gets ready to measure the networks of `folds` folds on patches of `patch` voxels; `graph` is
+    /// asked for each in turn.
     ///
     /// # Errors
     ///
-    /// As [`CpuEngine::open`].
-    pub fn new(graph: Graph, patch: [usize; 3], isa: Isa) -> Result<Self> {
-        let engine = CpuEngine::from_graph(graph, patch, Precision::F32, isa)?;
-        Ok(Self { engine, layers: BTreeMap::new() })
+    /// As [`CpuEngine::open_folds`].
+    pub fn new(
+        folds: usize,
+        graph: &mut dyn FnMut(usize) -> Result<Graph>,
+        patch: [usize; 3],
+        isa: Isa,
+    ) -> Result<Self> {
+        // What feeds the head is to be seen too.
+        let arithmetic = (Precision::F32, isa);
+        let engine = CpuEngine::lower_folds(folds, graph, patch, arithmetic, false, &[], None)?;
+        Ok(Self { engine, folds: (0..folds).map(|_| BTreeMap::new()).collect() })
     }
 
     /// Channels of a patch.
@@ -105,38 +121,51 @@ impl Calibrator {
     ///
     /// As [`Engine::run`](crate::infer::Engine::run).
     pub fn run(&mut self, input: ArrayView4<'_, f32>, answer: &mut Array4<f32>) -> Result<()> {
-        let Self { engine, layers } = self;
-        let plan = &engine.plans[0];
-        // The last layer keeps floats.
-        let last = plan.steps.iter().position(|step| plan.tensors[step.out].place == Place::Output);
-        let reads_input: Vec<bool> =
-            plan.steps.iter().map(|step| step.reads().any(|tensor| tensor == plan.input)).collect();
-        let mut at = 0;
+        let Self { engine, folds } = self;
+        let looked: Vec<Looked> = engine.plans.iter().map(Looked::at).collect();
+        // Folds run one after the other, each step by step.
+        let (mut fold, mut at) = (0, 0);
         engine.run_folds(&input, answer, &mut |done| {
-            if Some(at) != last {
-                look(layers, done, reads_input[at]);
+            let Looked { last, reads_input } = &looked[fold];
+            if Some(at) != *last {
+                look(&mut folds[fold], done, reads_input[at]);
             }
             at += 1;
+            if at == reads_input.len() {
+                (fold, at) = (fold + 1, 0);
+            }
         })
     }
 
-    /// The ranges of all layers seen.
+    /// The ranges of all layers seen, per fold.
     #[must_use]
-    pub fn finish(self) -> Quantization {
-        let layers = self.layers.into_iter().map(|(name, seen)| {
-            let ranges = Ranges {
-                inputs: seen.inputs.par_iter().map(Histogram::range).collect(),
-                outputs: seen.outputs.iter().map(Spread::range).collect(),
-            };
-            (name, ranges)
-        });
-        Quantization { layers: layers.collect(), ..Quantization::default() }
+    pub fn finish(self) -> Vec<Quantization> {
+        let ranges = |(name, seen): (String, Seen)| {
+            let inputs = seen.inputs.par_iter().map(Histogram::range).collect();
+            (name, Ranges { inputs, outputs: seen.outputs.iter().map(Spread::range).collect() })
+        };
+        let fold = |layers: BTreeMap<String, Seen>| Quantization {
+            layers: layers.into_iter().map(ranges).collect(),
+            ..Quantization::default()
+        };
+        self.folds.into_iter().map(fold).collect()
+    }
+}
+
+impl Looked {
+    fn at(plan: &Plan) -> Self {
+        let is_last = |step: &Step| plan.tensors[step.out].place == Place::Output;
+        let reads_input = |step: &Step| step.reads().any(|tensor| tensor == plan.input);
+        Self {
+            last: plan.steps.iter().position(is_last),
+            reads_input: plan.steps.iter().map(reads_input).collect(),
+        }
     }
 }
 
 impl std::fmt::Debug for Calibrator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Calibrator({} layers)", self.layers.len())
+        write!(f, "Calibrator({} folds)", self.folds.len())
     }
 }
 

@@ -140,7 +140,7 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        Self::lower_folds(folds, graph, patch, (precision, isa), &[], None)
+        Self::lower_folds(folds, graph, patch, (precision, isa), true, &[], None)
     }
 
     /// As [`open_folds`](Self::open_folds) in int8, by the ranges measured on each fold.
@@ -155,16 +155,18 @@ impl CpuEngine {
         isa: Isa,
         ranges: &[Quantization],
     ) -> Result<Self> {
-        Self::lower_folds(ranges.len(), graph, patch, (Precision::Int8, isa), ranges, None)
+        Self::lower_folds(ranges.len(), graph, patch, (Precision::Int8, isa), true, ranges, None)
     }
 
-    /// As [`open_folds`](Self::open_folds), in int8 by `ranges` where there are any, and within so
-    /// many bytes: what lowering makes is counted before it is made.
+    /// As [`open_folds`](Self::open_folds), with `may_stop` before the heads where that is less, in
+    /// int8 by `ranges` where there are any, and within so many bytes: what lowering makes is counted
+    /// before it is made.
     pub(super) fn lower_folds(
         folds: usize,
         graph: &mut dyn FnMut(usize) -> Result<Graph>,
         patch: [usize; 3],
         (precision, isa): (Precision, Isa),
+        may_stop: bool,
         ranges: &[Quantization],
         limit_bytes: Option<u64>,
     ) -> Result<Self> {
@@ -176,7 +178,7 @@ impl CpuEngine {
                 .into_iter()
                 .fold(held, u64::saturating_add);
             within(limit_bytes, "opening the network", need_bytes)?;
-            let features = network.head().is_some_and(|(c, f)| f * folds < c);
+            let features = may_stop && network.head().is_some_and(|(c, f)| f * folds < c);
             let (plan, head) = lower::lower(network, precision, isa, features, ranges.get(fold));
             plans.push(plan);
             heads.extend(head);

@@ -207,8 +207,8 @@ pub struct ModelConfig {
     pub licence: Option<String>,
     /// How much the model may be trusted.
     pub grade: Grade,
-    /// What int8 needs to know of the network, once measured.
-    pub int8: Option<Quantization>,
+    /// What int8 needs to know of the network, or of each fold, once measured.
+    pub int8: Vec<Quantization>,
 }
 
 /// Smallest distance between tiles as a fraction of the patch: nobody waits for more tiles.

@@ -63,7 +63,8 @@ struct Written {
     licence: Option<String>,
     #[serde(default)]
     grade: Grade,
-    int8: Option<Quantization>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    int8: Vec<Quantization>,
 }
 
 fn ct() -> Vec<Normalization> {
@@ -132,7 +133,7 @@ impl Written {
             "an order of the axes 0, 1 and 2",
         )?;
         let previous_stage_labels = self.labels_of_previous_stage()?;
-        if let Some((layer, found)) = self.int8.as_ref().and_then(Quantization::fault) {
+        if let Some((layer, found)) = self.int8.iter().find_map(Quantization::fault) {
             let expected = "ranges as `fastnnunet calibrate` writes them";
             return Err(Mismatch::new(format!("int8.layers.{layer} {found}"), expected));
         }
