@@ -14,15 +14,6 @@ use ndarray::{Array4, ArrayView4};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
-/// Bins of a histogram; half of them are for negative values.
-const BINS: usize = 8192;
-
-/// Largest value that fits a new histogram; those that are too small grow by factors of two.
-const FIRST_REACH: f32 = 1.0 / 64.0;
-
-/// Ends of a range that are tried, as parts of the largest value.
-const TRIED: usize = 128;
-
 /// Standard deviations that stored integers reach at least, and how many times farther than the
 /// largest value seen: scans differ, and 16 bits have room.
 const DEVIATIONS: f64 = 8.0;
@@ -45,17 +36,17 @@ struct Looked {
 #[derive(Default)]
 struct Seen {
     /// Per input channel; none if the layer is not multiplied in bytes.
-    inputs: Vec<Histogram>,
+    inputs: Vec<Ends>,
     /// Per output channel.
     outputs: Vec<Spread>,
 }
 
-/// How often values occurred.
-#[derive(Clone)]
-struct Histogram {
-    /// From `-reach` to `reach`.
-    counts: Vec<u64>,
-    reach: f32,
+/// Lowest and highest value of patches, 0 among them: their sums, and of how many patches.
+#[derive(Clone, Copy, Default)]
+struct Ends {
+    low: f64,
+    high: f64,
+    patches: f64,
 }
 
 /// Where values lay.
@@ -141,7 +132,7 @@ impl Calibrator {
     #[must_use]
     pub fn finish(self) -> Vec<Quantization> {
         let ranges = |(name, seen): (String, Seen)| {
-            let inputs = seen.inputs.par_iter().map(Histogram::range).collect();
+            let inputs = seen.inputs.iter().map(Ends::range).collect();
             (name, Ranges { inputs, outputs: seen.outputs.iter().map(Spread::range).collect() })
         };
         let fold = |layers: BTreeMap<String, Seen>| Quantization {
@@ -185,7 +176,7 @@ fn look(layers: &mut BTreeMap<String, Seen>, done: &Done<'_>, reads_input: bool)
     let sources = &done.operands[0][..];
     let slopes = sources.iter().flat_map(|source| source.affines).map(|affine| affine.slope);
     if quantizable && !reads_input && slopes.clone().all(Layer::takes_slope) {
-        seen.inputs.resize(slopes.count(), Histogram::new());
+        seen.inputs.resize(slopes.count(), Ends::default());
         seen.inputs.par_iter_mut().enumerate().for_each(|(c, seen)| seen.look(sources, c));
     }
     seen.outputs.resize(done.layout.channels, Spread::NONE);
@@ -204,85 +195,31 @@ fn short(v: f64) -> f32 {
     format!("{v:.4e}").parse().unwrap_or(v as f32)
 }
 
-impl Histogram {
-    fn new() -> Self {
-        Self { counts: vec![0; BINS], reach: FIRST_REACH }
-    }
-
-    /// Adds what channel `c` of `sources` is read as.
+impl Ends {
+    /// Adds what channel `c` of `sources` is read as in a patch.
     fn look(&mut self, sources: &[Source<'_>], c: usize) {
         let channel = ops::Channel::of(sources, c);
         let [depth, height, width] = channel.dims();
         let mut values = vec![0.0; width];
+        let (mut low, mut high) = (0.0_f32, 0.0_f32);
         for z in 0..depth {
             for y in 0..height {
                 row::activate(Isa::SCALAR, &mut values, channel.row(z, y), channel.affine);
-                for &v in &values {
-                    self.add(v);
+                for &v in values.iter().filter(|v| v.is_finite()) {
+                    (low, high) = (low.min(v), high.max(v));
                 }
             }
         }
+        self.low += f64::from(low);
+        self.high += f64::from(high);
+        self.patches += 1.0;
     }
 
-    fn add(&mut self, v: f32) {
-        if !v.is_finite() {
-            return;
-        }
-        while v.abs() >= self.reach {
-            self.widen();
-        }
-        let bin = (v / self.reach + 1.0) * (BINS / 2) as f32;
-        self.counts[(bin as usize).min(BINS - 1)] += 1;
-    }
-
-    /// Doubles the reach: pairs of bins become one.
-    fn widen(&mut self) {
-        let mut wider = vec![0; BINS];
-        for (k, pair) in self.counts.chunks_exact(2).enumerate() {
-            wider[BINS / 4 + k] = pair[0] + pair[1];
-        }
-        (self.counts, self.reach) = (wider, self.reach * 2.0);
-    }
-
-    /// The middle of bin `k`.
-    fn middle(&self, k: usize) -> f64 {
-        ((k as f64 + 0.5) / (BINS / 2) as f64 - 1.0) * f64::from(self.reach)
-    }
-
-    /// The range, with 0 inside, for which 255 steps have the least squared error: those outside
-    /// are as far off as they are from its end.
+    /// The mean range of a patch: a layer widens or narrows those of all its channels together, so
+    /// that what counts is how they compare.
     fn range(&self) -> [f32; 2] {
-        let occurring = |k: &usize| self.counts[*k] > 0;
-        let (Some(first), Some(last)) = ((0..BINS).find(occurring), (0..BINS).rfind(occurring))
-        else {
-            return [0.0, 1.0];
-        };
-        let bin = f64::from(self.reach) / (BINS / 2) as f64;
-        let (low, high) = (self.middle(first) - bin, self.middle(last) + bin);
-        let (low, high) = (low.min(0.0), high.max(0.0));
-        let part = |end: f64, k: usize| end * k as f64 / TRIED as f64;
-        // One end after the other: the error falls apart into those of both.
-        let best = |of: &dyn Fn(usize) -> [f64; 2]| {
-            let error = |k: usize| self.error(of(k));
-            let least = (1..=TRIED).min_by(|&a, &b| error(a).total_cmp(&error(b)));
-            of(least.unwrap_or(TRIED))
-        };
-        let [low, high] = best(&|k| [low, part(high, k)]);
-        let [low, high] = best(&|k| [part(low, k), high]);
-        [low, high].map(short)
-    }
-
-    /// Squared error of 255 steps from `low` to `high`.
-    fn error(&self, [low, high]: [f64; 2]) -> f64 {
-        let step = (high - low) / 255.0;
-        let counts = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        counts
-            .map(|(k, &count)| {
-                let v = self.middle(k);
-                let off = v - v.clamp(low, high);
-                count as f64 * (off * off + step * step / 12.0)
-            })
-            .sum()
+        let [low, high] = [self.low, self.high].map(|sum| short(sum / self.patches.max(1.0)));
+        if low < high { [low, high] } else { [0.0, 1.0] }
     }
 }
 

@@ -31,6 +31,20 @@ pub struct ByteCode {
     pub zero: u8,
 }
 
+impl ByteCode {
+    /// What the step has to be multiplied with for values from `low` to `high`; half a step beyond
+    /// the ends is rounded to them.
+    pub(super) fn factor(self, low: f32, high: f32) -> f32 {
+        let (below, above) = (f32::from(self.zero) + 0.5, 255.5 - f32::from(self.zero));
+        (high / (above * self.step)).max(-low / (below * self.step))
+    }
+
+    /// The same code with steps `factor` times as wide.
+    pub(super) fn widened(self, factor: f32) -> Self {
+        Self { step: self.step * factor, ..self }
+    }
+}
+
 impl Coding {
     /// Values as they are.
     pub const IDENTITY: Self = Self { center: 0.0, step: 1.0 };

@@ -11,6 +11,7 @@ mod format;
 pub(crate) mod multiplier;
 mod pack;
 mod peak;
+mod reading;
 mod ring;
 mod shape;
 pub(crate) mod tile;
@@ -86,8 +87,9 @@ pub struct Layer<'a> {
     pub bias: &'a [f32],
     /// What is multiplied. Grouped convolutions run in `f32` only.
     pub arithmetic: Arithmetic,
-    /// For int8, how each input channel becomes bytes; its sources hold 16-bit integers, and are
-    /// read through rectifiers with slopes from 0 to 1.
+    /// For int8, how each input channel becomes bytes, up to one factor for all steps that each run
+    /// chooses; its sources hold 16-bit integers, and are read through rectifiers with slopes from
+    /// 0 to 1.
     pub bytes: &'a [ByteCode],
     /// How the output is stored.
     pub format: Format,
@@ -182,7 +184,8 @@ pub struct Conv {
     /// Bits of what the sums of each output channel start from, and some more; in int8, for each
     /// slice of the kernel what it adds if it lies inside the input.
     starts: Vec<u32>,
-    /// Factor and summand of each output channel's sums, if they have any.
+    /// Factor and summand of each output channel's sums, if they have any; in int8 for the ranges
+    /// as they were measured.
     codings: Vec<[f32; 2]>,
     /// How each input channel becomes bytes.
     bytes: Vec<ByteCode>,
@@ -369,12 +372,6 @@ impl Conv {
                 }
             }
         });
-    }
-
-    /// How bytes are made of each input channel, which depends on how it is read.
-    fn fixed(&self, sources: &[Source<'_>]) -> Vec<Fixed> {
-        let affines = sources.iter().flat_map(|source| source.affines);
-        affines.zip(&self.bytes).map(|(&affine, &code)| Fixed::new(affine, code)).collect()
     }
 
     fn check_sources(&self, sources: &[Source<'_>]) {

@@ -358,6 +358,20 @@ impl Exact<'_> {
     }
 }
 
+/// The values of a channel, without the gaps between rows.
+fn values_of(layout: Layout, c: usize, values: &[i16]) -> impl Iterator<Item = i16> + '_ {
+    let [depth, height, width] = layout.dims;
+    (0..depth * height)
+        .flat_map(move |row| &values[layout.at(c, row / height, row % height)..][..width])
+        .copied()
+}
+
+/// How far `v` lies, as part of the range that has half a step more at both ends.
+fn reach(affine: Affine, ByteCode { step, zero }: ByteCode, v: i16) -> f32 {
+    let (v, zero) = (affine.apply(f32::from(v)), f32::from(zero));
+    (v / ((255.5 - zero) * step)).max(-v / ((zero + 0.5) * step))
+}
+
 fn check_int8(case: &str, shape: &Shape) {
     let taps: usize = shape.kernel.iter().product();
     let layout = Layout::sliced(shape.inputs, shape.input, shape.input[2] + 1);
@@ -378,7 +392,11 @@ fn check_int8(case: &str, shape: &Shape) {
         integer_weights
             .extend((0..weights.len()).map(|i| (scaled(i) / (largest / 127.0)).round() as i32));
     }
-    let fixed = (0..shape.inputs).map(|c| Fixed::new(affines[c], bytes[c])).collect();
+    let read = |c: usize| values_of(layout, c, &values).map(move |v| (c, v));
+    let widening = (0..shape.inputs).flat_map(read).map(|(c, v)| reach(affines[c], bytes[c], v));
+    let widening = widening.fold(0.0, f32::max);
+    let code = |c: usize| ByteCode { step: bytes[c].step * widening, ..bytes[c] };
+    let fixed = (0..shape.inputs).map(|c| Fixed::new(affines[c], code(c))).collect();
     let exact = Exact { shape, layout, values: &values, fixed, weights: integer_weights, scales };
     let source = Source { data: &memory, format: Format::I16, layout, affines: &affines };
     let mut first: Option<(Vec<u32>, Vec<Moments>)> = None;
@@ -400,7 +418,8 @@ fn check_int8(case: &str, shape: &Shape) {
             for o in 0..shape.outputs {
                 let [factor, summand] =
                     if format == Format::I16 { codings[o].affine() } else { [1.0, 0.0] };
-                let [scale, shift] = [exact.scales[o] * factor, bias[o] * factor + summand];
+                let [scale, shift] =
+                    [exact.scales[o] * factor * widening, bias[o] * factor + summand];
                 for z in 0..conv.output[0] {
                     for y in 0..conv.output[1] {
                         let row = Row::of(format, &out, layout.at(o, z, y), layout.dims[2]);

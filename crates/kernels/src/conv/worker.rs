@@ -1,12 +1,13 @@
 //! One thread's view of a convolution: its ring, and the strip it is working on.
 
 use super::multiplier::Block;
+use super::reading::Reading;
 use super::ring::Filler;
 use super::shape::SLACK;
 use super::tile::{COUNTED, Finish, Sums};
 use super::{Arithmetic, Conv, Format, Row, Source, Tile};
 use crate::buffer::ScratchPool;
-use crate::row::{self, Fixed, Moments};
+use crate::row::{self, Moments};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use std::cell::Cell;
 
@@ -29,6 +30,7 @@ const MORE_BITS: usize = SLACK / COUNTED;
 /// A task's state.
 pub(super) struct Worker<'a> {
     conv: &'a Conv,
+    reading: &'a Reading,
     filler: Filler<'a>,
     ring: &'a mut [f32],
     rows: &'a mut [f32],
@@ -72,7 +74,7 @@ impl<'a> Worker<'a> {
     fn new(
         conv: &'a Conv,
         sources: &'a [Source<'a>],
-        fixed: &'a [Fixed],
+        reading: &'a Reading,
         scratch: &'a mut [f32],
         strip: usize,
     ) -> Self {
@@ -88,7 +90,8 @@ impl<'a> Worker<'a> {
         let widest = conv.blocks.iter().map(|block| block.stored).max().unwrap_or(0);
         Self {
             conv,
-            filler: Filler::new(conv, sources, fixed),
+            reading,
+            filler: Filler::new(conv, sources, &reading.fixed),
             ring,
             rows: rows_scratch,
             extra,
@@ -185,7 +188,7 @@ impl<'a> Worker<'a> {
     ) {
         let conv = self.conv;
         self.sums[..block.stored].fill(Sums::default());
-        let coding = conv.codings.get(block.output..);
+        let coding = self.reading.codings.get(block.output..);
         let finish = Finish {
             out: target,
             out_stride: stride,
@@ -417,11 +420,11 @@ impl Conv {
         let wanted = (rayon::current_num_threads() * 6).div_ceil(strips);
         let length = slices.div_ceil(wanted).max(1);
         let tasks = strips * slices.div_ceil(length);
-        let fixed = self.fixed(sources);
+        let reading = Reading::new(self, sources);
         (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
             let (strip, part) = (task % strips, task / strips);
             scratch.with(|scratch| {
-                let mut worker = Worker::new(self, sources, &fixed, scratch, strip);
+                let mut worker = Worker::new(self, sources, &reading, scratch, strip);
                 for z in part * length..((part + 1) * length).min(slices) {
                     worker.advance(z);
                     work(&mut worker, z, strip);
