@@ -2,12 +2,12 @@
 
     cargo build --release --no-default-features --features cli
     target/release/fastnnunet calibrate bone_low -i CT.nii.gz -o ranges.json
-    python benches/int8_layers.py bone_low ranges.json CT.nii.gz [CT.nii.gz ...] [--keep 0 3] [--scale 1 1.6 2 | --alone]
+    python benches/int8_layers.py bone_low ranges.json CT.nii.gz [CT.nii.gz ...] [--keep 0 3] [--alone]
 
 A layer whose `inputs` are taken out of the ranges multiplies f32; what it stores stays in 16 bits. Prints the mean Dice
 of all structures in all CTs against `--precision f32`, and the least of those of 1 ml or more. `--keep` leaves these
-layers in f32 throughout; `--scale` multiplies the ranges of all activations; `--alone` goes through the layers one by
-one, but for transposed convolutions, which do not run in bytes alone.
+layers in f32 throughout; `--alone` goes through the layers one by one, but for transposed convolutions, which do not run
+in bytes alone.
 """
 
 import argparse
@@ -38,14 +38,12 @@ class Study:
         image = nib.load(out)
         return np.asarray(image.dataobj).astype(np.int64), float(np.prod(image.header.get_zooms()[:3])) / 1000
 
-    def dice(self, in_bytes, scale=1.0):
-        """Mean and least Dice with those layers in bytes, their ranges that much wider."""
+    def dice(self, in_bytes):
+        """Mean and least Dice with those layers in bytes."""
         config = copy.deepcopy(self.config)
         for name, layer in config["int8"]["layers"].items():
             if name not in in_bytes:
                 layer.pop("inputs", None)
-            else:
-                layer["inputs"] = [[low * scale, high * scale] for low, high in layer["inputs"]]
         path = self.folder / "ranges.json"
         path.write_text(json.dumps(config))
         all_dice, large = [], []
@@ -67,7 +65,6 @@ def main():
     parser.add_argument("ranges")
     parser.add_argument("ct", nargs="+")
     parser.add_argument("--keep", type=int, nargs="*", default=[])
-    parser.add_argument("--scale", type=float, nargs="*", default=[1.0])
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--program", default=str(ROOT / "target/release/fastnnunet"))
@@ -76,13 +73,12 @@ def main():
         study = Study(args, folder)
         layers = [name for k, name in enumerate(study.layers) if k not in args.keep]
 
-        def row(what, *how):
-            print(f"| {what} | {' | '.join(f'{dice:.5f}' for how in how for dice in study.dice(*how))} |", flush=True)
+        def row(what, *sets):
+            print(f"| {what} | {' | '.join(f'{dice:.5f}' for names in sets for dice in study.dice(names))} |", flush=True)
 
         print("| in bytes | mean Dice | least |\n|---|---:|---:|", flush=True)
         what = "all" if not args.keep else f"all but {' '.join(map(str, args.keep))}"
-        for scale in args.scale:
-            row(f"{what}, ranges times {scale}", (layers, scale))
+        row(what, layers)
         if not args.alone:
             return
         print("\n| k | layer | alone: mean | least | without it: mean | least |\n|---:|---|---:|---:|---:|---:|", flush=True)
@@ -90,7 +86,7 @@ def main():
             if "transp" in name:
                 continue
             others = [other for other in layers if other != name]
-            row(f"{study.layers.index(name)} | {name}", ({name},), (others,))
+            row(f"{study.layers.index(name)} | {name}", [name], others)
 
 
 if __name__ == "__main__":

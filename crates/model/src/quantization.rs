@@ -31,7 +31,7 @@ pub struct Quantization {
 #[serde(deny_unknown_fields)]
 pub struct Ranges {
     /// Lowest and highest value of each input channel, normalized and activated, that bytes
-    /// stand for; 0 is among them. Empty for a layer that is not multiplied in bytes.
+    /// stand for, up to a factor that all share and each patch sets; 0 is among them. Empty for a layer that is not multiplied in bytes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<[f32; 2]>,
     /// For each output channel the center of the values that 16-bit integers stand for, and how
