@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 /// What becomes of a file that is already there.
@@ -214,7 +215,10 @@ impl<'a> Target<'a> {
     /// # Errors
     ///
     /// [`Error::Write`] if there is one that is to be kept, or if writing fails.
-    pub(crate) fn write<T>(self, content: impl FnOnce(&mut File) -> io::Result<T>) -> Result<T> {
+    pub(crate) fn write<T>(
+        self,
+        content: impl FnOnce(&mut Output<'_>) -> io::Result<T>,
+    ) -> Result<T> {
         let write = || -> io::Result<T> {
             let folder = folder_of(self.path);
             fs::create_dir_all(&folder)?;
@@ -224,9 +228,10 @@ impl<'a> Target<'a> {
                 Err(_) => self.access,
             };
             let mut file = temporary(self.path, &folder, access)?;
+            let _unfinished = Unfinished::new(file.path());
             // Held until the file has its name: whoever looks for leftovers sees that it is none.
             let _ = file.as_file().try_lock();
-            let result = content(file.as_file_mut())?;
+            let result = content(&mut Output::new(file.as_file_mut()))?;
             file.as_file().sync_all()?;
             let renamed = match self.existing {
                 Existing::Replace => file.persist(self.path),
@@ -277,6 +282,102 @@ impl<'a> Target<'a> {
     /// As [`write`](Self::write).
     pub(crate) fn write_bytes(self, bytes: &[u8]) -> Result<()> {
         self.write(|file| file.write_all(bytes))
+    }
+}
+
+/// A file while it is written, no longer than the process may make one (`ulimit -f`): who writes
+/// beyond that is ended by a signal. What follows a failed write is of no use to anyone and goes
+/// nowhere, so that nobody who tidies up after one has a failure of their own to tell.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    file: &'a mut File,
+    at: u64,
+    most: u64,
+    has_failed: bool,
+}
+
+impl<'a> Output<'a> {
+    fn new(file: &'a mut File) -> Self {
+        Self { file, at: 0, most: *LONGEST_FILE, has_failed: false }
+    }
+
+    fn noting<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        // A write that was interrupted is done again.
+        self.has_failed |=
+            result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+/// Bytes that a file of this process may have.
+static LONGEST_FILE: LazyLock<u64> = LazyLock::new(|| {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max file size"));
+    let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    soft.unwrap_or(u64::MAX)
+});
+
+impl Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_failed {
+            return Ok(bytes.len());
+        }
+        let end = self.at.saturating_add(bytes.len() as u64);
+        let written = if end > self.most {
+            Err(io::ErrorKind::FileTooLarge.into())
+        } else {
+            self.file.write(bytes)
+        };
+        let written = self.noting(written)?;
+        self.at += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.has_failed {
+            return Ok(());
+        }
+        let flushed = self.file.flush();
+        self.noting(flushed)
+    }
+}
+
+impl Seek for Output<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        if self.has_failed {
+            return Ok(self.at);
+        }
+        let at = self.file.seek(to);
+        self.at = self.noting(at)?;
+        Ok(self.at)
+    }
+}
+
+/// Temporary files that are being written, for [`discard_unfinished`].
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// An entry of that list.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn new(path: &Path) -> Self {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_path_buf());
+        Self(path.to_path_buf())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+    }
+}
+
+/// Removes the files that other threads are writing, none of which has its name yet: for a program
+/// that is about to end without waiting for them.
+pub fn discard_unfinished() {
+    let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    for path in unfinished.iter() {
+        let _ = fs::remove_file(path);
     }
 }
 

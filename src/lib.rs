@@ -45,7 +45,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fastnnunet_dicom as dicom;
 pub use fastnnunet_model as model;
 pub use fastnnunet_model::Mismatch;
-pub use files::{Access, Existing};
+pub use files::{Access, Existing, discard_unfinished};
 pub use io::Scan;
 pub use output::OutputType;
 pub use segmenter::{

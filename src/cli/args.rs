@@ -72,7 +72,7 @@ pub(crate) struct SelftestArgs {
     /// A model by name [default: all]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Threads to use [default: all cores]
+    /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Print JSON
@@ -173,7 +173,7 @@ pub(crate) struct CalibrateArgs {
     /// Lower the instruction set
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,
-    /// Threads to use [default: all cores]
+    /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Replace the output if it exists
@@ -328,7 +328,7 @@ pub(crate) struct PredictArgs {
     /// what it would have found in lung or cloth without anything denser nearby is lost
     #[arg(long)]
     pub(crate) skip_air: bool,
-    /// Threads to use [default: all cores]
+    /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Refuse a case that would hold more than this, such as 3GiB [default: memory available]

@@ -4,7 +4,7 @@ use super::args::{CalibrateArgs, existing};
 use super::bar::Bar;
 use super::{interrupt, report, request, table};
 use fastnnunet::model::Agreement;
-use fastnnunet::segmenter::{Calibration, Subject, with_threads};
+use fastnnunet::segmenter::{Calibration, Subject};
 use fastnnunet::{Options, Result, Scan, Source};
 use std::ops::ControlFlow;
 
@@ -12,10 +12,7 @@ use std::ops::ControlFlow;
 const LISTED: usize = 10;
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
-    let measured = match args.threads {
-        Some(threads) => with_threads(threads.into(), || measure(args))??,
-        None => measure(args)?,
-    };
+    let measured = measure(args)?;
     measured.save(&args.output, existing(args.overwrite))?;
     report::say(&text(args, &measured))
 }

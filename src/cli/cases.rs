@@ -2,19 +2,22 @@
 
 use super::args::PredictArgs;
 use super::images::{Found, Image, has_dicom, look};
-use super::outputs::{Output, Outputs, Wanted};
+use super::outputs::{Output, Outputs, Wanted, is_whole, wanted_over, with_end};
 use super::request::usage;
 use fastnnunet::model::Name;
 use fastnnunet::pipeline::Probabilities;
 use fastnnunet::{Error, OutputType, Result, preview};
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 /// One case to segment.
 #[derive(Clone, Debug)]
 pub(crate) struct CaseFiles {
-    /// Name of the case.
+    /// Name of the case, as it is shown.
     pub(crate) name: String,
+    /// What its files are called, without an ending: names of files need not be text.
+    pub(crate) stem: OsString,
     /// Its images, in channel order.
     pub(crate) images: Vec<Image>,
     /// What to write.
@@ -24,14 +27,18 @@ pub(crate) struct CaseFiles {
 }
 
 impl CaseFiles {
-    /// Whether there is nothing to do for it.
+    /// Whether there is nothing to do for it: its label map and all that belongs to it are there,
+    /// and none is empty, as a full disk may leave files that others wrote.
     pub(crate) fn is_done(&self, args: &PredictArgs) -> bool {
-        args.skip_existing && self.outputs.exist()
+        let beside = [self.preview.clone(), args.save_probabilities.then(|| self.probabilities())];
+        args.skip_existing
+            && self.outputs.are_whole()
+            && beside.iter().flatten().all(|path| is_whole(path))
     }
 
     /// Where a folder may have its label map; the first that is there is taken.
     pub(crate) fn labels_in(&self, folder: &Path) -> [PathBuf; 2] {
-        ["nii.gz", "nii"].map(|ending| folder.join(format!("{}.{ending}", self.name)))
+        [".nii.gz", ".nii"].map(|ending| folder.join(with_end(&self.stem, ending)))
     }
 
     /// Where probabilities go: beside the outputs, under their name.
@@ -77,6 +84,8 @@ impl Cases {
         }
         let (mut images, mut doubts) = (Vec::new(), Vec::new());
         for path in &args.input {
+            // What is not there is neither a file nor a folder, and says nothing about outputs.
+            std::fs::metadata(path).map_err(|source| Error::Read { path: path.clone(), source })?;
             images.push(match look(path, args.series(), &mut doubts)? {
                 Found::File if path.is_dir() => return Err(empty(path)),
                 Found::File => Image::from(path.clone()),
@@ -93,11 +102,12 @@ impl Cases {
         }
         check_alike(&images, args)?;
         let first = images.first();
-        let name = first
+        let stem = first
             .and_then(Image::digest)
-            .unwrap_or_else(|| case_name(first.map_or(Path::new(""), Image::path)));
-        let outputs = wanted.of_one(args, &name, what)?;
-        let case = CaseFiles { name, images, outputs, preview: args.preview.clone() };
+            .map_or_else(|| case_name(first.map_or(Path::new(""), Image::path)), OsString::from);
+        let outputs = wanted.of_one(args, &stem, what)?;
+        let name = stem.to_string_lossy().into_owned();
+        let case = CaseFiles { name, stem, images, outputs, preview: args.preview.clone() };
         Ok(Self { list: vec![case], doubts, ..Self::default() })
     }
 
@@ -133,8 +143,8 @@ impl Cases {
                 continue;
             }
             for Output { kind, path } in &case.outputs.files {
-                if !(args.skip_existing && path.exists()) {
-                    kind.check(path, args.existing())?;
+                if let Some(existing) = wanted_over(path, args) {
+                    kind.check(path, existing)?;
                 }
             }
             let beside = args.existing_beside();
@@ -151,7 +161,7 @@ impl Cases {
     /// The NIfTI files of a folder.
     fn in_folder(
         folder: &Path,
-        files: BTreeMap<String, PathBuf>,
+        files: BTreeMap<OsString, PathBuf>,
         args: &PredictArgs,
         names: &Names<'_>,
     ) -> Result<Self> {
@@ -191,7 +201,7 @@ impl Cases {
         let (mut good, mut failed) = (Vec::new(), Vec::new());
         for (name, image) in studies {
             match image {
-                Ok(image) => good.push((name, vec![image])),
+                Ok(image) => good.push((name.into(), vec![image])),
                 Err(error) => failed.push((name, error)),
             }
         }
@@ -200,19 +210,21 @@ impl Cases {
     }
 
     fn several(
-        cases: impl Iterator<Item = (String, Vec<Image>)>,
+        cases: impl Iterator<Item = (OsString, Vec<Image>)>,
         outputs: &Path,
         args: &PredictArgs,
         Names { wanted, what }: &Names<'_>,
     ) -> Self {
         // nnU-Net's own names, where nobody asked for types.
         let is_bare = args.output.is_some() && args.output_type.is_empty();
-        let list = cases.map(|(name, images)| {
-            let file = if is_bare { name.clone() } else { format!("{name}_{what}") };
+        let end = if is_bare { String::new() } else { format!("_{what}") };
+        let list = cases.map(|(stem, images)| {
+            let file = with_end(&stem, &end);
             CaseFiles {
                 outputs: Outputs::in_folder(outputs, &file, &wanted.kinds),
-                preview: args.preview.as_ref().map(|to| to.join(format!("{file}.png"))),
-                name,
+                preview: args.preview.as_ref().map(|to| to.join(with_end(&file, ".png"))),
+                name: stem.to_string_lossy().into_owned(),
+                stem,
                 images,
             }
         });
@@ -221,18 +233,20 @@ impl Cases {
 }
 
 /// The NIfTI files in a folder, by name without ending.
-fn nifti_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+fn nifti_in(folder: &Path) -> Result<BTreeMap<OsString, PathBuf>> {
     let read = |source| Error::Read { path: folder.to_path_buf(), source };
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
-        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (file, stem) = (path.file_name().unwrap_or_default(), stem(&path));
         // What differs from its stem by more than `.gz` is NIfTI.
-        let bare = file.len() - stem(&file).len();
-        if file.starts_with('.') || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
+        let bare = file.len() - stem.len();
+        let is_hidden = file.as_encoded_bytes().starts_with(b".");
+        if is_hidden || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
             continue;
         }
-        if let Some(other) = files.insert(stem(&file).to_owned(), path) {
+        let file = file_name(&path);
+        if let Some(other) = files.insert(stem, path) {
             return Err(Error::Input {
                 path: folder.to_path_buf(),
                 found: format!("{file} and {}, one name", file_name(&other)),
@@ -244,12 +258,12 @@ fn nifti_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
 }
 
 fn empty(folder: &Path) -> Error {
-    let kinds = if cfg!(feature = "dicom") { "no NIfTI or DICOM file" } else { "no NIfTI file" };
-    Error::Input {
-        path: folder.to_path_buf(),
-        found: kinds.into(),
-        expected: "at least one CT volume".into(),
-    }
+    let (found, expected) = if cfg!(feature = "dicom") {
+        ("no NIfTI or DICOM file", "at least one CT volume")
+    } else {
+        ("no NIfTI file", "at least one CT volume; this build reads no DICOM")
+    };
+    Error::Input { path: folder.to_path_buf(), found: found.into(), expected: expected.into() }
 }
 
 /// The folder that the results of several cases go to.
@@ -291,17 +305,19 @@ fn check_alike(images: &[Image], args: &PredictArgs) -> Result<()> {
 ///
 /// Where a case has a file without a number as well, those two files are the error.
 fn grouped(
-    files: BTreeMap<String, PathBuf>,
-) -> Result<BTreeMap<String, Vec<PathBuf>>, (PathBuf, PathBuf)> {
-    let numbered = |case: &str, n: usize| files.get(&format!("{case}_{n:04}"));
-    let mut cases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    files: BTreeMap<OsString, PathBuf>,
+) -> Result<BTreeMap<OsString, Vec<PathBuf>>, (PathBuf, PathBuf)> {
+    let numbered = |case: &str, n: usize| files.get(OsStr::new(&format!("{case}_{n:04}")));
+    let mut cases: BTreeMap<OsString, Vec<PathBuf>> = BTreeMap::new();
     for (stem, path) in &files {
-        let in_order = channel_of(stem)
+        let in_order = stem
+            .to_str()
+            .and_then(channel_of)
             .filter(|(case, n)| (0..usize::from(*n)).all(|k| numbered(case, k).is_some()));
-        if let Some(whole) = in_order.and_then(|(case, _)| files.get(case)) {
+        if let Some(whole) = in_order.and_then(|(case, _)| files.get(OsStr::new(case))) {
             return Err((whole.clone(), path.clone()));
         }
-        let name = in_order.map_or(stem.as_str(), |(case, _)| case);
+        let name = in_order.map_or(stem.as_os_str(), |(case, _)| OsStr::new(case));
         cases.entry(name.to_owned()).or_default().push(path.clone());
     }
     Ok(cases)
@@ -316,7 +332,8 @@ fn place(path: &Path) -> PathBuf {
     let there = |path: &Path| path.canonicalize().ok();
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     there(path).unwrap_or_else(|| {
-        there(parent).unwrap_or_else(|| parent.to_path_buf()).join(file_name(path))
+        let parent = there(parent).unwrap_or_else(|| parent.to_path_buf());
+        parent.join(path.file_name().unwrap_or_default())
     })
 }
 
@@ -328,21 +345,19 @@ fn channel_of(stem: &str) -> Option<(&str, u16)> {
 }
 
 /// File name without its NIfTI ending.
-fn stem(name: &str) -> &str {
-    let cut = |name: &str, ending: &str| {
-        let at = name.len().checked_sub(ending.len())?;
-        let (start, end) = (name.get(..at)?, name.get(at..)?);
-        end.eq_ignore_ascii_case(ending).then_some(start.len())
+fn stem(path: &Path) -> OsString {
+    let without = |name: &OsStr, ending: &str| {
+        let path = Path::new(name);
+        let ends = path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
+        path.file_stem().filter(|_| ends).unwrap_or(name).to_owned()
     };
-    let end = cut(name, ".gz").unwrap_or(name.len());
-    let name = &name[..end];
-    &name[..cut(name, ".nii").unwrap_or(name.len())]
+    without(&without(path.file_name().unwrap_or_default(), "gz"), "nii")
 }
 
-fn case_name(input: &Path) -> String {
-    let name = input.file_name().unwrap_or_default().to_string_lossy();
-    let stem = stem(&name);
-    stem.strip_suffix("_0000").filter(|case| !case.is_empty()).unwrap_or(stem).to_owned()
+fn case_name(input: &Path) -> OsString {
+    let stem = stem(input);
+    let case = stem.to_str().and_then(|stem| stem.strip_suffix("_0000"));
+    case.filter(|case| !case.is_empty()).map(OsString::from).unwrap_or(stem)
 }
 
 #[cfg(test)]
@@ -362,14 +377,14 @@ mod tests {
     #[test]
     fn channels_are_joined_only_where_they_are_numbered_from_0() {
         let names = ["a_0000", "a_0001", "b_0000", "scan_2024", "scan_2025", "c", "d_0001"];
-        let files = names.iter().map(|n| ((*n).to_owned(), PathBuf::from(n))).collect();
-        let cases: Vec<(String, usize)> = grouped(files)
+        let files = names.iter().map(|n| (OsString::from(n), PathBuf::from(n))).collect();
+        let cases: Vec<(OsString, usize)> = grouped(files)
             .expect("no two of one case")
             .into_iter()
             .map(|(name, images)| (name, images.len()))
             .collect();
         let expected =
             [("a", 2), ("b", 1), ("c", 1), ("d_0001", 1), ("scan_2024", 1), ("scan_2025", 1)];
-        assert_eq!(cases, expected.map(|(name, count)| (name.to_owned(), count)));
+        assert_eq!(cases, expected.map(|(name, count)| (name.into(), count)));
     }
 }

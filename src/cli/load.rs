@@ -3,7 +3,7 @@
 use super::cases::CaseFiles;
 use super::images::Image;
 use fastnnunet::io::ReadOptions;
-use fastnnunet::segmenter::{lies_apart, with_threads};
+use fastnnunet::segmenter::lies_apart;
 use fastnnunet::volume::LabelMap;
 use fastnnunet::{Case, Error, Result, Scan};
 use std::borrow::Cow;
@@ -37,8 +37,6 @@ impl Loaded {
 pub(crate) struct Loader {
     /// Of each image that the networks take, whether it should be a CT.
     pub(crate) expect_ct: Vec<bool>,
-    /// Threads to read with, if not all.
-    pub(crate) threads: Option<usize>,
     /// What all images of a case may take, among other things.
     pub(crate) options: ReadOptions,
     /// A label map, or a folder of label maps named like the cases.
@@ -55,10 +53,7 @@ impl Loader {
                 expected: format!("{images}, one per channel of the model"),
             });
         }
-        let scans = match self.threads {
-            Some(threads) => with_threads(threads, || self.images(files))??,
-            None => self.images(files)?,
-        };
+        let scans = self.images(files)?;
         let names: Vec<String> = files.images.iter().map(Image::display).collect();
         let mut warnings = Case::new(scans.iter().map(Cow::Borrowed)).warnings(&names);
         let first_stage = match &self.first_stage {

@@ -24,6 +24,7 @@ mod selftest;
 mod series;
 mod summary;
 mod table;
+mod threads;
 mod user;
 
 use args::{Cli, Command};
@@ -42,6 +43,14 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
     };
+    let asked = match &cli.command {
+        Some(Command::Calibrate(request)) => request.threads,
+        Some(Command::Selftest(request)) => request.threads,
+        Some(_) => None,
+        None => cli.predict.threads,
+    };
+    interrupt::listen();
+    threads::start(asked);
     let result = match &cli.command {
         Some(Command::Modes(request)) => list::modes(request).map(|()| 0),
         Some(Command::Models(request)) => list::models(request).map(|()| 0),

@@ -3,7 +3,9 @@
 use super::args::PredictArgs;
 use super::request::usage;
 use fastnnunet::model::Name;
-use fastnnunet::{OutputType, Result};
+use fastnnunet::{Existing, OutputType, Result};
+use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A file to write.
@@ -30,14 +32,12 @@ impl Outputs {
 
     /// A file beside them, under their name.
     pub(crate) fn beside(&self, ending: &str) -> PathBuf {
-        let mut name = self.stem.file_name().unwrap_or_default().to_owned();
-        name.push(ending);
-        self.stem.with_file_name(name)
+        self.stem.with_file_name(with_end(self.stem.file_name().unwrap_or_default(), ending))
     }
 
     /// Whether each of them is there.
-    pub(crate) fn exist(&self) -> bool {
-        self.files.iter().all(|file| file.path.exists())
+    pub(crate) fn are_whole(&self) -> bool {
+        self.files.iter().all(|file| is_whole(&file.path))
     }
 
     /// Whether any of them shows or measures the image.
@@ -46,11 +46,9 @@ impl Outputs {
     }
 
     /// Files in a folder.
-    pub(crate) fn in_folder(folder: &Path, stem: &str, kinds: &[OutputType]) -> Self {
-        let file = |&kind: &OutputType| {
-            let path = folder.join(format!("{stem}{}", kind.suffix()));
-            Output { kind, path }
-        };
+    pub(crate) fn in_folder(folder: &Path, stem: &OsStr, kinds: &[OutputType]) -> Self {
+        let file =
+            |&kind: &OutputType| Output { kind, path: folder.join(with_end(stem, kind.suffix())) };
         Self { files: kinds.iter().map(file).collect(), stem: folder.join(stem) }
     }
 }
@@ -116,13 +114,16 @@ impl Wanted {
     }
 
     /// The files of a single case; `what` names the mode or model.
-    pub(crate) fn of_one(&self, args: &PredictArgs, case: &str, what: &Name) -> Result<Outputs> {
+    pub(crate) fn of_one(&self, args: &PredictArgs, case: &OsStr, what: &Name) -> Result<Outputs> {
         if let Some(path) = &self.file {
             let kind = self.kinds[0];
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let stem = name.get(..name.len() - kind.ending_of(path)).unwrap_or(&name);
+            let mut stem = path.clone();
+            let name = path.file_name().map_or(0, OsStr::len) - kind.ending_of(path);
+            while stem.extension().is_some() && stem.file_name().is_some_and(|n| n.len() > name) {
+                stem.set_extension("");
+            }
             let files = vec![Output { kind, path: path.clone() }];
-            return Ok(Outputs { files, stem: path.with_file_name(stem) });
+            return Ok(Outputs { files, stem });
         }
         let folder = args.output.as_deref().unwrap_or(Path::new("results"));
         if !is_folder(folder) && (folder.extension().is_some() || folder.exists()) {
@@ -131,7 +132,7 @@ impl Wanted {
             let expected = format!("a name that ends in {}, or a folder", endings.join(" or "));
             return Err(usage("--output", folder.display().to_string(), expected));
         }
-        Ok(Outputs::in_folder(folder, &format!("{case}_{what}"), &self.kinds))
+        Ok(Outputs::in_folder(folder, &with_end(case, &format!("_{what}")), &self.kinds))
     }
 
     /// Fails unless each type can be made of an image that is a series or none.
@@ -144,6 +145,28 @@ impl Wanted {
             }
         }
     }
+}
+
+/// Whether a file is there, and not as empty as a full disk may leave what others wrote.
+pub(super) fn is_whole(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
+}
+
+/// On what terms a file is to be made; `None` where it is not: under `--skip-existing`, what is there
+/// whole stays, and what is not whole is replaced.
+pub(super) fn wanted_over(path: &Path, args: &PredictArgs) -> Option<Existing> {
+    match args.skip_existing && path.exists() {
+        true if is_whole(path) => None,
+        true => Some(Existing::Replace),
+        false => Some(args.existing()),
+    }
+}
+
+/// A name and what comes behind it.
+pub(super) fn with_end(stem: &OsStr, ending: &str) -> OsString {
+    let mut name = stem.to_owned();
+    name.push(ending);
+    name
 }
 
 /// Whether a path is that of a folder: one that is there, or a name that ends like one.

@@ -14,6 +14,26 @@ pub(crate) fn available_bytes() -> Option<u64> {
     machine.into_iter().chain(control_group_bytes()).min()
 }
 
+/// What a case may hold: as asked, or what there is, and in any case no more than the process may
+/// have of address space and data (`ulimit -v`, `-d`), beyond which the allocator ends it.
+pub(crate) fn limit_bytes(asked: Option<u64>) -> Option<u64> {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let used = |field: &str| kibibytes("/proc/self/status", field);
+    let left = |name: &str, field: &str| {
+        let left = soft_limit(&limits, name)?.saturating_sub(used(field)?);
+        // Pages that the allocator keeps, and what it cannot use of them.
+        Some(left - left / 8)
+    };
+    let own = [left("Max address space", "VmSize:"), left("Max data size", "VmData:")];
+    asked.or_else(available_bytes).into_iter().chain(own.into_iter().flatten()).min()
+}
+
+/// The soft limit of that name in `/proc/self/limits`, if there is one.
+fn soft_limit(limits: &str, name: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// What the narrowest control group around this process leaves.
 fn control_group_bytes() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -101,6 +121,16 @@ mod tests {
             write(version.limit, "max\n");
             assert_eq!(version.left(group.path()), None);
         }
+    }
+
+    #[test]
+    fn limits_are_read_where_there_are_any() {
+        let text = "Limit                     Soft Limit           Hard Limit           Units\n\
+                    Max address space         4096000              unlimited            bytes\n\
+                    Max data size             unlimited            unlimited            bytes\n";
+        assert_eq!(soft_limit(text, "Max address space"), Some(4_096_000));
+        assert_eq!(soft_limit(text, "Max data size"), None);
+        assert_eq!(soft_limit("", "Max data size"), None);
     }
 
     #[test]

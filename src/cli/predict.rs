@@ -4,16 +4,16 @@ use super::args::PredictArgs;
 use super::bar::Bar;
 use super::cases::{CaseFiles, Cases};
 use super::load::{Loaded, Loader};
-use super::outputs::Output;
+use super::outputs::{Output, wanted_over};
 use super::request::Request;
 use super::summary::{DEMONSTRATION, Summary, weights};
-use super::{interrupt, peak, report};
+use super::{interrupt, peak, report, threads};
 use fastnnunet::pipeline::{Progress, Stage};
-use fastnnunet::segmenter::with_threads;
 use fastnnunet::{Case, Error, Result, Scan, Segmentation, Segmenter};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// A run whose models are open.
@@ -29,25 +29,18 @@ struct Job<'a> {
 
 /// Returns the exit code of a run whose cases are done, each reported.
 pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
-    interrupt::listen();
     let started = Instant::now();
     let Request { source, options, first_stage, wanted } = Request::new(args)?;
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
     let segmenter = Segmenter::open_with(source, options)?;
-    let threads = args.threads.map(usize::from);
-    let name = segmenter.name().to_owned();
-    let find = || Cases::find(args, &wanted, &name);
-    let cases = match threads {
-        Some(threads) => with_threads(threads, find)??,
-        None => find()?,
-    };
+    let cases = Cases::find(args, &wanted, segmenter.name())?;
     cases.check_outputs(args, &wanted)?;
     let expect_ct = (0..segmenter.images()).map(|channel| segmenter.expects_ct(channel)).collect();
     let options = segmenter.read_options();
     let mut job = Job {
         args,
         cases: &cases,
-        loader: Loader { expect_ct, threads, options, first_stage },
+        loader: Loader { expect_ct, options, first_stage },
         segmenter,
         bar: Bar::new(args.quiet),
         opened: started.elapsed(),
@@ -124,24 +117,37 @@ impl<'a> Job<'a> {
         }
         tally.skipped.extend(done.iter().map(|files| files.name.as_str()));
         let loader = self.loader.clone();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             // A rendezvous: one case is read ahead, none waits in memory.
             let (send, receive) = mpsc::sync_channel(0);
             let ahead = todo.clone();
-            scope.spawn(move || {
+            // Another run may have finished a case meanwhile.
+            let load = move |files: &CaseFiles| {
+                (!files.is_done(args)).then(|| loader.load(files)).transpose()
+            };
+            let read = load.clone();
+            let reading = move || {
                 for files in ahead {
-                    if send.send(loader.load(files)).is_err() {
+                    if threads::is_alone() || send.send(read(files)).is_err() {
                         return;
                     }
                 }
-            });
+            };
+            // Where no thread can be started, each case is read when its turn comes.
+            let _ = thread::Builder::new().spawn_scoped(scope, reading);
             for (k, files) in todo.iter().enumerate() {
                 let line = format!("[{}/{}] {}", k + 1, todo.len(), files.name);
                 self.bar.note_if(!args.quiet, &line);
                 let more = k + 1 < todo.len();
-                let result = receive.recv().unwrap_or(Err(Error::Interrupted));
-                match result.and_then(|loaded| self.segment(files, loaded, more)) {
-                    Ok(summary) => {
+                let loaded = receive.recv().unwrap_or_else(|_| load(files));
+                let result = loaded.and_then(|loaded| {
+                    loaded.map(|loaded| self.segment(files, loaded, more)).transpose()
+                });
+                match result {
+                    Ok(None) => tally.skip(&files.name),
+                    // Another run was first, with the same.
+                    Err(Error::Write { .. }) if files.is_done(args) => tally.skip(&files.name),
+                    Ok(Some(summary)) => {
                         tally.well += 1;
                         self.bar.note_if(!args.quiet, &summary.to_line());
                         if args.json {
@@ -160,6 +166,9 @@ impl<'a> Job<'a> {
                             return;
                         }
                     }
+                }
+                if args.json {
+                    interrupt::say_last(format!("{}\n", tally.to_json()));
                 }
             }
         });
@@ -222,7 +231,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Writes what was asked for; under `--skip-existing`, what is not there.
+/// Writes what was asked for; under `--skip-existing`, what is not there whole.
 fn write(
     args: &PredictArgs,
     files: &CaseFiles,
@@ -230,7 +239,7 @@ fn write(
     image: Option<&Scan>,
     title: &str,
 ) -> Result<()> {
-    let mut writer = done.writer().title(title).existing(args.existing());
+    let mut writer = done.writer().title(title);
     if let Some(image) = image {
         writer = writer.image(image);
     }
@@ -241,9 +250,13 @@ fn write(
             writer = writer.fresh(super::outputs::fresh()?);
         }
     }
-    let todo = |output: &&Output| !(args.skip_existing && output.path.exists());
-    let mut files = files.outputs.files.iter().filter(todo);
-    files.try_for_each(|Output { kind, path }| writer.write(*kind, path))
+    for Output { kind, path } in &files.outputs.files {
+        if let Some(existing) = wanted_over(path, args) {
+            writer = writer.existing(existing);
+            writer.write(*kind, path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Shows progress and, once it is known and asked for, the memory expected; stops the run when the
@@ -290,21 +303,27 @@ impl<'a> Failed<'a> {
     }
 }
 
-impl Tally<'_> {
+impl<'a> Tally<'a> {
+    /// A case that another run finished.
+    fn skip(&mut self, name: &'a str) {
+        self.todo -= 1;
+        self.skipped.push(name);
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let failure = |Failed { name, why, exit_code }: &Failed<'_>| serde_json::json!({"case": name, "error": why, "exit_code": exit_code});
+        let failed: Vec<_> = self.failed.iter().map(failure).collect();
+        serde_json::json!({"cases": self.summaries, "failed": failed, "skipped": self.skipped})
+    }
+
     /// Reports, and returns the highest exit code of the cases.
     fn tell(self, args: &PredictArgs) -> Result<u8> {
-        let Self { todo, well, failed, skipped, summaries, interrupted } = self;
         if args.json {
-            let failures: Vec<_> = failed
-                .iter()
-                .map(|Failed { name, why, exit_code }| {
-                    serde_json::json!({"case": name, "error": why, "exit_code": exit_code})
-                })
-                .collect();
-            let all =
-                serde_json::json!({"cases": summaries, "failed": failures, "skipped": skipped});
-            report::say(&format!("{all}\n"))?;
-        } else if !args.quiet {
+            interrupt::say_last(String::new());
+            report::say(&format!("{}\n", self.to_json()))?;
+        }
+        let Self { todo, well, failed, skipped, interrupted, .. } = self;
+        if !args.json && !args.quiet {
             let left = todo - well - failed.len();
             let left = if left > 0 { format!(", {left} not begun") } else { String::new() };
             let (badly, skipped) = (failed.len(), skipped.len());

@@ -1,12 +1,36 @@
 //! What the program says: results on standard output, an error as one line.
 
+use fastnnunet::model::is_shown;
 use fastnnunet::{Error, ErrorKind as Kind, Result};
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 
-/// Writes to standard output. A reader that has gone away has read what it wanted.
+/// What may be shown of a text that came out of a file or is a file's name: whatever moves a cursor,
+/// turns the direction of writing or is invisible becomes its number. In JSON it means the same.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_shown) {
+        return Cow::Borrowed(text);
+    }
+    let mut clean = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_shown(c) {
+            clean.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(clean, "\\u{unit:04x}");
+            }
+        }
+    }
+    Cow::Owned(clean)
+}
+
+/// Writes lines to standard output; what stands in them is [`shown`] one by one, and a cell that has
+/// lines of its own was made one before. A reader that has gone away has read what it wanted.
 pub(crate) fn say(text: &str) -> Result<()> {
+    let lines: Vec<Cow<'_, str>> = text.split('\n').map(shown).collect();
+    let text = lines.join("\n");
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(source) if source.kind() != ErrorKind::BrokenPipe => {
@@ -19,7 +43,7 @@ pub(crate) fn say(text: &str) -> Result<()> {
 /// Writes a line to standard error. That nobody can read it, on a full disk for instance, is no reason
 /// to end the run.
 pub(crate) fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let _ = writeln!(std::io::stderr(), "{}", shown(line));
 }
 
 /// The error, its causes, and what helps.

@@ -53,8 +53,7 @@ impl Request {
         options.checkpoint.clone_from(&args.checkpoint);
         options.precision = args.precision.0;
         options.isa = args.isa;
-        options.threads = args.threads.map(usize::from);
-        options.memory_limit_bytes = args.memory_limit.or_else(peak::available_bytes);
+        options.memory_limit_bytes = peak::limit_bytes(args.memory_limit);
         options.gpu_memory_limit_bytes = args.gpu_memory_limit;
         options.mirror = args.mirror.0;
         options.step_size = args.step_size;

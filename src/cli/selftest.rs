@@ -5,20 +5,12 @@ use super::summary::{reversed, times_sign};
 use super::{list, report};
 use fastnnunet::infer::{Device, EngineOptions, Precision};
 use fastnnunet::registry::{Model, Registry, Request};
-use fastnnunet::segmenter::with_threads;
 use fastnnunet::selftest::{self, Comparison, Plain};
 use fastnnunet::{Error, Result};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
-    match args.threads {
-        Some(threads) => with_threads(threads.into(), || check(args))?,
-        None => check(args),
-    }
-}
-
-fn check(args: &SelftestArgs) -> Result<()> {
     let registry = Registry::embedded();
     let (models, timed): (Vec<&Model>, Option<&Model>) = if let Some(name) = &args.model {
         let model = list::find(registry, name)?;

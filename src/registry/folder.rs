@@ -169,7 +169,12 @@ fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for item in fs::read_dir(folder).map_err(fail)? {
         let path = item.map_err(fail)?.path();
-        if path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) && path.is_file() {
+        // What macOS leaves beside a file on a memory stick is called like it, behind a dot.
+        let is_hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        if !is_hidden
+            && path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension))
+            && path.is_file()
+        {
             found.push(path);
         }
         if found.len() > MAX_FILES {

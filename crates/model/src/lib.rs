@@ -27,6 +27,6 @@ pub use config::{
     Resampling, RoughCrop, Side, TaskGrid,
 };
 pub use mismatch::Mismatch;
-pub use name::Name;
+pub use name::{Name, is_shown};
 pub use orientation::Orientation;
 pub use quantization::{Agreement, Quantization, Ranges};

@@ -46,10 +46,17 @@ impl Name {
     }
 }
 
-fn is_harmless(c: char) -> bool {
+/// Whether a character shows as itself and moves nothing around it.
+#[must_use]
+pub fn is_shown(c: char) -> bool {
     // What `Debug` writes as a number is invisible or moves the cursor; not so an accent on a letter.
-    let is_shown = c == '\'' || format!("x{c}").escape_debug().count() == 2;
-    is_shown && !matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
+    c == ' '
+        || c.is_ascii_graphic()
+        || !c.is_ascii() && ['x', c].iter().collect::<String>().escape_debug().count() == 2
+}
+
+fn is_harmless(c: char) -> bool {
+    is_shown(c) && !matches!(c, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
 }
 
 /// Whether Windows takes it for a device, whatever its ending.
