@@ -8,6 +8,7 @@ use crate::Result;
 use crate::files::{Existing, Target};
 use crate::model::Name;
 use prost::Message;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that were written.
@@ -57,8 +58,14 @@ pub fn convert(
     let config = folder.config_json(Some(&format!("{name}.onnx")));
     // Built in memory before anything appears.
     let bytes = folder.model(fold)?.encode_to_vec();
+    let is_new = !onnx.exists();
     graph.write_bytes(&bytes)?;
-    settings.write_bytes(config.as_bytes())?;
+    settings.write_bytes(config.as_bytes()).inspect_err(|_| {
+        // One without the other is no model.
+        if is_new {
+            let _ = fs::remove_file(&onnx);
+        }
+    })?;
     Ok(Converted { onnx, json, onnx_bytes: bytes.len() as u64 })
 }
 

@@ -47,8 +47,9 @@ impl Folder {
         let training =
             Training::read(&opened, path).map_err(|wrong| Error::model_file(first, wrong))?;
         let Training { configuration, trainer, mirror_axes, student } = training;
-        let plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
+        let mut plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
             .map_err(|wrong| Error::model_file(path, wrong))?;
+        plan.config.insert("grade".into(), "external".into());
         let config = ModelConfig::from_json(&Value::Object(plan.config.clone()).to_string())
             .map_err(|error| Error::model_file(path, error))?;
         let path = path.to_owned();

@@ -110,6 +110,10 @@ pub(super) fn find(
             return Ok(there);
         }
     }
+    if *folds == Folds::Auto && with_weights(folder) == [Fold::All] {
+        let expected = "numbered folds, or folds `all` asked for: they are not chosen unasked";
+        return Err(Mismatch::new("fold_all only", expected));
+    }
     let wanted: Vec<String> = match folds {
         Folds::Auto => vec!["fold_0".into()],
         Folds::List(list) => list.iter().map(|fold| format!("fold_{fold}")).collect(),
@@ -196,5 +200,10 @@ mod tests {
         let missing = found("2,4", None).expect_err("no fold 4").to_string();
         assert!(missing.contains("fold_4") && missing.contains("checkpoint_best"), "{missing}");
         assert!(found("2", Some("../fold_2/checkpoint_final.pth")).is_err());
+        for fold in ["fold_10", "fold_2", "fold_3"] {
+            std::fs::remove_dir_all(root.join(fold)).expect("removed");
+        }
+        let only = found("auto", None).expect_err("never unasked").to_string();
+        assert!(only.contains("fold_all only") && !only.contains("fold_0"), "{only}");
     }
 }

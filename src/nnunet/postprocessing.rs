@@ -24,10 +24,11 @@ pub(super) fn find(folder: &Path) -> Result<Option<Value>> {
     for place in places {
         // The pickle is what the reference applies.
         let (pickle, text) = (place.join("postprocessing.pkl"), place.join("postprocessing.json"));
-        if pickle.is_file() {
+        // Whatever is there is meant: what cannot be read is an error, not nothing.
+        if pickle.exists() {
             return read_pickle(&pickle).map(Some);
         }
-        if text.is_file() {
+        if text.exists() {
             return super::json::read(&text).map(Some);
         }
     }

@@ -135,7 +135,6 @@ impl Trained {
 
 /// What is said of weights that nothing is known of.
 fn external(config: &mut Map<String, Value>, dataset: &str) {
-    config.insert("grade".into(), "external".into());
     if !dataset.is_empty() {
         config.insert("source".into(), dataset.into());
     }

@@ -130,7 +130,19 @@ impl Checkpoint {
             let Some((callee, arguments)) = pickle.call(id) else { break };
             match (callee, arguments) {
                 (("torch._utils", "_rebuild_parameter"), [data, ..]) => id = *data,
-                (("torch._utils", "_rebuild_tensor_v2"), [storage, offset, shape, strides, ..]) => {
+                (
+                    ("torch._utils", "_rebuild_tensor_v2"),
+                    [storage, offset, shape, strides, rest @ ..],
+                ) => {
+                    // Behind whether it needs gradients, and hooks: what else to do to its numbers.
+                    let lazy = |view: &&&str| {
+                        let known = rest.get(2).and_then(|&notes| pickle.lookup(notes, view));
+                        known.is_some_and(|value| pickle.int(value) != Some(0))
+                    };
+                    if let Some(view) = ["neg", "conj"].iter().find(lazy) {
+                        let found = format!("a view that PyTorch calls {view:?}");
+                        return Err(Mismatch::new(found, "numbers as they are"));
+                    }
                     return self
                         .layout(pickle, [*storage, *offset, *shape, *strides])
                         .ok_or_else(|| Mismatch::new("a tensor without a known layout", "one"))?;
@@ -167,7 +179,7 @@ impl Checkpoint {
             let place = self.storages.place(storage).ok_or_else(|| {
                 Mismatch::new(format!("no entry data/{storage}"), "one for each storage")
             })?;
-            let held = (place.end - place.start) / element.bytes();
+            let held = place.len() / element.bytes();
             Stored::new(storage, held, element, offset, &shape, strides)
         };
         Some(stored())

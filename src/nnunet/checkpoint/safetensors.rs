@@ -1,13 +1,12 @@
 //! A safetensors file: a JSON header, and the numbers of one tensor after the other.
 
-use super::tensor::{Element, Stored};
+use super::tensor::{Element, Place, Stored};
 use crate::Mismatch;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::ops::Range;
 
 /// Longest header read; a network has some hundred tensors.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
@@ -24,7 +23,7 @@ pub(super) struct Header {
 pub(super) fn read(
     file: &mut File,
     bytes: u64,
-) -> Result<(Header, HashMap<String, Range<u64>>), Mismatch> {
+) -> Result<(Header, HashMap<String, Place>), Mismatch> {
     let bad = |what: &dyn std::fmt::Display| {
         Mismatch::new(format!("a broken safetensors file ({what})"), "a whole one")
     };
@@ -52,9 +51,10 @@ pub(super) fn read(
             Dtype::F64 => Element::F64,
             other => Element::Other(u64::try_from(other.bitsize().div_ceil(8)).unwrap_or(8).max(1)),
         };
-        let place = start + info.data_offsets.0 as u64..start + info.data_offsets.1 as u64;
+        let bytes = start + info.data_offsets.0 as u64..start + info.data_offsets.1 as u64;
+        let place = Place { bytes, crc: None };
         let shape: Vec<u64> = info.shape.iter().map(|&n| n as u64).collect();
-        let held = (place.end - place.start) / element.bytes();
+        let held = place.len() / element.bytes();
         let stored = Stored::new(&name, held, element, 0, &shape, packed(&shape));
         tensors.insert(name.clone(), stored.map_err(|wrong| wrong.within(&name))?);
         places.insert(name, place);

@@ -1,6 +1,7 @@
 //! Tensors of a checkpoint before and after they are read.
 
 use crate::Mismatch;
+use flate2::Crc;
 use prost::bytes::Bytes;
 use std::collections::HashMap;
 use std::fs::File;
@@ -129,12 +130,36 @@ impl Stored {
     }
 }
 
+/// Where the bytes of a storage are in the file.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) bytes: Range<u64>,
+    /// CRC-32 of them, as long as it has not been compared; `None` also where the file has none.
+    pub(super) crc: Option<u32>,
+}
+
+impl Place {
+    pub(super) fn len(&self) -> u64 {
+        self.bytes.end - self.bytes.start
+    }
+
+    /// Fails if `found` is not the CRC-32 that the file has of these bytes.
+    pub(super) fn check(&self, found: &Crc) -> Result<(), Mismatch> {
+        match self.crc {
+            Some(stored) if stored != found.sum() => Err(Mismatch::new(
+                format!("damaged bytes (CRC-32 {:08x})", found.sum()),
+                format!("those that were written (CRC-32 {stored:08x})"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The numbers of a checkpoint's storages, which are read when a tensor asks for them.
 #[derive(Debug)]
 pub(super) struct Storages {
     file: File,
-    /// Where their bytes are in the file.
-    places: HashMap<String, Range<u64>>,
+    places: HashMap<String, Place>,
     /// What was read of a storage that is held for more tensors, as 32-bit floats.
     held: HashMap<String, Bytes>,
     /// Storages that several tensors use.
@@ -145,13 +170,13 @@ pub(super) struct Storages {
 }
 
 impl Storages {
-    pub(super) fn new(file: File, places: HashMap<String, Range<u64>>) -> Self {
-        let copies_left = places.values().map(|place| place.end - place.start).sum::<u64>();
+    pub(super) fn new(file: File, places: HashMap<String, Place>) -> Self {
+        let copies_left = places.values().map(Place::len).sum::<u64>();
         let copies_left = copies_left.saturating_mul(size_of::<f32>() as u64);
         Self { file, places, held: HashMap::new(), shared: HashMap::new(), copies_left }
     }
 
-    pub(super) fn place(&self, storage: &str) -> Option<&Range<u64>> {
+    pub(super) fn place(&self, storage: &str) -> Option<&Place> {
         self.places.get(storage)
     }
 
@@ -184,13 +209,13 @@ impl Storages {
             self.numbers(tensor, tensor.offset, span)?
         };
         if tensor.is_contiguous() {
-            return Ok(numbers);
+            return finite(numbers);
         }
         let bytes = (tensor.shape.iter().product::<usize>() * width) as u64;
         self.copies_left = self.copies_left.checked_sub(bytes).ok_or_else(|| {
             Mismatch::new("tensors that repeat each other's numbers", "each number once")
         })?;
-        Ok(gather(&numbers, &tensor.shape, &tensor.strides, width as u64).into())
+        finite(gather(&numbers, &tensor.shape, &tensor.strides, width as u64).into())
     }
 
     /// All numbers of the storage that a tensor is in.
@@ -200,7 +225,7 @@ impl Storages {
         }
         let place = self.places.get(&tensor.storage);
         let place = place.ok_or_else(|| Mismatch::new("no storage", "one"))?;
-        let count = (place.end - place.start) / tensor.element.bytes();
+        let count = place.len() / tensor.element.bytes();
         let numbers = self.numbers(tensor, 0, count)?;
         self.held.insert(tensor.storage.clone(), numbers.clone());
         Ok(numbers)
@@ -210,16 +235,48 @@ impl Storages {
     fn numbers(&mut self, tensor: &Stored, first: u64, count: u64) -> Result<Bytes, Mismatch> {
         let failed = |error: io::Error| Mismatch::new(error.to_string(), "a readable checkpoint");
         let Stored { element, storage, .. } = tensor;
-        let place = self.places.get(storage).ok_or_else(|| Mismatch::new("no storage", "one"))?;
+        let place = self.places.get_mut(storage);
+        let place = place.ok_or_else(|| Mismatch::new("no storage", "one"))?;
         // Checked when the tensor was found: it lies in the storage, and that in the file.
         let mut raw = vec![0; (count * element.bytes()) as usize];
-        self.file.seek(SeekFrom::Start(place.start + first * element.bytes())).map_err(failed)?;
+        let start = place.bytes.start + first * element.bytes();
+        self.file.seek(SeekFrom::Start(start)).map_err(failed)?;
         self.file.read_exact(&mut raw).map_err(failed)?;
+        if place.crc.is_some() {
+            let mut crc = Crc::new();
+            if raw.len() as u64 == place.len() {
+                crc.update(&raw);
+            } else {
+                // A part of it: all of the storage has to be looked at, once.
+                self.file.seek(SeekFrom::Start(place.bytes.start)).map_err(failed)?;
+                let mut piece = vec![0; 1 << 16];
+                let mut rest = (&mut self.file).take(place.len());
+                loop {
+                    match rest.read(&mut piece) {
+                        Ok(0) => break,
+                        Ok(count) => crc.update(&piece[..count]),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+            }
+            place.check(&crc)?;
+            place.crc = None;
+        }
         let wide = element
             .widen(raw)
             .ok_or_else(|| Mismatch::new("integers", "real numbers (f32, f16, bf16 or f64)"))?;
         Ok(wide.into())
     }
+}
+
+/// The 32-bit floats, if they are numbers: in others, a training that diverged shows.
+fn finite(floats: Bytes) -> Result<Bytes, Mismatch> {
+    let (each, _) = floats.as_chunks::<4>();
+    if each.iter().all(|&bytes| f32::from_le_bytes(bytes).is_finite()) {
+        return Ok(floats);
+    }
+    Err(Mismatch::new("weights that are not finite", "numbers"))
 }
 
 /// Elements of a strided tensor in order.

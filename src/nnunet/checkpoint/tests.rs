@@ -106,6 +106,11 @@ fn broken_safetensors_are_errors() {
 /// A checkpoint whose tensors `a` and `b` are one storage of four numbers: `a` all of it, `b` of
 /// the given offset, shape and strides.
 fn sharing(b: (u8, u8, u8)) -> Vec<u8> {
+    noted(b, b"")
+}
+
+/// The same with what else PyTorch says of the tensors, pickled.
+fn noted(b: (u8, u8, u8), notes: &[u8]) -> Vec<u8> {
     let text = |text: &str| [&[b'X', text.len() as u8, 0, 0, 0], text.as_bytes()].concat();
     let tensor = |(offset, len, stride): (u8, u8, u8)| {
         let storage = [
@@ -117,8 +122,9 @@ fn sharing(b: (u8, u8, u8)) -> Vec<u8> {
             b"K\x04tQ".to_vec(),
         ]
         .concat();
-        let rest = [b'K', offset, b'K', len, 0x85, b'K', stride, 0x85, 0x89, b'}', b't', b'R'];
-        [b"ctorch._utils\n_rebuild_tensor_v2\n(".to_vec(), storage, rest.to_vec()].concat()
+        let rest = [b'K', offset, b'K', len, 0x85, b'K', stride, 0x85, 0x89, b'}'];
+        let call = b"ctorch._utils\n_rebuild_tensor_v2\n(";
+        [call, &storage[..], &rest, notes, b"tR"].concat()
     };
     let pickle = [
         b"\x80\x02}(".to_vec(),
@@ -171,4 +177,58 @@ fn strided_tensors_are_copied_in_order_and_not_without_end() {
         assert!(copies < 1000, "copies of a few numbers go on");
     }
     assert!(copies > 0);
+}
+
+#[test]
+fn a_view_that_changes_signs_is_refused() {
+    let file = tempfile::NamedTempFile::new().expect("file");
+    let weights = |notes: &[u8]| {
+        fs::write(file.path(), noted((1, 2, 1), notes)).expect("written");
+        Checkpoint::open(file.path()).expect("opens").weights()
+    };
+    // {"neg": True}, as torch.save writes it behind the hooks.
+    for view in ["neg", "conj"] {
+        let key = [&[b'}', b'X', view.len() as u8, 0, 0, 0], view.as_bytes()].concat();
+        let error = weights(&[&key[..], b"\x88s"].concat()).expect_err(view).to_string();
+        assert!(error.contains(view), "{error}");
+        assert!(weights(&[&key[..], b"\x89s"].concat()).is_ok(), "no {view}");
+    }
+    assert!(weights(b"}").is_ok(), "nothing noted");
+}
+
+/// One bit of each entry in turn.
+#[test]
+fn damaged_bytes_are_noticed_where_the_file_has_a_checksum() {
+    let file = tempfile::NamedTempFile::new().expect("file");
+    let whole = sharing((1, 2, 1));
+    let numbers: Vec<u8> = [1.0_f32, 2.0].into_iter().flat_map(f32::to_le_bytes).collect();
+    let place = whole.windows(8).position(|bytes| bytes == numbers).expect("stored");
+    // (what is asked for: all numbers of the storage, or a part), the damaged byte
+    for (names, at) in [(&["a"][..], 3), (&["b"], 3), (&["b"], 14), (&["a", "b"], 9)] {
+        let mut damaged = whole.clone();
+        damaged[place + at] ^= 1;
+        fs::write(file.path(), &damaged).expect("written");
+        let mut checkpoint = Checkpoint::open(file.path()).expect("opens");
+        let weights = checkpoint.weights().expect("weights");
+        checkpoint.expect(names.iter().map(|name| &weights[*name]));
+        let error = checkpoint.read(&weights[names[0]]).expect_err("damaged").to_string();
+        assert!(error.contains("CRC-32"), "{error}");
+        // Files without checksums are taken as they are.
+        let mut unchecked = damaged;
+        for entry in 0..unchecked.len() - 20 {
+            if unchecked[entry..].starts_with(b"PK\x01\x02") {
+                unchecked[entry + 16..][..4].fill(0);
+            }
+        }
+        fs::write(file.path(), &unchecked).expect("written");
+        let mut checkpoint = Checkpoint::open(file.path()).expect("opens");
+        assert!(checkpoint.read(&weights[names[0]]).is_ok());
+    }
+    // Of the description itself.
+    let mut damaged = whole.clone();
+    let at = whole.windows(5).position(|bytes| bytes == b"cpuK\x04").expect("described");
+    damaged[at] ^= 1;
+    fs::write(file.path(), damaged).expect("written");
+    let error = Checkpoint::open(file.path()).expect_err("damaged").to_string();
+    assert!(error.contains("data.pkl") && error.contains("CRC-32"), "{error}");
 }
