@@ -3,8 +3,8 @@
 //! One rule covers the usual mix-ups: a CT shows air, far below -200 HU, and tissue or
 //! bone, above 0 HU. An MR or PET image and an 8-bit export have no negative values; a
 //! z-scored, 0-to-1 scaled or windowed image does not reach -200; a CT stored without
-//! its intercept starts at 0; an empty scan stays below 0. A phase image or an MR with
-//! a strongly negative background is not recognized.
+//! its intercept starts at 0, one whose sign was lost goes beyond 32767; an empty scan stays
+//! below 0. A phase image or an MR with a strongly negative background is not recognized.
 
 use super::voxels::Stats;
 
@@ -14,9 +14,13 @@ const AIR_BELOW: f32 = -200.0;
 /// A CT has voxels above this: water is 0 HU, muscle about 50.
 const TISSUE_ABOVE: f32 = 0.0;
 
+/// No scanner's scale goes beyond 16 bits with a sign, metal included: what does lost the sign.
+const CT_BELOW: f32 = 32767.0;
+
 /// A sentence for the user if the values cannot be a CT in Hounsfield units.
 pub(super) fn doubt(stats: &Stats) -> Option<String> {
     let expected = match (stats.min < AIR_BELOW, stats.max > TISSUE_ABOVE) {
+        (true, true) if stats.max > CT_BELOW => "none above 32767",
         (true, true) => return None,
         (false, true) => "air near -1000",
         (true, false) => "tissue above 0",
@@ -47,6 +51,8 @@ mod tests {
             ("soft tissue window", -160.0, 240.0, true),
             ("constant", 0.0, 0.0, true),
             ("nothing but air", -1000.0, -990.0, true),
+            ("metal on an extended scale", -8192.0, 30710.0, false),
+            ("a lost sign", -1024.0, 64511.0, true),
         ];
         for (case, min, max, doubted) in cases {
             let stats = Stats { min, max, not_finite: 0 };

@@ -196,8 +196,10 @@ fn network_grid(cropped: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> Res
     let shape = resample::resampled_shape(cropped, spacing, target);
     if shape.contains(&0) {
         return Err(Error::Volume {
-            found: format!("{cropped:?} voxels of {spacing:?} mm, thinner than half a voxel"),
-            expected: format!("at least half of the model's {target:?} mm voxel"),
+            found: format!(
+                "{cropped:?} voxels of {spacing:?} mm, half a voxel of the model or less"
+            ),
+            expected: format!("more than half of its {target:?} mm along each axis"),
         });
     }
     // Spacings of a file may be anything above 0.

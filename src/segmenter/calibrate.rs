@@ -97,7 +97,7 @@ impl Subject {
             _ => {
                 let expected =
                     "a model, an ONNX file or a trained folder with its own configuration";
-                return Err(Error::usage("what to calibrate", format!("{source:?}"), expected));
+                return Err(Error::usage("what to calibrate", said(source), expected));
             }
         };
         let is_folder = matches!(source, Source::Folder { .. });
@@ -106,7 +106,7 @@ impl Subject {
         }
         if subject.config.grid.is_some() {
             let expected = "a model that runs on the image's own grid";
-            return Err(Error::usage("what to calibrate", format!("{source:?}"), expected));
+            return Err(Error::usage("what to calibrate", said(source), expected));
         }
         // What an earlier run wrote may be of other weights.
         subject.config.int8 = Vec::new();
@@ -262,6 +262,18 @@ impl Subject {
         };
         let mut input = Some(Input::from(scan));
         Ok(network.segment(&mut input, &settings, &mut Vec::new(), progress)?.labels)
+    }
+}
+
+/// What was asked for, in the user's words.
+fn said(source: &Source) -> String {
+    let other =
+        |config: &Option<_>| if config.is_some() { " with another configuration" } else { "" };
+    match source {
+        Source::Mode(name) => format!("mode {name}"),
+        Source::Model { name, config } => format!("{name}{}", other(config)),
+        Source::Onnx { onnx, .. } => onnx.display().to_string(),
+        Source::Folder { path, config } => format!("{}{}", path.display(), other(config)),
     }
 }
 

@@ -52,7 +52,7 @@ pub struct About {
     pub networks: Vec<NetworkInfo>,
     /// How much the least trusted of them may be trusted.
     pub grade: Grade,
-    /// Whether they only show that the program works. Trained folders have no grade.
+    /// Whether they only show that the program works.
     pub is_demonstration: bool,
     /// What the images should be, if not CT.
     pub modality: Option<String>,

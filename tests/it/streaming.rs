@@ -177,7 +177,7 @@ proptest! {
         let result = segment((shape, spacing), patch, 4, features);
         if shape[0] as f64 * spacing[0] <= 1.0 {
             let error = result.expect_err("too thin");
-            prop_assert!(error.to_string().contains("thinner than half a voxel"), "{}", error);
+            prop_assert!(error.to_string().contains("half a voxel of the model or less"), "{}", error);
             return Ok(());
         }
         let labels = result.expect("segments");

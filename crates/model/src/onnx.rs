@@ -204,7 +204,8 @@ impl Graph {
             .map(|set| set.version)
             .max();
         if opset.is_none_or(|version| version < MIN_OPSET) {
-            return Err(invalid(format!("opset {opset:?}"), format!("{MIN_OPSET} or later")));
+            let found = opset.map_or_else(|| "no opset".to_owned(), |n| format!("opset {n}"));
+            return Err(invalid(found, format!("{MIN_OPSET} or later")));
         }
         let Some(written) = model.graph else {
             return Err(invalid("no graph", "one"));

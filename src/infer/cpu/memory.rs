@@ -5,7 +5,7 @@
 //! lowering stays under whatever the instruction set.
 
 use super::plan::Plan;
-use crate::model::network::{Conv, Network, Node, Operator};
+use crate::model::network::{Conv, Network, Node, Operator, Window};
 use fastnnunet_kernels::row::Affine;
 use std::collections::HashMap;
 
@@ -14,6 +14,9 @@ const WIDEST_BLOCK: usize = 32;
 
 /// Input channels that are multiplied together.
 const WIDEST_GROUP: usize = 4;
+
+/// Input channels of a tile of 16-bit floats.
+const TILE_CHANNELS: usize = 32;
 
 /// What a channel that a step reads, or a value has, takes at most while a network is lowered: how
 /// it is scaled, by which numbers, with which slope, and how it becomes bytes.
@@ -29,9 +32,10 @@ pub(super) fn constant_bytes(network: &Network) -> u64 {
     once.values().map(|&len| (len * size_of::<f32>()) as u64).sum()
 }
 
-/// Bytes that lowering a network makes at most, the largest moment included.
-pub(super) fn lowering_bytes(network: &Network) -> u64 {
-    let packed = |node: &Node| conv_of(node).map_or(0, |conv| packed_bytes(conv, node));
+/// Bytes that lowering a network makes at most, the largest moment included; `in_halves` where it
+/// multiplies 16-bit floats.
+pub(super) fn lowering_bytes(network: &Network, in_halves: bool) -> u64 {
+    let packed = |node: &Node| conv_of(node).map_or(0, |conv| packed_bytes(conv, node, in_halves));
     let all: u64 = network.nodes.iter().map(packed).fold(0, u64::saturating_add);
     // Weights are packed before they are laid where kernels read them.
     let passing = network.nodes.iter().map(packed).max().unwrap_or(0);
@@ -56,18 +60,29 @@ fn conv_of(node: &Node) -> Option<&Conv> {
 
 /// Bytes of a node's packed weights at most: blocks are filled up, and minimal filtering makes six
 /// rows of three.
-fn packed_bytes(conv: &Conv, node: &Node) -> u64 {
-    let taps: usize = conv.window.kernel.iter().product();
+fn packed_bytes(conv: &Conv, node: &Node, in_halves: bool) -> u64 {
+    let Window { kernel, stride, dilation, .. } = conv.window;
+    let taps: usize = kernel.iter().product();
     // What each output voxel's columns are: a transposed convolution makes a box of its stride.
     let is_transposed = matches!(node.operator, Operator::TransposedConv(_));
     let outputs = node.extent.channels * if is_transposed { taps } else { 1 };
     let group_outputs = (outputs / conv.groups).next_multiple_of(WIDEST_BLOCK);
-    let group_inputs = conv.weights.len() / (node.extent.channels * taps).max(1)
-        * if is_transposed { conv.groups } else { 1 };
-    let group_inputs = group_inputs.max(1).next_multiple_of(WIDEST_GROUP);
+    let inputs = conv.weights.len() / (node.extent.channels * taps).max(1);
+    let inputs = inputs * if is_transposed { conv.groups } else { 1 };
+    let mut group_inputs = inputs.max(1).next_multiple_of(WIDEST_GROUP);
     let taps = if is_transposed { 1 } else { taps };
-    let filtered = if conv.window.kernel[1] == 3 { 2 } else { 1 };
-    let numbers = [conv.groups, group_outputs, group_inputs, taps, filtered, size_of::<f32>()];
+    // As lowering chooses: what is exact stays in floats, and those alone are filtered.
+    let is_exact = inputs <= 1 || conv.groups > 1 || kernel == [1; 3];
+    let halves = in_halves && !is_exact && !is_transposed;
+    if halves {
+        // Tiles overlap by a pair at most, and slices of few channels are packed in every order.
+        group_inputs += 2 * inputs.div_ceil(TILE_CHANNELS);
+        group_inputs *= if inputs < TILE_CHANNELS && dilation[0] == 1 { kernel[0] } else { 1 };
+    }
+    let is_filtered =
+        !halves && !is_transposed && kernel[1] == 3 && stride[1..] == [1, 1] && dilation[1] == 1;
+    let (filtered, width) = (if is_filtered { 2 } else { 1 }, if halves { 2 } else { 4 });
+    let numbers = [conv.groups, group_outputs, group_inputs, taps, filtered, width];
     numbers.iter().fold(1_u64, |all, &n| all.saturating_mul(n as u64))
 }
 

@@ -174,9 +174,10 @@ impl CpuEngine {
         for fold in 0..folds {
             let network = Network::new(graph(fold)?, patch)?;
             let held: u64 = plans.iter().map(Plan::bytes).sum();
-            let need_bytes = [memory::constant_bytes(&network), memory::lowering_bytes(&network)]
-                .into_iter()
-                .fold(held, u64::saturating_add);
+            let in_halves = precision == Precision::Bf16 && isa.has_bf16();
+            let made = memory::lowering_bytes(&network, in_halves);
+            let need_bytes =
+                held.saturating_add(memory::constant_bytes(&network)).saturating_add(made);
             within(limit_bytes, "opening the network", need_bytes)?;
             let features = may_stop && network.head().is_some_and(|(c, f)| f * folds < c);
             let (plan, head) = lower::lower(network, precision, isa, features, ranges.get(fold));

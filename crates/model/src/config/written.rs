@@ -141,7 +141,7 @@ impl Written {
         ensure(
             [order, order_z].iter().all(|o| [0, 1, 3].contains(o)) && order_logits <= 1,
             "resampling",
-            self.resampling,
+            format_args!("order {order}, order_z {order_z}, order_logits {order_logits}"),
             "order and order_z of 0, 1 or 3 and order_logits of 0 or 1",
         )?;
         // A 2-D network's axes are the last two; the slice axis keeps the image's spacing.
@@ -236,7 +236,11 @@ impl Written {
                     || schemes.len() == 1
                     || intensities.len() == 1),
             "normalization",
-            format!("{} schemes for {} intensity_properties", schemes.len(), intensities.len()),
+            format_args!(
+                "{} schemes for {} intensity_properties",
+                schemes.len(),
+                intensities.len()
+            ),
             "one of each per input channel",
         )?;
         let count = schemes.len().max(intensities.len());
@@ -264,7 +268,10 @@ impl Written {
                     && p.std >= 0.0
                     && p.percentile_00_5 <= p.percentile_99_5,
                 "intensity_properties",
-                p,
+                format_args!(
+                    "mean {}, std {}, percentile_00_5 {}, percentile_99_5 {}",
+                    p.mean, p.std, p.percentile_00_5, p.percentile_99_5
+                ),
                 "finite numbers with std >= 0 and percentile_00_5 <= percentile_99_5",
             )?;
         }
@@ -281,14 +288,14 @@ impl Written {
         ensure(
             !surrounds || self.grid.is_some(),
             "grid",
-            self.grid.as_ref(),
+            format_args!("that is missing"),
             "one, if only {} for the image's own, with rough_crop or refine",
         )?;
         ensure(
             self.grid.is_none() || self.previous_stage.is_none() && self.patch_size.len() == 3,
             "grid",
-            self.grid.as_ref(),
-            "none for a cascade or a 2-D network",
+            format_args!("of a cascade or a 2-D network"),
+            "none",
         )?;
         let known = |name: &String| self.labels.iter().any(|label| label.name == *name);
         ensure(

@@ -101,7 +101,8 @@ impl Reader<'_> {
     pub(super) fn cast(&mut self, node: &Node) -> Result<usize> {
         match node.int("to") {
             Some(1 | 10 | 11 | 16) => self.value(node, 0),
-            to => Err(bad(node, format!("a cast to type {to:?}"), "a real type")),
+            Some(to) => Err(bad(node, format!("a cast to type {to}"), "a real type")),
+            None => Err(bad(node, "a cast without a type", "a real type")),
         }
     }
 

@@ -228,7 +228,8 @@ impl Reader<'_> {
                         output[k] = (dims[k] as f32 * scales[k]).floor() as usize;
                     }
                 }
-                other => return Err(bad_size(format!("scales {other:?}"))),
+                Some(list) => return Err(bad_size(format!("scales {list:?}"))),
+                None => return Err(bad_size("neither sizes nor scales".to_owned())),
             }
         }
         if output.iter().any(|n| !(1..=1 << 14).contains(n)) || node.ints("axes").is_some() {
