@@ -340,7 +340,7 @@ fn memory_limit_is_code_6() {
 
 /// Two models for mode bone, with the self-test's small network, and a scan of many voxels of few
 /// millimetres: little for a network, much for what follows.
-fn bones() -> tempfile::TempDir {
+pub(crate) fn bones() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("folder");
     let selftest = fastnnunet::registry::find("selftest").expect("self-test model");
     for (name, mm) in [("bone_low", 4.0), ("bone_medium", 2.0)] {

@@ -8,6 +8,12 @@ pub(crate) fn run() -> Result {
     shell::run(".ci/run")?;
     // .ci/run has the GPU features on; this is what the README says, word for word.
     shell::run("cargo test --locked")?;
+    // As in .ci/run, but killed 500 times, and with every call of the system failing in turn.
+    let all = [("FASTNNUNET_KILLS", "500"), ("FASTNNUNET_FAULTS", "all")];
+    shell::run_with(
+        "cargo test --locked --no-default-features --features cli,dicom --test it faults::",
+        &all,
+    )?;
     minimum_rust()?;
     miri()?;
     shell::run(".ci/portable all")?;

@@ -1,6 +1,10 @@
 //! What a run holds is counted before it is allocated.
 
+#[cfg(target_os = "linux")]
+use super::bounded::{Ended, peak_of};
 use super::networks::Network;
+use super::{program, scan};
+use serde_json::Value;
 
 /// One weight of 4 MiB that 500 layers pack, each for itself: 2 GiB from a file of a few megabytes.
 #[cfg(target_os = "linux")]
@@ -17,7 +21,7 @@ fn a_weight_of_many_layers_is_counted_once_for_each_before_it_is_packed() {
     network.node("ConvTranspose", &["s500", "up"], "output", &[eighth]);
     let folder = tempfile::tempdir().expect("folder");
     let mut command = network.command(folder.path(), 2);
-    let (code, message, peak) = peak_of(command.args(["--memory-limit", "300MiB"]));
+    let Ended { code, message, peak, .. } = peak_of(command.args(["--memory-limit", "300MiB"]));
     assert_eq!(code, Some(6), "{message}");
     assert!(message.contains("opening the network"), "{message}");
     assert!(peak < 315 << 20, "{} MiB", peak >> 20);
@@ -32,35 +36,27 @@ fn opening_a_file_counts_towards_the_limit() {
     network.weights("unused", &[64 << 20]);
     let folder = tempfile::tempdir().expect("folder");
     let mut command = network.command(folder.path(), 2);
-    let (code, message, peak) = peak_of(command.args(["--memory-limit", "100MiB"]));
+    let Ended { code, message, peak, .. } = peak_of(command.args(["--memory-limit", "100MiB"]));
     assert_eq!(code, Some(6), "{message}");
     assert!(peak < 105 << 20, "{} MiB", peak >> 20);
 }
 
-/// Exit code, message and largest resident size of a command.
-#[cfg(target_os = "linux")]
-fn peak_of(command: &assert_cmd::Command) -> (Option<i32>, String, u64) {
-    use std::process::{Command, Stdio};
-    let mut child = Command::new(command.get_program())
-        .args(command.get_args())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let code = loop {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        peak = peak.max(number.unwrap_or(0) << 10);
-        if let Some(status) = child.try_wait().expect("a child") {
-            break status.code();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
+/// Threads beyond the cores give nothing: they are not started, and not counted.
+#[test]
+fn threads_count_as_what_they_take() {
+    let predicted = |threads: &str| {
+        let folder = tempfile::tempdir().expect("folder");
+        let run = program()
+            .args(["--model", "selftest", "--json", "--threads", threads, "-i"])
+            .arg(scan())
+            .arg("-o")
+            .arg(folder.path().join("labels.nii.gz"))
+            .assert()
+            .success();
+        let summary: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
+        summary["predicted_peak_bytes"].as_u64().expect("bytes")
     };
-    let mut message = String::new();
-    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut message)
-        .expect("text");
-    (code, message, peak)
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (most, many) = (predicted(&(2 * cores).to_string()), predicted("1024"));
+    assert_eq!(most, many);
 }

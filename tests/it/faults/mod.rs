@@ -1,10 +1,24 @@
 //! Faults that were found by fuzzing, by hostile files and by killing the program, each as a test of
 //! the right behavior: `tests/hostile` has the files that cannot be made here.
 
+#[cfg(unix)]
+mod access;
+mod batches;
+#[cfg(target_os = "linux")]
+mod bounded;
 mod geometry;
+#[cfg(unix)]
+mod kinds;
 mod memory;
+mod messages;
 mod names;
 mod networks;
+#[cfg(target_os = "linux")]
+mod shim;
+#[cfg(target_os = "linux")]
+mod stopped;
+mod terminal;
+mod weights;
 
 use assert_cmd::Command;
 use std::fs;

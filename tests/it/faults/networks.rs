@@ -63,6 +63,16 @@ impl Network {
 
     /// Writes the network, which ends in `output`, and its configuration; returns a command.
     pub(super) fn command(&self, folder: &Path, channels: i64) -> assert_cmd::Command {
+        self.command_on(&scan(), folder, channels)
+    }
+
+    /// The same, to segment another image.
+    pub(super) fn command_on(
+        &self,
+        image: &Path,
+        folder: &Path,
+        channels: i64,
+    ) -> assert_cmd::Command {
         let graph = Graph {
             name: "g".to_owned(),
             input: vec![Self::port("input", 1)],
@@ -84,7 +94,7 @@ impl Network {
         });
         fs::write(&config, written.to_string()).expect("writes");
         let mut command = program();
-        command.arg("-i").arg(scan()).arg("--model").arg(&onnx);
+        command.arg("-i").arg(image).arg("--model").arg(&onnx);
         command.arg("--config").arg(&config).arg("-o").arg(folder.join("labels.nii.gz"));
         command
     }

@@ -1,0 +1,147 @@
+//! Runs that are ended from outside: by limits of the system, by signals, by `kill -9`.
+
+use super::shim::{check_left, explained};
+use super::{files_below, program, scan};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const MADE: [&str; 3] = ["l.nii.gz", "l.npz", "l.png"];
+
+/// The program ready to segment the small scan, with a picture and probabilities.
+fn run(folder: &Path) -> Command {
+    let built = program();
+    let mut command = Command::new(built.get_program());
+    command.args(["--model", "selftest", "--save-probabilities", "-i"]).arg(scan());
+    command.arg("-o").arg(folder.join("l.nii.gz")).arg("--preview").arg(folder.join("l.png"));
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The same under a limit of the shell's `ulimit`.
+fn limited(limit: &str, folder: &Path) -> Output {
+    let run = run(folder);
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit {limit}; exec \"$@\"")).arg("sh").arg(run.get_program());
+    shell.args(run.get_args()).stdout(Stdio::null()).output().expect("a shell")
+}
+
+#[test]
+fn limits_of_the_system_end_in_a_code() {
+    for (limit, codes) in [
+        ("-f 1", &[7][..]),
+        ("-f 8", &[7]),
+        ("-v 100000", &[6]),
+        ("-v 200000", &[0, 6]),
+        ("-v 400000", &[0, 6]),
+        ("-d 60000", &[0, 6]),
+        ("-d 100000", &[0, 6]),
+        ("-n 8", &[0, 3, 4, 7]),
+    ] {
+        let folder = tempfile::tempdir().expect("folder");
+        let output = limited(limit, folder.path());
+        let code = explained(&output, limit);
+        assert!(codes.contains(&code), "{limit}: code {code}");
+        check_left(folder.path(), &MADE, limit);
+    }
+}
+
+fn started(folder: &Path) -> Child {
+    run(folder).stderr(Stdio::null()).spawn().expect("it starts")
+}
+
+/// How long a whole run takes here and now.
+fn length() -> Duration {
+    let folder = tempfile::tempdir().expect("folder");
+    let begun = Instant::now();
+    assert!(started(folder.path()).wait().expect("it ends").success());
+    begun.elapsed()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    assert!(sent.expect("kill").success());
+}
+
+/// Sends a signal after `share` of a run; how long it took to end, if it had not ended before.
+fn ended_by(name: &str, share: f64) -> Option<Duration> {
+    let after = length().mul_f64(share);
+    let folder = tempfile::tempdir().expect("folder");
+    let mut child = started(folder.path());
+    thread::sleep(after);
+    if child.try_wait().expect("a child").is_some() {
+        return None;
+    }
+    signal(&child, name);
+    let sent = Instant::now();
+    let status = child.wait().expect("it ends");
+    let took = sent.elapsed();
+    // Before it listens, the system's default ends it; a run that was all but done ends as it would.
+    let ended = matches!(status.code(), Some(0 | 130)) || status.signal().is_some();
+    assert!(ended, "{name} at {share}: {status:?}");
+    check_left(folder.path(), &MADE, &format!("{name} at {share}"));
+    Some(took)
+}
+
+#[test]
+fn a_signal_ends_a_run_within_half_a_second_whatever_it_is_doing() {
+    let mut stopped = 0;
+    for k in 0..12_u32 {
+        let name = if k % 2 == 0 { "TERM" } else { "INT" };
+        let share = (f64::from(k) + 0.5) / 12.0;
+        // The machine may be busy with something else: three times in a row is no chance.
+        let times: Vec<_> =
+            (0..3).map_while(|_| late(ended_by(name, share), &mut stopped)).collect();
+        assert!(times.len() < 3, "{name} at {share}: {times:?}");
+    }
+    assert!(stopped >= 6, "only {stopped} of 12 runs were stopped");
+}
+
+/// The time, if it was too long; counts those that were not.
+fn late(took: Option<Duration>, stopped: &mut u32) -> Option<Duration> {
+    *stopped += u32::from(took.is_some());
+    took.filter(|took| *took > Duration::from_millis(500))
+}
+
+/// Killed at any moment, a run leaves whole files and what the next run of the same output removes;
+/// `FASTNNUNET_KILLS` says how often.
+#[test]
+fn a_killed_run_leaves_nothing_that_the_next_does_not_remove() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("folder");
+    let length = length();
+    let asked = std::env::var("FASTNNUNET_KILLS").ok();
+    let rounds: u32 = asked.and_then(|count| count.parse().ok()).unwrap_or(20);
+    let clear = || {
+        for name in MADE {
+            let _ = fs::remove_file(folder.path().join(name));
+        }
+    };
+    let mut left = 0;
+    for k in 0..rounds {
+        clear();
+        let mut child = started(folder.path());
+        // Spread over the run, with its end, where files are written, more often than its begin.
+        let share = f64::from(k * 7 % rounds + 1) / f64::from(rounds);
+        thread::sleep(length.mul_f64(share.sqrt()));
+        let _ = child.kill();
+        child.wait().expect("it ends");
+        for path in files_below(folder.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !MADE.contains(&name.as_str()) {
+                assert!(name.starts_with(".fastnnunet-l."), "{name}");
+                let found = fs::metadata(&path).expect("there").permissions().mode();
+                let source = fs::metadata(scan()).expect("there").permissions().mode();
+                assert_eq!(found & !source & 0o777, 0, "{name} is more readable than the image");
+                left += 1;
+            }
+        }
+    }
+    println!("{rounds} kills, {left} temporary files seen");
+    clear();
+    assert!(started(folder.path()).wait().expect("it ends").success());
+    check_left(folder.path(), &MADE, "after kills");
+}
