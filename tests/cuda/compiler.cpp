@@ -44,6 +44,9 @@ API int nvrtcGetPTX(void* p, char* t) {
     t[image.copy(t, image.size())] = 0;
     return SUCCESS;
 }
+// What is loaded is the library's path, whatever it is called.
+API int nvrtcGetCUBINSize(void* p, size_t* n) { return nvrtcGetPTXSize(p, n); }
+API int nvrtcGetCUBIN(void* p, char* t) { return nvrtcGetPTX(p, t); }
 API int nvrtcGetProgramLogSize(void* p, size_t* n) { return REAL(nvrtcGetProgramLogSize)(static_cast<Program*>(p)->real, n); }
 API int nvrtcGetProgramLog(void* p, char* t) { return REAL(nvrtcGetProgramLog)(static_cast<Program*>(p)->real, t); }
 API int nvrtcDestroyProgram(void** p) {
@@ -53,20 +56,40 @@ API int nvrtcDestroyProgram(void** p) {
     return result;
 }
 
+// The kernel's lines of PTX as calls of functions in device.h, named after the instruction.
+static std::string without_ptx(const std::string& text) {
+    std::string out;
+    const std::regex line("asm +(?:volatile)?\\(\"([a-z0-9_.:]+) [^\"]*\" : ([^\\n]*)\\);\\n");
+    auto last = text.cbegin();
+    for (std::sregex_iterator at(text.begin(), text.end(), line), end; at != end; ++at) {
+        std::string name = (*at)[1], operands = (*at)[2];
+        for (char& c : name)
+            if (c == '.' || c == ':') c = '_';
+        operands = std::regex_replace(operands, std::regex(" *: *\"memory\""), "");
+        operands = std::regex_replace(operands, std::regex("\"=?[a-z]\""), "");
+        operands = std::regex_replace(operands, std::regex(" : "), ", ");
+        out.append(last, (*at)[0].first);
+        out += "ptx_" + name + "(" + operands + ");\n";
+        last = (*at)[0].second;
+    }
+    return out.append(last, text.cend());
+}
+
 // The kernel, and a function that calls it with arguments from the driver's list.
 static std::string host_code(const std::string& source) {
     using std::regex;
     // The source says itself what these types are, in other words than the host's headers.
-    std::string text = std::regex_replace(source, regex("typedef [a-z ]+ u?int(8|16|32|64)_t;\n"), "");
+    std::string text = std::regex_replace(without_ptx(source), regex("typedef [a-z ]+ u?int(8|16|32|64)_t;\n"), "");
     text = std::regex_replace(text, regex("#include <[a-z0-9_]+\\.h>"), "");
     text = std::regex_replace(text, regex("extern __shared__ __align__\\([0-9]+\\) char ([a-z0-9_]+)\\[\\];"),
                               "char* const $1 = dynamic_shared;");
     std::smatch name;
     std::regex_search(text, name, regex("__launch_bounds__\\([0-9, ]+\\) *([A-Za-z0-9_]+)\\("));
-    const char* waits = text.find("__sync") == std::string::npos ? "false" : "true";
+    const char* waits = !std::regex_search(text, regex("__sync|__shfl|ptx_(ldmatrix|mma)")) ? "false" : "true";
     return "#include \"device.h\"\n" + text + "\nextern \"C\" void launch_on_host(const unsigned* grid, " +
            "const unsigned* block, unsigned shared, void** arguments) {\n    launch(&" + name[1].str() + ", " + waits +
-           ", grid, block, shared, arguments);\n}\n";
+           ", grid, block, shared, arguments);\n}\nextern \"C\" void** keep_on_host(void** arguments) {\n" +
+           "    return keep(&" + name[1].str() + ", arguments);\n}\n";
 }
 
 API int nvrtcCompileProgram(void* p, int count, const char* const* options) {
@@ -85,7 +108,7 @@ API int nvrtcCompileProgram(void* p, int count, const char* const* options) {
     if (!known) {
         // Tests may compile the same kernel at the same time.
         const std::string mine = base + "." + std::to_string(getpid());
-        const std::string command = "g++ -std=c++17 -O2 -march=native -w -shared -fPIC -I" + folder + " -o " + mine + " " + base +
+        const std::string command = "g++ -std=c++17 -O2 -fno-strict-aliasing -march=native -w -shared -fPIC -I" + folder + " -o " + mine + " " + base +
                                     ".cpp && mv " + mine + " " + program->image;
         if (system(command.c_str())) {
             fprintf(stderr, "compiler.cpp: g++ refused %s.cpp\n", base.c_str());

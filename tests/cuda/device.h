@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -122,7 +124,7 @@ struct Fiber {
     Dim index;
     Wait wait = Wait::Nothing;
     std::unique_ptr<char[]> stack{new char[STACK]};
-    static constexpr size_t STACK = 128 << 10;
+    static constexpr size_t STACK = 256 << 10;
 };
 
 static thread_local ucontext_t scheduler;
@@ -175,11 +177,91 @@ template <class Body> static void run_fibers(std::vector<Fiber>& fibers, const B
     }
 }
 
+// ---- what the threads of a warp do together
+
+// Words of each lane of each warp.
+static thread_local uint32_t words_of[32][32][6];
+
+// Hands `words` of every lane to all of its warp; `read` gets the lane's number and what they handed over.
+template <class Read> static void exchange(const uint32_t* words, int count, const Read& read) {
+    const unsigned unit = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    auto& lanes = words_of[unit / 32];
+    for (int i = 0; i < count; i++) lanes[unit % 32][i] = words[i];
+    __syncwarp();
+    read(unit % 32, lanes);
+    __syncwarp();
+}
+template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
+    uint32_t word;
+    static_assert(sizeof(T) == 4);
+    memcpy(&word, &value, 4);
+    exchange(&word, 1, [&](unsigned lane, auto& lanes) { memcpy(&value, lanes[lane ^ mask], 4); });
+    return value;
+}
+[[maybe_unused]] static unsigned __activemask() { return ~0u; }
+
+// ---- PTX: compiler.cpp makes a call of each such line, results first
+
+[[maybe_unused]] static uint32_t __cvta_generic_to_shared(const void* p) {
+    return static_cast<const char*>(p) - dynamic_shared;
+}
+template <class H> static uint32_t two(float low, float high) {
+    H pair[2] = {H(low), H(high)};
+    uint32_t word;
+    memcpy(&word, pair, 4);
+    return word;
+}
+[[maybe_unused]] static void ptx_cvt_rn_f16x2_f32(uint32_t& d, float high, float low) { d = two<__half>(low, high); }
+[[maybe_unused]] static void ptx_cvt_rn_bf16x2_f32(uint32_t& d, float high, float low) { d = two<__nv_bfloat16>(low, high); }
+[[maybe_unused]] static void ptx_ldmatrix_sync_aligned_m8n8_x4_shared__cta_b16(uint32_t& a, uint32_t& b, uint32_t& c,
+                                                                              uint32_t& d, uint32_t from) {
+    exchange(&from, 1, [&](unsigned lane, auto& lanes) {
+        uint32_t* to[] = {&a, &b, &c, &d};
+        for (int i = 0; i < 4; i++) memcpy(to[i], dynamic_shared + lanes[i * 8 + lane / 4][0] + lane % 4 * 4, 4);
+    });
+}
+template <class H>
+static void mma(float& d0, float& d1, float& d2, float& d3, const uint32_t (&words)[6], float c0, float c1, float c2, float c3) {
+    exchange(words, 6, [&](unsigned lane, auto& lanes) {
+        float* d[] = {&d0, &d1, &d2, &d3};
+        const float c[] = {c0, c1, c2, c3};
+        for (int i = 0; i < 4; i++) {
+            const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+            float sum = c[i];
+            for (unsigned k = 0; k < 16; k++) {
+                H a, b;
+                memcpy(&a, reinterpret_cast<char*>(&lanes[row % 8 * 4 + k % 8 / 2][row / 8 + k / 8 * 2]) + k % 2 * 2, 2);
+                memcpy(&b, reinterpret_cast<char*>(&lanes[column * 4 + k % 8 / 2][4 + k / 8]) + k % 2 * 2, 2);
+                sum += float(a) * float(b);
+            }
+            *d[i] = sum;
+        }
+    });
+}
+#define MMA(name, H)                                                                                                 \
+    [[maybe_unused]] static void name(float& d0, float& d1, float& d2, float& d3, uint32_t a0, uint32_t a1,          \
+                                      uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1, float c0, float c1,        \
+                                      float c2, float c3) {                                                          \
+        mma<H>(d0, d1, d2, d3, {a0, a1, a2, a3, b0, b1}, c0, c1, c2, c3);                                            \
+    }
+MMA(ptx_mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, __half)
+MMA(ptx_mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, __nv_bfloat16)
+
 // ---- launch
 
 template <class... A, size_t... I>
 static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
+}
+
+// A copy of a kernel's arguments that stays.
+template <class... A, size_t... I>
+static void** keep(void (*)(A...), void** arguments, std::index_sequence<I...>) {
+    return new void*[]{new std::remove_const_t<std::remove_reference_t<A>>(
+        *static_cast<std::remove_reference_t<A>*>(arguments[I]))...};
+}
+template <class... A> static void** keep(void (*kernel)(A...), void** arguments) {
+    return keep(kernel, arguments, std::index_sequence_for<A...>());
 }
 
 template <class... A>
@@ -190,7 +272,8 @@ static void launch(void (*kernel)(A...), bool waits, const unsigned* grid, const
     auto work = [&] {
         gridDim = {grid[0], grid[1], grid[2]};
         blockDim = {block[0], block[1], block[2]};
-        std::vector<char> memory(shared + 128);
+        // It ends in bytes that nobody may change.
+        std::vector<char> memory(128 + shared + 4096, 0x5a);
         dynamic_shared = memory.data() + (128 - reinterpret_cast<uintptr_t>(memory.data()) % 128);
         std::vector<Fiber> fibers(waits ? block[0] * block[1] * block[2] : 0);
         auto body = [&] { call(kernel, arguments, std::index_sequence_for<A...>()); };
@@ -204,6 +287,11 @@ static void launch(void (*kernel)(A...), bool waits, const unsigned* grid, const
                 for (threadIdx.y = 0; threadIdx.y < block[1]; threadIdx.y++)
                     for (threadIdx.x = 0; threadIdx.x < block[0]; threadIdx.x++) body();
         }
+        for (int i = 0; i < 3968; i++)
+            if (dynamic_shared[shared + i] != 0x5a) {
+                fprintf(stderr, "device.h: a kernel wrote %d bytes behind its %u of shared memory\n", i, shared);
+                abort();
+            }
     };
     unsigned n = std::thread::hardware_concurrency();
     std::vector<std::thread> helpers;

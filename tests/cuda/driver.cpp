@@ -7,6 +7,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
 
 using Result = int;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
@@ -50,19 +54,42 @@ API cuCtxSetCurrent(void*) { return SUCCESS; }
 API cuCtxGetCurrent(void** c) { *c = &context; return SUCCESS; }
 API cuCtxGetStreamPriorityRange(int* a, int* b) { *a = *b = 0; return SUCCESS; }
 
+// Allocations end in bytes that nobody may change: pages of other buffers follow on a device.
+static const size_t FENCE = 4096;
+static std::map<char*, size_t> allocations;
+static std::mutex allocations_lock;
+
 static Result give(uint64_t* p, size_t n) {
     void* got = nullptr;
-    if (posix_memalign(&got, 512, n ? n : 1)) return OUT_OF_MEMORY;
+    if (posix_memalign(&got, 512, n + FENCE)) return OUT_OF_MEMORY;
     memset(got, 0x7f, n);  // what no kernel wrote shows
+    memset(static_cast<char*>(got) + n, 0x5a, FENCE);
+    std::lock_guard<std::mutex> guard(allocations_lock);
+    allocations[static_cast<char*>(got)] = n;
     *p = reinterpret_cast<uint64_t>(got);
     return SUCCESS;
 }
+static Result take(void* p) {
+    std::lock_guard<std::mutex> guard(allocations_lock);
+    allocations.erase(static_cast<char*>(p));
+    free(p);
+    return SUCCESS;
+}
+static void check_fences(const char* kernel) {
+    std::lock_guard<std::mutex> guard(allocations_lock);
+    for (auto& [start, n] : allocations)
+        for (size_t i = 0; i < FENCE; i++)
+            if (start[n + i] != 0x5a) {
+                fprintf(stderr, "driver.cpp: %s wrote %zu bytes behind a buffer of %zu\n", kernel, i, n);
+                abort();
+            }
+}
 API cuMemAlloc_v2(uint64_t* p, size_t n) { return give(p, n); }
 API cuMemAllocAsync(uint64_t* p, size_t n, void*) { return give(p, n); }
-API cuMemFree_v2(uint64_t p) { free(reinterpret_cast<void*>(p)); return SUCCESS; }
-API cuMemFreeAsync(uint64_t p, void*) { free(reinterpret_cast<void*>(p)); return SUCCESS; }
+API cuMemFree_v2(uint64_t p) { return take(reinterpret_cast<void*>(p)); }
+API cuMemFreeAsync(uint64_t p, void*) { return take(reinterpret_cast<void*>(p)); }
 API cuMemAllocHost_v2(void** p, size_t n) { return give(reinterpret_cast<uint64_t*>(p), n); }
-API cuMemFreeHost(void* p) { free(p); return SUCCESS; }
+API cuMemFreeHost(void* p) { return take(p); }
 API cuMemcpyHtoDAsync_v2(uint64_t d, const void* s, size_t n, void*) { memcpy(reinterpret_cast<void*>(d), s, n); return SUCCESS; }
 API cuMemcpyDtoHAsync_v2(void* d, uint64_t s, size_t n, void*) { memcpy(d, reinterpret_cast<void*>(s), n); return SUCCESS; }
 API cuMemcpyDtoDAsync_v2(uint64_t d, uint64_t s, size_t n, void*) { memmove(reinterpret_cast<void*>(d), reinterpret_cast<void*>(s), n); return SUCCESS; }
@@ -98,9 +125,16 @@ API cuModuleLoadData(void** module, const void* image) {
     if (!*module) fprintf(stderr, "driver.cpp: %s\n", dlerror());
     return *module ? SUCCESS : INVALID_IMAGE;
 }
-API cuModuleGetFunction(void** function, void* module, const char*) {
-    *function = dlsym(module, "launch_on_host");
-    return *function ? SUCCESS : NOT_FOUND;
+struct Function {
+    Launch launch;
+    void** (*keep)(void**);
+    std::string name;
+};
+API cuModuleGetFunction(void** function, void* module, const char* name) {
+    auto* found = new Function{reinterpret_cast<Launch>(dlsym(module, "launch_on_host")),
+                               reinterpret_cast<void** (*)(void**)>(dlsym(module, "keep_on_host")), name};
+    *function = found;
+    return found->launch && found->keep ? SUCCESS : NOT_FOUND;
 }
 // A device lags behind the program now and then, and nothing may depend on how far.
 static void lag() {
@@ -109,6 +143,30 @@ static void lag() {
     if (r % 8 == 0) usleep(rand_r(&seed) % (r % 64 == 0 ? 40000 : 2000));
 }
 API cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
+
+// Launches of a graph, with copies of their arguments.
+struct Node {
+    Launch launch;
+    unsigned grid[3], block[3], shared;
+    void** arguments;
+};
+using Graph = std::vector<Node>;
+static Graph* recorded;  // while a stream is captured
+API cuStreamBeginCapture_v2(void*, int) { recorded = new Graph; return SUCCESS; }
+API cuStreamEndCapture(void*, void** graph) { *graph = recorded; recorded = nullptr; return SUCCESS; }
+API cuGraphGetNodes(void*, void**, size_t* n) { *n = 0; return SUCCESS; }
+API cuGraphInstantiateWithFlags(void** exec, void* graph, unsigned long long) {
+    *exec = new Graph(*static_cast<Graph*>(graph));
+    return SUCCESS;
+}
+API cuGraphDestroy(void* graph) { delete static_cast<Graph*>(graph); return SUCCESS; }
+API cuGraphExecDestroy(void* exec) { delete static_cast<Graph*>(exec); return SUCCESS; }
+API cuGraphUpload(void*, void*) { return SUCCESS; }
+API cuGraphLaunch(void* exec, void*) {
+    lag();
+    for (const Node& node : *static_cast<Graph*>(exec)) node.launch(node.grid, node.block, node.shared, node.arguments);
+    return SUCCESS;
+}
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
                    unsigned shared, void*, void** arguments, void**) {
     const bool some = gx && gy && gz && bx && by && bz;
@@ -116,7 +174,13 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (!some || !fits || shared > SHARED) return INVALID_VALUE;
     lag();
     const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
-    reinterpret_cast<Launch>(function)(grid, block, shared, arguments);
+    const auto& [launch, keep, name] = *static_cast<Function*>(function);
+    if (recorded)
+        recorded->push_back({launch, {gx, gy, gz}, {bx, by, bz}, shared, keep(arguments)});
+    else {
+        launch(grid, block, shared, arguments);
+        check_fences(name.c_str());
+    }
     return SUCCESS;
 }
 

@@ -5,6 +5,7 @@
 //! left out. Weights are shared with the graph's constants, however many nodes use them.
 
 mod constants;
+pub mod fused;
 mod pointwise;
 mod read;
 mod windows;
@@ -156,7 +157,7 @@ pub struct Window {
 }
 
 /// What pooling takes of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pool {
     /// The largest value.
     Max,
@@ -201,6 +202,40 @@ pub enum Rounding {
     Floor,
     /// Up.
     Ceil,
+}
+
+impl Resize {
+    /// Per axis and new voxel, two old voxels and the weight of the second: from `input` to
+    /// `output` voxels.
+    #[must_use]
+    pub fn taps(self, input: [usize; 3], output: [usize; 3]) -> [Vec<(usize, usize, f32)>; 3] {
+        std::array::from_fn(|k| {
+            (0..output[k]).map(|x| self.tap(k, x as f32, input[k], output[k])).collect()
+        })
+    }
+
+    fn tap(self, axis: usize, x: f32, input: usize, output: usize) -> (usize, usize, f32) {
+        let (old, new, scale, last) = (input as f32, output as f32, self.scales[axis], input - 1);
+        let at = match self.coordinates {
+            Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if new <= 1.0 => 0.0,
+            Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => (x + 0.5) / scale - 0.5,
+            Coordinates::AlignCorners => x * (old - 1.0) / (new - 1.0),
+            Coordinates::Asymmetric => x / scale,
+        };
+        let clamp = |v: f32| (v.max(0.0) as usize).min(last);
+        if let Some(rounding) = self.nearest {
+            let place = clamp(match rounding {
+                Rounding::PreferFloor => (at - 0.5).ceil(),
+                Rounding::PreferCeil => (at + 0.5).floor(),
+                Rounding::Floor => at.floor(),
+                Rounding::Ceil => at.ceil(),
+            });
+            return (place, place, 0.0);
+        }
+        let at = at.clamp(0.0, last as f32);
+        let first = clamp(at.floor());
+        (first, (first + 1).min(last), at - at.floor())
+    }
 }
 
 /// Numbers of a constant, shared with everything that uses it.

@@ -1,7 +1,7 @@
 //! ONNX `Resize`, nearest and linear.
 
 use super::{Channel, Target, for_each_row};
-use crate::model::network::{self, Coordinates, Rounding};
+use crate::model::network;
 use fastnnunet_kernels::conv::Source;
 
 /// A resizing layer.
@@ -18,40 +18,7 @@ impl Resize {
         output: [usize; 3],
         resize: network::Resize,
     ) -> Self {
-        let network::Resize { scales, coordinates, nearest } = resize;
-        let axes = std::array::from_fn(|k| {
-            let (old, new, scale) = (input[k] as f32, output[k] as f32, scales[k]);
-            let last = input[k] - 1;
-            (0..output[k])
-                .map(|x| {
-                    let x = x as f32;
-                    let at = match coordinates {
-                        Coordinates::PytorchHalfPixel | Coordinates::AlignCorners if new <= 1.0 => {
-                            0.0
-                        }
-                        Coordinates::HalfPixel | Coordinates::PytorchHalfPixel => {
-                            (x + 0.5) / scale - 0.5
-                        }
-                        Coordinates::AlignCorners => x * (old - 1.0) / (new - 1.0),
-                        Coordinates::Asymmetric => x / scale,
-                    };
-                    let clamp = |v: f32| (v.max(0.0) as usize).min(last);
-                    if let Some(rounding) = nearest {
-                        let place = clamp(match rounding {
-                            Rounding::PreferFloor => (at - 0.5).ceil(),
-                            Rounding::PreferCeil => (at + 0.5).floor(),
-                            Rounding::Floor => at.floor(),
-                            Rounding::Ceil => at.ceil(),
-                        });
-                        return (place, place, 0.0);
-                    }
-                    let at = at.clamp(0.0, last as f32);
-                    let first = clamp(at.floor());
-                    (first, (first + 1).min(last), at - at.floor())
-                })
-                .collect()
-        });
-        Self { axes }
+        Self { axes: resize.taps(input, output) }
     }
 
     pub(in crate::infer::cpu) fn run(&self, sources: &[Source<'_>], out: Target<'_>) -> usize {
