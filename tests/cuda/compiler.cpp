@@ -108,7 +108,7 @@ API int nvrtcCompileProgram(void* p, int count, const char* const* options) {
     if (!known) {
         // Tests may compile the same kernel at the same time.
         const std::string mine = base + "." + std::to_string(getpid());
-        const std::string command = "g++ -std=c++17 -O2 -fno-strict-aliasing -march=native -w -shared -fPIC -I" + folder + " -o " + mine + " " + base +
+        const std::string command = "g++ -std=c++17 -O1 -fno-strict-aliasing -march=native -w -shared -fPIC -I" + folder + " -o " + mine + " " + base +
                                     ".cpp && mv " + mine + " " + program->image;
         if (system(command.c_str())) {
             fprintf(stderr, "compiler.cpp: g++ refused %s.cpp\n", base.c_str());
