@@ -53,55 +53,17 @@ pub(crate) struct Wanted {
 }
 
 /// Microseconds a convolution takes in this way.
+///
+/// The constants of kernels on tensor cores are fitted to times of layers on one H200, those of the
+/// others to times on one H100; `benches/gpu/day` prints what the model says beside what it measures.
 pub(crate) fn microseconds(gpu: &Gpu, conv: &Conv, way: &Way, wanted: Wanted) -> f64 {
-    /// Instructions that a vector of the tile takes to load, and to write.
-    const FILL: f64 = 60.0;
-    /// Clocks until what all threads ask of memory is there.
-    const LATENCY: f64 = 1500.0;
-    /// Clocks before the first stage and after the last.
-    const FRAME: f64 = 2500.0;
     /// Microseconds from one kernel to the next.
     const LAUNCH: f64 = 1.5;
-    let (kernel, threads) = (&way.kernel, way.kernel.threads());
-    let stages = (way.stages(conv) as f64 / way.splits as f64).ceil();
-    let (registers, sums, vectors) = match kernel {
-        Kernel::Matrix(form) => {
-            let steps = form.units() / 2;
-            let warps = form.planes * form.wide;
-            let products = steps * form.rows * form.columns * warps * 2048;
-            // A row of values is read once for all columns, a column of weights for all rows.
-            let shared = steps * warps * (form.rows * 512 + form.columns * 256);
-            let sums = (products as f64 / gpu.matrix).max(shared as f64 / 128.0);
-            // The network's own input is gathered number by number.
-            let vectors = if form.planar > 0 {
-                3 * form.voxels() * form.units()
-            } else {
-                form.depth * form.window.size()
-            };
-            (form.rows * form.columns * 4 + form.rows * 4 + 80, sums, vectors)
-        }
-        Kernel::Direct(form) => {
-            let products = conv.taps() * form.lanes * form.rows * 8 * form.threads;
-            let wide = if form.rows >= 8 { 0.8 } else { 0.65 };
-            let vectors = form.window.size() * form.lanes.div_ceil(4);
-            (form.rows * 12 + 70, products as f64 / gpu.lanes / wide, vectors)
-        }
+    let load = Load::new(gpu, conv, way, wanted);
+    let clocks = match &way.kernel {
+        Kernel::Matrix(form) => matrix_clocks(gpu, form, &load),
+        Kernel::Direct(form) => direct_clocks(gpu, conv, form, &load),
     };
-    let fill = vectors as f64 * FILL / 128.0;
-    let held = (gpu.shared / (kernel.shared_bytes() + 1024))
-        .min(gpu.registers / (registers.next_multiple_of(8) * threads))
-        .min(gpu.threads / threads)
-        .max(1);
-    let cubes = way.cubes(conv, wanted.images);
-    let held = held.min(cubes.div_ceil(gpu.processors));
-    let waves = cubes.div_ceil(gpu.processors * held) as f64;
-    // Tensor cores work beside the rest; otherwise instructions queue up.
-    let busy =
-        stages * if matches!(kernel, Kernel::Matrix(_)) { sums + 0.5 * fill } else { sums + fill };
-    // One cube alone leaves much of a processor idle.
-    let alone =
-        stages * (sums.max(sums * 4.0 * 32.0 / threads as f64) + fill * 2.0 + LATENCY) + FRAME;
-    let clocks = waves * (busy * held as f64 + FRAME * 0.5).max(alone);
     let output = (wanted.images * conv.made() * BLOCK * conv.voxels()) as f64;
     let input = wanted.images as f64 * conv.numbers() - output;
     let bytes = |numbers: f64| numbers * wanted.bytes as f64 / gpu.bytes;
@@ -112,6 +74,103 @@ pub(crate) fn microseconds(gpu: &Gpu, conv: &Conv, way: &Way, wanted: Wanted) ->
     let parts = output * way.splits as f64 * 4.0 / gpu.bytes;
     let finish = 3000.0 + 300.0 * way.splits as f64 + parts + bytes(output);
     (clocks.max(bytes(input) + parts) + finish) / gpu.clock + 2.0 * LAUNCH
+}
+
+/// How cubes lie on processors.
+struct Load {
+    /// Stages of a cube.
+    stages: f64,
+    threads: usize,
+    /// Cubes that a processor holds at once, how often it does, and how many it gets.
+    held: f64,
+    waves: f64,
+    cubes: f64,
+}
+
+impl Load {
+    fn new(gpu: &Gpu, conv: &Conv, way: &Way, wanted: Wanted) -> Self {
+        let threads = way.kernel.threads();
+        let registers = match &way.kernel {
+            Kernel::Matrix(form) => form.rows * form.columns * 4 + form.rows * 4 + 80,
+            Kernel::Direct(form) => form.rows * 12 + 70,
+        };
+        let cubes = way.cubes(conv, wanted.images);
+        let held = (gpu.shared / (way.kernel.shared_bytes() + 1024))
+            .min(gpu.registers / (registers.next_multiple_of(8) * threads))
+            .min(gpu.threads / threads)
+            .min(cubes.div_ceil(gpu.processors))
+            .max(1);
+        Self {
+            stages: (way.stages(conv) as f64 / way.splits as f64).ceil(),
+            threads,
+            held: held as f64,
+            waves: cubes.div_ceil(gpu.processors * held) as f64,
+            cubes: cubes as f64 / gpu.processors as f64,
+        }
+    }
+}
+
+/// Clocks on tensor cores: what one cube waits for if it is alone, and what all cubes of a processor
+/// keep busy. Where both are near, neither hides the other.
+fn matrix_clocks(gpu: &Gpu, form: &matrix::Form, load: &Load) -> f64 {
+    /// Clocks before the first stage and after the last, and for each sum of a thread that leaves;
+    /// those that are scattered take more.
+    const FRAME: f64 = 1400.0;
+    const LEAVE: f64 = 346.0;
+    const SCATTER: f64 = 1.7;
+    /// For a block of channels that is filled, and each vector of a thread in it.
+    const BLOCK_FILLED: f64 = 138.0;
+    const VECTOR_ALONE: f64 = 676.0;
+    const VECTOR_BUSY: f64 = 1.3;
+    /// For a step of a plane, and each product in it.
+    const STEP_ALONE: f64 = 64.5;
+    const PRODUCT_ALONE: f64 = 8.1;
+    const STEP_BUSY: f64 = 26.0;
+    let sums = (form.rows * form.columns) as f64;
+    let planes = (load.threads / 32) as f64;
+    let steps = (form.units() / 2) as f64;
+    let vectors = if form.planar > 0 {
+        // The network's own input is gathered number by number.
+        3 * form.voxels() * form.units()
+    } else {
+        form.depth * form.window.size()
+    };
+    let rounds = if form.planar > 0 {
+        vectors.div_ceil(load.threads)
+    } else {
+        form.depth * form.window.size().div_ceil(load.threads)
+    };
+    let fill = form.depth as f64 * BLOCK_FILLED + rounds as f64 * VECTOR_ALONE;
+    let scatter = if form.scatter == [1; 3] { 1.0 } else { SCATTER };
+    let alone = load.stages * (fill + steps * (STEP_ALONE + sums * PRODUCT_ALONE))
+        + FRAME
+        + sums * LEAVE * scatter;
+    // Four schedulers share the planes.
+    let product = 2048.0 / gpu.matrix * 3.17;
+    let busy = load.stages
+        * (steps * (STEP_BUSY + sums * product) * planes / 4.0 + vectors as f64 * VECTOR_BUSY)
+        + sums * LEAVE * planes / 8.0;
+    (load.waves * alone).hypot(load.cubes * busy)
+}
+
+/// Clocks without tensor cores, where loads and sums queue up for the same units.
+fn direct_clocks(gpu: &Gpu, conv: &Conv, form: &direct::Form, load: &Load) -> f64 {
+    /// Instructions that a vector of the tile takes to load, and to write.
+    const FILL: f64 = 60.0;
+    /// Clocks until what all threads ask of memory is there.
+    const LATENCY: f64 = 1500.0;
+    /// Clocks before the first stage and after the last.
+    const FRAME: f64 = 2500.0;
+    let products = conv.taps() * form.lanes * form.rows * 8 * form.threads;
+    let wide = if form.rows >= 8 { 0.8 } else { 0.65 };
+    let sums = products as f64 / gpu.lanes / wide;
+    let vectors = form.window.size() * form.lanes.div_ceil(4);
+    let fill = vectors as f64 * FILL / 128.0;
+    let busy = load.stages * (sums + fill);
+    // One cube alone leaves much of a processor idle.
+    let alone =
+        load.stages * (sums.max(sums * 128.0 / load.threads as f64) + fill * 2.0 + LATENCY) + FRAME;
+    load.waves * (busy * load.held + FRAME * 0.5).max(alone)
 }
 
 /// Shapes of kernels on tensor cores: rows, columns, planes along voxels and along channels. Few, so

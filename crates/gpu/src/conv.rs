@@ -148,7 +148,9 @@ impl Kernel {
         let Window { tile: [z, y, x], kernel, stride } = self.window();
         let shape = match self {
             Self::Matrix(f) => {
-                format!("matrix {}x{} p{}x{} d{}", f.rows, f.columns, f.planes, f.wide, f.depth)
+                let early = if f.early { " early" } else { "" };
+                let matrix::Form { rows, columns, planes, wide, depth, .. } = f;
+                format!("matrix {rows}x{columns} p{planes}x{wide} d{depth}{early}")
             }
             Self::Direct(f) => format!("direct r{} b{} t{}", f.rows, f.blocks, f.threads),
         };

@@ -5,6 +5,7 @@ use crate::choose::{self, Known, Wanted};
 use crate::conv::{Bases, Buffers, Conv, Kernel, Types, Way, launch, pack};
 use crate::device::Device;
 use crate::kernels::geometry::BLOCK;
+use crate::kernels::matrix::Form;
 use crate::plan::{Action, Plan, Precision};
 use crate::queue::{Queue, compile_ahead};
 use cubecl::client::Client;
@@ -299,6 +300,16 @@ fn candidates(device: &Device, plan: &Plan, layer: &Layer, most: usize) -> Vec<(
     let own = timed.iter().find(|(_, other)| other == way).copied();
     timed.truncate(most);
     timed.extend(own.filter(|own| !timed.contains(own)));
+    // The model does not know what asking early is worth: the first ones also without.
+    let late = timed.iter().take(2).filter_map(|&(time, way)| match way.kernel {
+        Kernel::Matrix(form) if form.early => {
+            let kernel = Kernel::Matrix(Form { early: false, ..form });
+            Some((time, Way { kernel, ..way }))
+        }
+        _ => None,
+    });
+    let late: Vec<(f64, Way)> = late.collect();
+    timed.extend(late);
     timed
 }
 
