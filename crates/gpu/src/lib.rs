@@ -6,6 +6,10 @@
 //!
 //! Without one of the features `cuda` and `vulkan` the crate is empty, and costs nothing to build.
 #![cfg(any(feature = "cuda", feature = "vulkan"))]
+#![cfg_attr(
+    not(any(test, feature = "bench")),
+    allow(dead_code, reason = "some facts of a plan are asked for by measurements alone")
+)]
 
 #[cfg(any(test, feature = "bench"))]
 pub mod bench;
