@@ -29,23 +29,35 @@ fn limited(limit: &str, folder: &Path) -> Output {
     shell.args(run.get_args()).stdout(Stdio::null()).output().expect("a shell")
 }
 
+/// The KiB of address space without which the program, as it is built here, does not even start.
+fn least_to_start() -> u64 {
+    let starts = |kib: &u64| {
+        let mut shell = Command::new("sh");
+        let limited = format!("ulimit -v {kib}; exec \"$0\" --version");
+        shell.arg("-c").arg(limited).arg(program().get_program());
+        shell.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("a shell").success()
+    };
+    (1..200).map(|k| k * 16_000).find(starts).expect("it starts")
+}
+
 #[test]
 fn limits_of_the_system_end_in_a_code() {
+    let space = |more: u64| format!("-v {}", least_to_start() + more);
     for (limit, codes) in [
-        ("-f 1", &[7][..]),
-        ("-f 8", &[7]),
-        ("-v 100000", &[6]),
-        ("-v 200000", &[0, 6]),
-        ("-v 400000", &[0, 6]),
-        ("-d 60000", &[0, 6]),
-        ("-d 100000", &[0, 6]),
-        ("-n 8", &[0, 3, 4, 7]),
+        ("-f 1".to_owned(), &[7][..]),
+        ("-f 8".to_owned(), &[7]),
+        (space(20_000), &[6]),
+        (space(100_000), &[0, 6]),
+        (space(300_000), &[0, 6]),
+        ("-d 60000".to_owned(), &[0, 6]),
+        ("-d 100000".to_owned(), &[0, 6]),
+        ("-n 8".to_owned(), &[0, 3, 4, 7]),
     ] {
         let folder = tempfile::tempdir().expect("folder");
-        let output = limited(limit, folder.path());
-        let code = explained(&output, limit);
+        let output = limited(&limit, folder.path());
+        let code = explained(&output, &limit);
         assert!(codes.contains(&code), "{limit}: code {code}");
-        check_left(folder.path(), &MADE, limit);
+        check_left(folder.path(), &MADE, &limit);
     }
 }
 
