@@ -308,10 +308,10 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
     /// Arithmetic: auto (int8 where it was measured to give the same labels, else bf16 products
-    /// where those are faster, else f32), f32, bf16, int8 on a CPU, or f16 on a GPU
+    /// where those are faster, else f32), f32, bf16, int8 (CPUs) or f16 (GPUs)
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
     pub(crate) precision: Chosen<Precision>,
-    /// Lower the instruction set: scalar; avx2, avx2-vnni, avx512, avx512-vnni, avx512-bf16 or amx on
+    /// Lower the instruction set: scalar; avx2, avx2-vnni, avx2-vnni-evex, avx512, avx512-vnni, avx512-bf16 or amx on
     /// x86-64; neon, neon-dot, neon-bf16 or neon-i8mm on ARM [default: the CPU's best]
     #[arg(long, value_name = "NAME", value_parser = parse_isa)]
     pub(crate) isa: Option<Isa>,

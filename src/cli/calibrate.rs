@@ -12,8 +12,10 @@ use std::ops::ControlFlow;
 const LISTED: usize = 10;
 
 pub(crate) fn run(args: &CalibrateArgs) -> Result<()> {
+    let existing = existing(args.overwrite);
+    Calibration::check_output(&args.output, existing)?;
     let measured = measure(args)?;
-    measured.save(&args.output, existing(args.overwrite))?;
+    measured.save(&args.output, existing)?;
     report::say(&text(args, &measured))
 }
 
@@ -57,7 +59,10 @@ fn text(args: &CalibrateArgs, measured: &Calibration) -> String {
         ]
     }));
     let agreement = match &measured.agreement {
-        None => "nothing found in any scan: no Dice".to_owned(),
+        None => format!(
+            "no structure of {} ml or more in any scan: no Dice",
+            Agreement::LEAST_VOLUME_ML
+        ),
         Some(agreement @ Agreement { scans, mean_dice, least_dice }) => {
             let chosen = if agreement.is_close() { "" } else { " not" };
             format!(

@@ -35,6 +35,15 @@ pub struct Calibration {
 }
 
 impl Calibration {
+    /// Checks, before hours of measuring depend on it, that [`save`](Self::save) could write there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`save`](Self::save), as far as they can be foreseen.
+    pub fn check_output(path: impl AsRef<Path>, existing: Existing) -> Result<()> {
+        files::Target::new(path.as_ref(), existing).check()
+    }
+
     /// Writes the configuration.
     ///
     /// # Errors
@@ -52,7 +61,7 @@ pub struct Compared {
     pub scan: usize,
     /// Its name.
     pub name: String,
-    /// Its volume in `f32`, in millilitres.
+    /// Its volume in `f32` or int8, where it is larger, in millilitres.
     pub volume_ml: f64,
     /// Dice between int8 and `f32`.
     pub dice: f64,
@@ -277,7 +286,7 @@ fn said(source: &Source) -> String {
     }
 }
 
-/// Mean and least Dice; `None` if nothing was found.
+/// Mean and least Dice; `None` if nothing of a millilitre was found.
 fn agreement(scans: usize, structures: &[Compared]) -> Option<Agreement> {
     let sum: f64 = structures.iter().map(|structure| structure.dice).sum();
     let large = structures.iter().filter(|s| s.volume_ml >= Agreement::LEAST_VOLUME_ML);
@@ -285,7 +294,7 @@ fn agreement(scans: usize, structures: &[Compared]) -> Option<Agreement> {
     Some(Agreement { scans, mean_dice: sum / structures.len() as f64, least_dice })
 }
 
-/// Label, voxels of it in `exact`, and Dice, of every label that occurs in one of the two.
+/// Label, voxels of it in the one that has more, and Dice, of every label that occurs in one of the two.
 fn compared(exact: &LabelMap, found: &LabelMap) -> Vec<(u16, u64, f64)> {
     fn common<T: Copy + PartialEq + Into<u16>>(a: &Array3<T>, b: &Array3<T>, counts: &mut [u64]) {
         for (a, b) in a.iter().zip(b) {
@@ -303,7 +312,7 @@ fn compared(exact: &LabelMap, found: &LabelMap) -> Vec<(u16, u64, f64)> {
     }
     let dice = |label: usize| {
         let (a, b) = (ours[label], theirs[label]);
-        (a + b > 0).then(|| (label as u16, a, 2.0 * both[label] as f64 / (a + b) as f64))
+        (a + b > 0).then(|| (label as u16, a.max(b), 2.0 * both[label] as f64 / (a + b) as f64))
     };
     (1..both.len()).filter_map(dice).collect()
 }

@@ -137,10 +137,10 @@ fn messages_are_sentences() {
         assert!(!is_debug.iter().any(|sign| message.contains(sign)), "{message}");
     }
     let mut calibrate = program();
-    calibrate.args(["calibrate", "--mode", "bone", "-i"]).arg(scan());
-    let calibrate = calibrate.arg("-o").arg(at("ranges.json")).output().expect("it runs");
-    let message = String::from_utf8_lossy(&calibrate.stderr);
-    assert!(!message.contains("Mode("), "{message}");
+    calibrate.args(["calibrate", "bone_cascade", "-i"]).arg(scan());
+    calibrate.arg("--config").arg(at("net.json")).arg("-o").arg(at("ranges.json"));
+    let message = refused(&mut calibrate, 2);
+    assert!(!message.contains("Model {"), "{message}");
 }
 
 /// Linux has names of any bytes.

@@ -154,7 +154,12 @@ impl<'a> Sink<'a> {
         let prefix = PLACEHOLDER.as_bytes();
         while let Some(found) = bytes[from..].windows(prefix.len()).position(|w| w == prefix) {
             let at = from + found;
-            let digits = &bytes[at + prefix.len()..][..uid::LENGTH - prefix.len()];
+            let digits = bytes.get(at + prefix.len()..at + uid::LENGTH);
+            // A text of the source may look like one.
+            let Some(digits) = digits.filter(|all| all.iter().all(u8::is_ascii_digit)) else {
+                from = at + prefix.len();
+                continue;
+            };
             let number = digits.iter().fold(0, |n, digit| 10 * n + u32::from(digit - b'0'));
             self.places.push((self.at + at as u64, number));
             from = at + uid::LENGTH;
