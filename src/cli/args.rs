@@ -11,7 +11,7 @@ use fastnnunet::model::MIN_STEP_SIZE;
 use fastnnunet::nnunet::Folds;
 use fastnnunet::{Existing, OutputType, Quality};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Segment CT volumes with distilled nnU-Net models, offline
 ///
@@ -375,6 +375,11 @@ impl PredictArgs {
     /// What becomes of an output that is there.
     pub(crate) fn existing(&self) -> Existing {
         existing(self.overwrite)
+    }
+
+    /// Where results go, the program's own choice if nothing was said.
+    pub(crate) fn output_or_default(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new("results"))
     }
 
     /// What becomes of a picture or probabilities that are there: whoever goes on where a run was

@@ -34,7 +34,6 @@ fn measure(args: &CalibrateArgs) -> Result<Calibration> {
     let read = subject.read_options();
     let scans = args.input.iter().map(|path| Scan::open_with(path, &read));
     let scans = scans.collect::<Result<Vec<_>>>()?;
-    interrupt::listen();
     let mut bar = Bar::new(args.quiet);
     let mut progress = |progress| {
         bar.show(progress);

@@ -268,7 +268,7 @@ fn empty(folder: &Path) -> Error {
 
 /// The folder that the results of several cases go to.
 fn outputs_beside(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
-    let outputs = args.output.clone().unwrap_or_else(|| PathBuf::from("results"));
+    let outputs = args.output_or_default().to_path_buf();
     let named = outputs.display();
     let wrong = if outputs.is_file() {
         Some((format!("the file {named}"), "a folder"))

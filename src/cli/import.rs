@@ -27,7 +27,6 @@ pub(crate) fn run(args: &ImportArgs) -> Result<()> {
     if args.list {
         return list(args, &found);
     }
-    interrupt::listen();
     let options = ImportOptions { link: args.link, existing: existing(args.overwrite) };
     let mut progress = |name: &str| {
         if interrupt::asked() {

@@ -125,7 +125,7 @@ impl Wanted {
             let files = vec![Output { kind, path: path.clone() }];
             return Ok(Outputs { files, stem });
         }
-        let folder = args.output.as_deref().unwrap_or(Path::new("results"));
+        let folder = args.output_or_default();
         if !is_folder(folder) && (folder.extension().is_some() || folder.exists()) {
             let endings: Vec<&str> =
                 self.kinds.iter().flat_map(|kind| kind.endings()).copied().collect();

@@ -8,7 +8,7 @@
 mod dicom;
 
 use crate::files::{Existing, Target};
-use crate::io::{self, Scan};
+use crate::io::Scan;
 use crate::segmenter::Segmentation;
 use crate::{Error, Result};
 use std::fmt;
@@ -291,14 +291,13 @@ impl<'a> Writer<'a> {
     pub fn write(&mut self, kind: OutputType, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         kind.check_name(path)?;
-        let target = Target { path, existing: self.existing, access: self.result.access() };
         match kind {
-            OutputType::Nifti => {
-                let labels = (&self.result.labels).into();
-                io::save_labels_to(target, labels, self.result.header())
-            }
+            OutputType::Nifti => self.result.save_as(path, self.existing),
             #[cfg(feature = "dicom")]
-            object => self.write_object(object, target),
+            object => {
+                let access = self.result.access();
+                self.write_object(object, Target { path, existing: self.existing, access })
+            }
         }
     }
 }

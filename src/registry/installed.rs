@@ -276,7 +276,7 @@ impl Model {
     /// If there is no such fold.
     pub fn graph(&self, fold: usize) -> Result<onnx::Graph> {
         let Weights::Folds(files) = &self.weights else {
-            return Ok(onnx::Graph::read(&self.onnx()?)?);
+            return Ok(onnx::Graph::decode(self.onnx()?)?);
         };
         let (path, expected) = &files[fold];
         let bytes = read_bounded(path, MAX_ONNX_BYTES)?;
@@ -285,7 +285,7 @@ impl Model {
             let found = "a file that changed since it was imported".to_owned();
             return Err(unusable(path, found, format!("SHA-256 {expected}")));
         }
-        onnx::Graph::read(&bytes).map_err(|what| Error::model_file(path, what))
+        onnx::Graph::decode(bytes.into()).map_err(|what| Error::model_file(path, what))
     }
 
     /// The configuration.

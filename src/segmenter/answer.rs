@@ -185,18 +185,14 @@ impl Opening<'_> {
 
     /// Choices among models, and what is done for modes only.
     fn not_for_a_model(&self) -> Result<()> {
-        let Options { quality, variant, structures, divide_bone, folds, checkpoint, .. } =
-            self.options;
+        let Options { quality, variant, structures, divide_bone, .. } = self.options;
         let of_modes =
             quality.is_some() || variant.is_some() || !structures.is_empty() || *divide_bone;
         if of_modes {
             let what = "quality, variant, structures or division of bone";
             return Err(Error::usage(what, "a model", "a mode"));
         }
-        if *folds != crate::nnunet::Folds::Auto || checkpoint.is_some() {
-            return Err(Error::usage("folds or checkpoint", "a model", "a trained folder"));
-        }
-        Ok(())
+        self.options.check_no_training()
     }
 
     /// One model; in a cascade with the model it refines.

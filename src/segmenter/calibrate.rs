@@ -9,7 +9,7 @@ use crate::infer::{Device, Engine, EngineOptions, LinearHead, Precision};
 use crate::io::{ReadOptions, Scan};
 use crate::model::onnx::Graph;
 use crate::model::{Agreement, ModelConfig, Quantization};
-use crate::nnunet::{Folder, Folds};
+use crate::nnunet::Folder;
 use crate::pipeline::{Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
 use crate::volume::LabelMap;
@@ -110,8 +110,8 @@ impl Subject {
             }
         };
         let is_folder = matches!(source, Source::Folder { .. });
-        if !is_folder && (options.folds != Folds::Auto || options.checkpoint.is_some()) {
-            return Err(Error::usage("folds or checkpoint", "a model", "a trained folder"));
+        if !is_folder {
+            options.check_no_training()?;
         }
         if subject.config.grid.is_some() {
             let expected = "a model that runs on the image's own grid";
@@ -169,7 +169,7 @@ impl Subject {
         let mut structures = Vec::new();
         for (k, (scan, exact)) in scans.iter().zip(&exact).enumerate() {
             let found = self.labels(&mut rounded, scan, progress)?;
-            let voxel_ml = scan.grid().spacing.iter().product::<f64>() / 1000.0;
+            let voxel_ml = scan.grid().voxel_ml();
             let all = compared(exact, &found).into_iter();
             structures.extend(all.map(|(id, voxels, dice)| Compared {
                 scan: k,
@@ -225,7 +225,6 @@ impl Subject {
 
     fn graph(&self, fold: usize) -> Result<Graph> {
         match &self.weights {
-            Weights::Model(model) if model.is_one_file() => Ok(Graph::decode(model.onnx()?)?),
             Weights::Model(model) => model.graph(fold),
             Weights::Trained(folder, _) => folder.graph(fold),
         }

@@ -5,6 +5,7 @@ use crate::infer::{Device, Precision};
 use crate::nnunet::Folds;
 use crate::pipeline::postprocess::Recipe;
 use crate::registry::Registry;
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -226,4 +227,14 @@ setters! {
     keep_probabilities(value: bool) => value;
     /// Sets [`digests`](Self#structfield.digests).
     digests(value: bool) => value;
+}
+
+impl Options {
+    /// Fails if there are choices that only trainings have.
+    pub(super) fn check_no_training(&self) -> Result<()> {
+        if self.folds == Folds::Auto && self.checkpoint.is_none() {
+            return Ok(());
+        }
+        Err(Error::usage("folds or checkpoint", "a model", "a trained folder"))
+    }
 }

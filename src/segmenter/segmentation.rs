@@ -135,11 +135,6 @@ impl Segmentation {
         counts.into_iter().enumerate().skip(1).filter_map(structure).collect()
     }
 
-    /// The geometry that label maps copy.
-    pub(crate) fn header(&self) -> &SourceHeader {
-        &self.header
-    }
-
     /// The series that the first image was, if it was one.
     #[cfg(feature = "dicom")]
     pub(crate) fn series(&self) -> Option<&fastnnunet_dicom::Source> {

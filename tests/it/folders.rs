@@ -376,22 +376,10 @@ const MEAN_DIFFERENCE: f32 = 1e-3;
 
 /// Copies a results folder so that a test may spoil it.
 fn copied(name: &str) -> (tempfile::TempDir, PathBuf) {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).expect("creates");
-        for entry in fs::read_dir(from).expect("lists") {
-            let entry = entry.expect("an entry");
-            let target = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                fs::copy(entry.path(), target).expect("copies");
-            }
-        }
-    }
     let model = Run::named(name).file("model");
     let folder = tempfile::tempdir().expect("folder");
     let target = folder.path().join(model.file_name().expect("a name"));
-    copy(&model, &target);
+    crate::copy_folder(&model, &target);
     (folder, target)
 }
 

@@ -1,6 +1,7 @@
 //! `import`, and what answers from its models: folders as TotalSegmentator releases them, seen through
 //! the built program.
 
+use crate::copy_folder;
 use assert_cmd::Command;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -239,7 +240,7 @@ fn an_import_goes_on_where_it_stopped_and_replaces_nothing_unasked() {
 
     // Other weights of the same name.
     let other = folder.path().join("other").join(one.file_name().expect("a name"));
-    copy(&one, &other);
+    copy_folder(&one, &other);
     let checkpoint = training(&other).join("fold_0/checkpoint_final.pth");
     let mut bytes = fs::read(&checkpoint).expect("checkpoint");
     let at = bytes.len() / 2;
@@ -255,15 +256,6 @@ fn an_import_goes_on_where_it_stopped_and_replaces_nothing_unasked() {
 
     let said = refused(program(&["import", "-o"]).arg(&models).arg(&other).arg(&one), 2);
     assert!(said.contains("total_organs"), "{said}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("folder");
-    for entry in fs::read_dir(from).expect("folder") {
-        let path = entry.expect("an entry").path();
-        let place = to.join(path.file_name().expect("a name"));
-        if path.is_dir() { copy(&path, &place) } else { drop(fs::copy(&path, &place)) }
-    }
 }
 
 /// The data set as an archive, with what comes before each name.
@@ -310,7 +302,7 @@ fn linked_weights_stay_where_they_are() {
     let folder = tempfile::tempdir().expect("folder");
     let models = folder.path().join("models");
     let away = folder.path().join("away").join(dataset(298).file_name().expect("a name"));
-    copy(&dataset(298), &away);
+    copy_folder(&dataset(298), &away);
     let all = import(&models, &[&away], &["--link"]);
     assert_eq!(all["made"][0]["name"], "total_lowest");
     assert_eq!(contents(&models).len(), 2, "a folder with a manifest");
@@ -357,7 +349,7 @@ fn folders_that_cannot_answer_are_told_of() {
     };
     assert!(said(folder.path()).contains("no model in"), "{}", said(folder.path()));
     let empty = folder.path().join("Dataset297_X/nnUNetTrainer__nnUNetPlans__3d_fullres");
-    copy(&training(&dataset(297)), &empty);
+    copy_folder(&training(&dataset(297)), &empty);
     fs::remove_dir_all(empty.join("fold_0")).expect("removed");
     assert!(said(folder.path()).contains("no weights"), "{}", said(folder.path()));
 }

@@ -43,6 +43,21 @@ mod streaming;
 mod totalseg;
 mod tricky;
 
+/// Copies a folder and what is in it.
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    use std::fs;
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("lists") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("copies");
+        }
+    }
+}
+
 /// The built program, run as cargo runs the tests themselves: under emulation for another machine.
 #[cfg(feature = "cli")]
 fn program() -> std::process::Command {

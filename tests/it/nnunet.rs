@@ -153,20 +153,8 @@ fn postprocessing_is_found_and_read() {
 
 /// A copy of a folder whose files may be changed.
 fn copy(case: &str) -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        std::fs::create_dir_all(to).expect("folder");
-        for entry in std::fs::read_dir(from).expect("lists") {
-            let entry = entry.expect("entry");
-            let target = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                std::fs::copy(entry.path(), target).expect("copies");
-            }
-        }
-    }
     let folder = tempfile::tempdir().expect("folder");
-    copy(&path(case), folder.path());
+    crate::copy_folder(&path(case), folder.path());
     folder
 }
 

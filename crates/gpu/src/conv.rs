@@ -56,6 +56,28 @@ impl Conv {
         self.kernel.iter().product()
     }
 
+    /// For a voxel of the scattered output, the taps that are read inside the input: which weight of
+    /// a channel, and which voxel. As the kernels must, one by one.
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn reads(&self, place: [usize; 3]) -> Vec<(usize, usize)> {
+        use std::array::from_fn;
+        let from: [usize; 3] = from_fn(|k| place[k] / self.scatter[k]);
+        let sub: [usize; 3] = from_fn(|k| place[k] % self.scatter[k]);
+        let sub = (sub[0] * self.scatter[1] + sub[1]) * self.scatter[2] + sub[2];
+        let [_, ky, kx] = self.kernel;
+        let read = |tap: usize| {
+            let tap3 = [tap / kx / ky, tap / kx % ky, tap % kx];
+            let v: [isize; 3] =
+                from_fn(|k| (from[k] * self.stride[k] + tap3[k]) as isize - self.pad[k] as isize);
+            if (0..3).any(|k| v[k] < 0 || v[k] as usize >= self.input[k]) {
+                return None;
+            }
+            let row = v[0] as usize * self.input[1] + v[1] as usize;
+            Some((tap + sub, row * self.input[2] + v[2] as usize))
+        };
+        (0..self.taps()).filter_map(read).collect()
+    }
+
     pub(crate) fn voxels(&self) -> usize {
         self.output.iter().product()
     }

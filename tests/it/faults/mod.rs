@@ -22,7 +22,6 @@ mod weights;
 
 use assert_cmd::Command;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file of `tests/hostile`.
@@ -45,21 +44,6 @@ fn refused(command: &mut Command, code: i32) -> String {
     let message = String::from_utf8(result.stderr).expect("UTF-8");
     assert!(message.starts_with("error: ") && message.lines().count() == 1, "{message}");
     message
-}
-
-/// Copies a folder and what is in it.
-fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }
 
 /// Names of all files below a folder.

@@ -131,8 +131,8 @@ impl<'a> Sink<'a> {
         self.bytes(&[0xFE, 0xFF, 0xDD, 0xE0, 0, 0, 0, 0])
     }
 
-    /// The header of native pixel data of `len` bytes, which follow, and whose padding the caller
-    /// writes too. Objects with pixels are written with explicit VR.
+    /// The header of native pixel data of `len` bytes, which follow. Objects with pixels are written
+    /// with explicit VR.
     pub(super) fn begin_pixels(&mut self, vr: [u8; 2], len: u64) -> io::Result<()> {
         debug_assert_eq!(self.encoding, Encoding::Explicit);
         let len = u32::try_from(len.next_multiple_of(2)).ok().filter(|len| *len < u32::MAX);
@@ -141,6 +141,11 @@ impl<'a> Sink<'a> {
         })?;
         self.bytes(&[0xE0, 0x7F, 0x10, 0x00, vr[0], vr[1], 0, 0])?;
         self.bytes(&len.to_le_bytes())
+    }
+
+    /// Pads pixel data of `len` bytes to an even number.
+    pub(super) fn end_pixels(&mut self, len: u64) -> io::Result<()> {
+        if len % 2 == 1 { self.bytes(&[0]) } else { Ok(()) }
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {

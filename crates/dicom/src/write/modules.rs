@@ -1,10 +1,12 @@
 //! Modules that every object has: patient, study, series, equipment, and what it refers to.
 
-use super::elements::{self, Item, coded, item, keyword, long, sequence, text, uid, unsigned_list};
+use super::elements::{
+    self, Item, coded, integer, item, keyword, long, sequence, text, uid, unsigned_list,
+};
 use super::file::Own;
 use super::segment::{Algorithm, Code, Segment};
 use super::{About, RESEARCH_ONLY, color};
-use crate::volume::Source;
+use crate::volume::{Source, SourceSlice};
 use base16ct::lower;
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
@@ -145,11 +147,7 @@ pub(super) fn algorithm_identification(algorithm: &Algorithm) -> Item {
 /// Category, kind and place of a structure, as segments and regions of interest have them.
 pub(super) fn property(segment: &Segment, set: &mut Item) {
     set.put(coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category));
-    let mut kind = elements::code(&segment.kind);
-    if let Some(modifier) = &segment.modifier {
-        kind.put(coded(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, modifier));
-    }
-    set.put(sequence(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, vec![kind]));
+    set.put(sequence(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, vec![kind(segment)]));
     if let Some(region) = &segment.region {
         let mut region = elements::code(region);
         if let Some(modifier) = &segment.region_modifier {
@@ -157,6 +155,29 @@ pub(super) fn property(segment: &Segment, set: &mut Item) {
         }
         set.put(sequence(tags::ANATOMIC_REGION_SEQUENCE, vec![region]));
     }
+}
+
+/// What a structure is, with its side.
+pub(super) fn kind(segment: &Segment) -> Item {
+    let mut kind = elements::code(&segment.kind);
+    if let Some(modifier) = &segment.modifier {
+        kind.put(coded(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, modifier));
+    }
+    kind
+}
+
+/// What an image that was read is to an object that was made of it.
+pub(super) fn source_purpose() -> Code {
+    Code::dcm("121322", "Source image for image processing operation")
+}
+
+/// The image of a slice, by its frame where it has several.
+pub(super) fn image(slice: &SourceSlice) -> Item {
+    let mut image = instance(&slice.class_uid, &slice.instance_uid);
+    if let Some(frame) = slice.frame {
+        image.put(integer(tags::REFERENCED_FRAME_NUMBER, frame));
+    }
+    image
 }
 
 pub(super) fn recommended_color(rgb: [u8; 3]) -> elements::Element {

@@ -8,7 +8,7 @@ use super::file::{Encoding, Sink, encoded};
 use super::modules::{self, Kind};
 use super::places::{Place, places};
 use super::segment::Segment;
-use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written, elements};
+use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written};
 use crate::volume::{Planes, SourceSlice};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
@@ -157,15 +157,10 @@ impl StructureSet<'_> {
 /// What each structure is.
 fn observations(present: &[(usize, &Segment)]) -> Item {
     let observations = present.iter().map(|(_, segment)| {
-        let mut kind = elements::code(&segment.kind);
-        if let Some(modifier) = &segment.modifier {
-            let tag = tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE;
-            kind.put(coded(tag, modifier));
-        }
         item([
             integer(tags::OBSERVATION_NUMBER, segment.id),
             integer(tags::REFERENCED_ROI_NUMBER, segment.id),
-            sequence(tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, vec![kind]),
+            sequence(tags::RTROI_IDENTIFICATION_CODE_SEQUENCE, vec![modules::kind(segment)]),
             coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category),
             keyword(tags::RTROI_INTERPRETED_TYPE, "ORGAN"),
             text(tags::ROI_INTERPRETER, VR::PN, ""),
@@ -191,12 +186,8 @@ fn contour_item(slice: &SourceSlice, outline: &[Corner], spacing: [f64; 2]) -> I
             data += &decimal((mm * 1e4).round() / 1e4);
         }
     }
-    let mut image = modules::instance(&slice.class_uid, &slice.instance_uid);
-    if let Some(frame) = slice.frame {
-        image.put(integer(tags::REFERENCED_FRAME_NUMBER, frame));
-    }
     item([
-        sequence(tags::CONTOUR_IMAGE_SEQUENCE, vec![image]),
+        sequence(tags::CONTOUR_IMAGE_SEQUENCE, vec![modules::image(slice)]),
         keyword(tags::CONTOUR_GEOMETRIC_TYPE, "CLOSED_PLANAR"),
         integer(tags::NUMBER_OF_CONTOUR_POINTS, outline.len()),
         text(tags::CONTOUR_DATA, VR::DS, &data),

@@ -3,7 +3,6 @@
 use super::elements::{Item, coded, keyword, sequence, text, unsigned};
 use super::file::{Encoding, Sink};
 use super::modules::{self, Kind};
-use super::segment::Code;
 use super::{About, Out, RESEARCH_ONLY, Written};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
@@ -39,9 +38,7 @@ impl About<'_> {
         sink.elements(&header(self, width, height))?;
         sink.begin_pixels(*b"OB", rgb.len() as u64)?;
         sink.bytes(rgb)?;
-        if rgb.len() % 2 == 1 {
-            sink.bytes(&[0])?;
-        }
+        sink.end_pixels(rgb.len() as u64)?;
         sink.finish(self.options.fresh.as_ref())
     }
 }
@@ -56,7 +53,7 @@ fn header(about: &About<'_>, width: u16, height: u16) -> Item {
     };
     let mut set = modules::common(about, &kind);
     let (date, time) = modules::made(about);
-    let purpose = Code::dcm("121322", "Source image for image processing operation");
+    let purpose = modules::source_purpose();
     let images = modules::source_files(about.source).into_iter().map(|(class, uid)| {
         let mut image = modules::instance(class, uid);
         image.put(coded(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &purpose));

@@ -223,20 +223,7 @@ impl Lab {
                 found += f64::from(number(&read, kind));
             }
             let mut exact = 0.0;
-            let from: [usize; 3] = std::array::from_fn(|k| place[k] / conv.scatter[k]);
-            let sub: [usize; 3] = std::array::from_fn(|k| place[k] % conv.scatter[k]);
-            let sub = (sub[0] * conv.scatter[1] + sub[1]) * conv.scatter[2] + sub[2];
-            for tap in 0..conv.taps() {
-                let [_, ky, kx] = conv.kernel;
-                let tap3 = [tap / kx / ky, tap / kx % ky, tap % kx];
-                let v: [isize; 3] = std::array::from_fn(|k| {
-                    (from[k] * conv.stride[k] + tap3[k]) as isize - conv.pad[k] as isize
-                });
-                if (0..3).any(|k| v[k] < 0 || v[k] as usize >= conv.input[k]) {
-                    continue;
-                }
-                let v = ((v[0] as usize * conv.input[1]) + v[1] as usize) * conv.input[2]
-                    + v[2] as usize;
+            for (tap, v) in conv.reads(place) {
                 for c in 0..conv.inputs.iter().sum() {
                     let (input, channel) =
                         if c < conv.inputs[0] { (0, c) } else { (1, c - conv.inputs[0]) };
@@ -246,7 +233,7 @@ impl Lab {
                     let value = self.host[index % period] + shift;
                     let value = if value < 0.0 { value * slope } else { value };
                     let value = if matrix { rounded(value, self.element) } else { value };
-                    exact += f64::from(weight(o, c, tap + sub)) * f64::from(value);
+                    exact += f64::from(weight(o, c, tap)) * f64::from(value);
                 }
             }
             worst = worst.max((found - exact).abs());

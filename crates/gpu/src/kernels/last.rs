@@ -64,11 +64,7 @@ pub(crate) fn last<E: Float>(
             let from = sizes.weights + (group * sizes.blocks + block) * 16;
             #[unroll]
             for k in 0..8usize {
-                let half = comptime!(k / 4);
-                let v = f32::cast_from(raw.extract(k))
-                    * params[entry + half].extract(comptime!(k % 4))
-                    + params[entry + 2 + half].extract(comptime!(k % 4));
-                let v = max(v, v * params[entry + 4 + half].extract(comptime!(k % 4)));
+                let v = normalized(f32::cast_from(raw.extract(k)), params, entry, k);
                 low += Vector::new(v) * weights[from + k * 2];
                 high += Vector::new(v) * weights[from + k * 2 + 1];
             }
@@ -78,11 +74,8 @@ pub(crate) fn last<E: Float>(
         let entry = sizes.entry + image * sizes.stride + group * 6;
         #[unroll]
         for k in 0..8usize {
-            let half = comptime!(k / 4);
-            let v = f32::cast_from(raw.extract(k)) * params[entry + half].extract(comptime!(k % 4))
-                + params[entry + 2 + half].extract(comptime!(k % 4));
-            let v = max(v, v * params[entry + 4 + half].extract(comptime!(k % 4)));
-            if comptime!(half == 0) {
+            let v = normalized(f32::cast_from(raw.extract(k)), params, entry, k);
+            if comptime!(k < 4) {
                 low.insert(comptime!(k % 4), v);
             } else {
                 high.insert(comptime!(k % 4), v);
@@ -97,11 +90,7 @@ pub(crate) fn last<E: Float>(
             for k in 0..8usize {
                 let channel = group * BLOCK + k;
                 if channel < sizes.outputs {
-                    let value = if comptime!(k < 4) {
-                        low.extract(comptime!(k % 4))
-                    } else {
-                        high.extract(comptime!(k % 4))
-                    };
+                    let value = either(low, high, k);
                     let to = (sizes.channel + channel) * place.volume + at;
                     output[to] = output[to] + value * weight;
                 }
@@ -112,14 +101,30 @@ pub(crate) fn last<E: Float>(
         for k in 0..8usize {
             let channel = group * BLOCK + k;
             if channel < sizes.outputs {
-                let value = if comptime!(k < 4) {
-                    low.extract(comptime!(k % 4))
-                } else {
-                    high.extract(comptime!(k % 4))
-                };
+                let value = either(low, high, k);
                 output[((image - sizes.first) * sizes.outputs + channel) * sizes.voxels + voxel] =
                     value;
             }
         }
     }
+}
+
+/// Number `k` of a block as it is read: scaled, shifted, and its negative part sloped.
+#[cube]
+fn normalized(
+    raw: f32,
+    params: &[Vector<f32, Const<4>>],
+    entry: usize,
+    #[comptime] k: usize,
+) -> f32 {
+    let half = comptime!(k / 4);
+    let scale = params[entry + half].extract(comptime!(k % 4));
+    let v = raw * scale + params[entry + 2 + half].extract(comptime!(k % 4));
+    max(v, v * params[entry + 4 + half].extract(comptime!(k % 4)))
+}
+
+/// Number `k` of a block's eight.
+#[cube]
+fn either(low: Vector<f32, Const<4>>, high: Vector<f32, Const<4>>, #[comptime] k: usize) -> f32 {
+    if comptime!(k < 4) { low.extract(comptime!(k % 4)) } else { high.extract(comptime!(k % 4)) }
 }

@@ -104,8 +104,7 @@ impl Planner {
         let outputs = conv.weights.dims()[0];
         let bias = self.push_bias(&conv.bias.to_vec(outputs));
         let blocks = source.channels.div_ceil(8);
-        self.plan.singles.resize(self.plan.singles.len().next_multiple_of(4), 0.0);
-        let weights = self.plan.singles.len() / 4;
+        let weights = self.vectors();
         for group in 0..outputs.div_ceil(8) {
             for c in 0..blocks * 8 {
                 for o in group * 8..group * 8 + 8 {
@@ -231,14 +230,20 @@ impl Planner {
         true
     }
 
+    /// Fills the last vector of single numbers; returns how many there are.
+    fn vectors(&mut self) -> usize {
+        let singles = &mut self.plan.singles;
+        singles.resize(singles.len().next_multiple_of(4), 0.0);
+        singles.len() / 4
+    }
+
     /// Keeps packed weights; returns where they begin, in vectors as the kernel reads them.
     fn weights(&mut self, packed: &[f32], kernel: &Kernel) -> usize {
         match kernel {
             Kernel::Direct(_) => {
-                let singles = &mut self.plan.singles;
-                singles.resize(singles.len().next_multiple_of(4), 0.0);
-                singles.extend_from_slice(packed);
-                (singles.len() - packed.len()) / 4
+                let at = self.vectors();
+                self.plan.singles.extend_from_slice(packed);
+                at
             }
             Kernel::Matrix(form) => {
                 let halves = &mut self.plan.halves;
@@ -267,8 +272,7 @@ impl Planner {
         let bias = self.push_bias(&layer.bias.to_vec(made.channels)) * 4;
         let weights = self.plan.singles.len();
         self.plan.singles.extend_from_slice(&layer.weights);
-        let length = self.plan.singles.len().next_multiple_of(4);
-        self.plan.singles.resize(length, 0.0);
+        self.vectors();
         let transposed = matches!(step.operation, Operation::TransposedConv(_));
         let (window, groups) = (layer.window.into(), layer.groups);
         self.step(Action::General { transposed, window, groups, weights, bias, source, made });

@@ -107,22 +107,10 @@ impl Case {
             for o in 0..conv.outputs {
                 for at in 0..oz * oy * ox {
                     let place = [at / ox / oy, at / ox % oy, at % ox];
-                    let from: [usize; 3] = std::array::from_fn(|k| place[k] / conv.scatter[k]);
-                    let sub: [usize; 3] = std::array::from_fn(|k| place[k] % conv.scatter[k]);
-                    let sub = (sub[0] * conv.scatter[1] + sub[1]) * conv.scatter[2] + sub[2];
                     let mut sum = f64::from(self.bias[o]);
-                    for tap in 0..conv.taps() {
-                        let [_, ky, kx] = conv.kernel;
-                        let tap3 = [tap / kx / ky, tap / kx % ky, tap % kx];
-                        let v: [isize; 3] = std::array::from_fn(|k| {
-                            (from[k] * conv.stride[k] + tap3[k]) as isize - conv.pad[k] as isize
-                        });
-                        if (0..3).any(|k| v[k] < 0 || v[k] as usize >= conv.input[k]) {
-                            continue;
-                        }
-                        let v = ((v[0] as usize * iy) + v[1] as usize) * ix + v[2] as usize;
+                    for (tap, v) in conv.reads(place) {
                         for c in 0..all {
-                            let w = round(self.weights[(o * all + c) * taps + tap + sub]);
+                            let w = round(self.weights[(o * all + c) * taps + tap]);
                             sum += f64::from(w) * read[(image * all + c) * iz * iy * ix + v];
                         }
                     }

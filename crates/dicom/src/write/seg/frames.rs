@@ -2,7 +2,7 @@
 
 use super::SegEncoding;
 use crate::volume::{Planes, Source};
-use crate::write::elements::{coded, integer, item, keyword, sequence, text};
+use crate::write::elements::{coded, item, keyword, sequence, text};
 use crate::write::file::{Encoding, Sink, encoded};
 use crate::write::places::places;
 use crate::write::segment::{Code, Segment};
@@ -128,7 +128,7 @@ impl Joint {
         if self.held > 0 {
             sink.bytes(&[self.rest])?;
         }
-        if total % 2 == 1 { sink.bytes(&[0]) } else { Ok(()) }
+        sink.end_pixels(total)
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) fn write_labels<T: Label>(
         };
         sink.bytes(&bytes)?;
     }
-    if total % 2 == 1 { sink.bytes(&[0]) } else { Ok(()) }
+    sink.end_pixels(total)
 }
 
 /// What the frames of one slice share, encoded.
@@ -162,15 +162,12 @@ pub(super) struct SliceGroups {
 }
 
 pub(super) fn derivations(source: &Source) -> io::Result<Vec<SliceGroups>> {
-    let purpose = Code::dcm("121322", "Source image for image processing operation");
+    let purpose = modules::source_purpose();
     source
         .slices
         .iter()
         .map(|slice| {
-            let mut image = modules::instance(&slice.class_uid, &slice.instance_uid);
-            if let Some(frame) = slice.frame {
-                image.put(integer(tags::REFERENCED_FRAME_NUMBER, frame));
-            }
+            let mut image = modules::image(slice);
             image.put(coded(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, &purpose));
             image.put(keyword(tags::SPATIAL_LOCATIONS_PRESERVED, "YES"));
             let derivation = item([
