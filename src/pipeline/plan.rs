@@ -134,30 +134,7 @@ pub fn plan(
         bounds,
         crop_time: Duration::ZERO,
     };
-    let exceeds = |peak: Memory| options.memory_limit_bytes.is_some_and(|limit| peak.bytes > limit);
-    plan.peak = plan.predict(case, config, engine, options, None);
-    // They spare work where there is room for them.
-    while plan.flat_answers > 0 && exceeds(plan.peak) {
-        plan.flat_answers -= 1;
-        plan.peak = plan.predict(case, config, engine, options, None);
-    }
-    let (shape, passes) = (plan.network_shape, plan.mirrors.len());
-    if let Some(bytes) = engine.image_bytes(shape, config.patch_size, passes) {
-        let peak = plan.predict(case, config, engine, options, Some(bytes));
-        plan.whole_image = !exceeds(peak);
-        if plan.whole_image {
-            plan.peak = peak;
-        }
-    }
-    if let Some(limit_bytes) = options.memory_limit_bytes
-        && plan.peak.bytes > limit_bytes
-    {
-        return Err(Error::Memory {
-            what: format!("a network grid of {network_shape:?} voxels ({})", plan.peak.during),
-            need_bytes: plan.peak.bytes,
-            limit_bytes,
-        });
-    }
+    plan.fit(case, config, engine, options)?;
     plan.crop_time = started.elapsed();
     Ok(plan)
 }
@@ -215,6 +192,46 @@ fn network_grid(cropped: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> Res
 }
 
 impl Plan {
+    /// Spends what is left below the limit on what spares time, and predicts the peak.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Memory`] if the case exceeds the limit without any of it.
+    fn fit(
+        &mut self,
+        case: &Input<'_>,
+        config: &ModelConfig,
+        engine: &dyn Engine,
+        options: &Settings,
+    ) -> Result<()> {
+        let exceeds =
+            |peak: Memory| options.memory_limit_bytes.is_some_and(|limit| peak.bytes > limit);
+        self.peak = self.predict(case, config, engine, options, None);
+        // They spare work where there is room for them.
+        while self.flat_answers > 0 && exceeds(self.peak) {
+            self.flat_answers -= 1;
+            self.peak = self.predict(case, config, engine, options, None);
+        }
+        let (shape, passes) = (self.network_shape, self.mirrors.len());
+        if let Some(bytes) = engine.image_bytes(shape, config.patch_size, passes) {
+            let peak = self.predict(case, config, engine, options, Some(bytes));
+            self.whole_image = !exceeds(peak);
+            if self.whole_image {
+                self.peak = peak;
+            }
+        }
+        if let Some(limit_bytes) = options.memory_limit_bytes
+            && self.peak.bytes > limit_bytes
+        {
+            return Err(Error::Memory {
+                what: format!("a network grid of {shape:?} voxels ({})", self.peak.during),
+                need_bytes: self.peak.bytes,
+                limit_bytes,
+            });
+        }
+        Ok(())
+    }
+
     /// The part of an image that is worked on, in the network's axes.
     pub(super) fn part<'a>(&self, image: &'a Voxels) -> VoxelView<'a> {
         self.axes.voxels(image.view()).cropped(&self.bounds)

@@ -172,16 +172,43 @@ fn broken_networks_are_refused() {
     }
 }
 
+/// Builds the package with one file replaced, or removed without content, and asks for part of the message.
+fn refused_with(claim: &str, file: &str, content: Option<String>, part: &str) {
+    let package = Package::new();
+    match content {
+        Some(content) => package.write(file, content),
+        None => fs::remove_file(package.root().join(file)).expect("a file to remove"),
+    }
+    let message = package.refused(claim);
+    assert!(message.contains(part), "{claim}: {message}");
+}
+
+#[test]
+fn a_wrong_manifest_is_refused() {
+    const FILE: &str = "models/MANIFEST.toml";
+    let whole = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
+    let line = line(&whole);
+    let with = |from: &str, to: &str| Some(line.replace(from, to));
+    for (claim, content, part) in [
+        ("no line", Some(String::new()), "[[model]]"),
+        ("no file", None, "models/MANIFEST.toml; add"),
+        ("wrong hash", with("sha256 = \"", "sha256 = \"0"), "SHA-256"),
+        ("opset", with("= 17", "= 16"), "opset 17 in the graph"),
+        ("twice", Some(line.repeat(2)), "listed twice"),
+        ("name", with("\"knee\"", "\"Knee\""), "lowercase"),
+        ("other file", with("knee.onnx", "a.onnx"), "\"knee.onnx\""),
+        ("licence", with("\"MIT\"", "\"\""), "licence is empty"),
+    ] {
+        refused_with(claim, FILE, content, part);
+    }
+}
+
 #[test]
 fn files_that_do_not_belong_together_are_refused() {
-    let whole = registry::find("selftest").expect("self-test model").onnx().expect("embedded");
     let config = "config/3d_fullres/knee.json";
-    let manifest = |from: &str, to: &str| line(&whole).replace(from, to);
     let with = |field: &str| Some(CONFIG.replacen('{', &format!("{{{field}, "), 1));
     // (claim, file, content or none to remove it, part of the message)
     let cases = [
-        ("no manifest line", "models/MANIFEST.toml", Some(String::new()), "[[model]]"),
-        ("no manifest", "models/MANIFEST.toml", None, "models/MANIFEST.toml; add"),
         ("no network", "models/knee.onnx", None, "cannot read models/knee.onnx"),
         ("no configuration", config, None, "add config/3d_fullres/knee.json"),
         (
@@ -223,22 +250,6 @@ fn files_that_do_not_belong_together_are_refused() {
         ("grades differ", config, Some(CONFIG.replace("\"test\"", "\"demo\"")), "grade is demo"),
         ("unknown field", config, Some(CONFIG.replace("\"grade\"", "\"grad\"")), "grad"),
         (
-            "wrong hash",
-            "models/MANIFEST.toml",
-            Some(manifest("sha256 = \"", "sha256 = \"0")),
-            "SHA-256",
-        ),
-        ("opset", "models/MANIFEST.toml", Some(manifest("= 17", "= 16")), "opset 17 in the graph"),
-        ("twice", "models/MANIFEST.toml", Some(line(&whole) + &line(&whole)), "listed twice"),
-        ("name", "models/MANIFEST.toml", Some(manifest("\"knee\"", "\"Knee\"")), "lowercase"),
-        (
-            "other file",
-            "models/MANIFEST.toml",
-            Some(manifest("knee.onnx", "a.onnx")),
-            "\"knee.onnx\"",
-        ),
-        ("licence", "models/MANIFEST.toml", Some(manifest("\"MIT\"", "\"\"")), "licence is empty"),
-        (
             "unlisted configuration",
             "config/2d/knee_2d.json",
             Some(CONFIG.to_owned()),
@@ -246,13 +257,7 @@ fn files_that_do_not_belong_together_are_refused() {
         ),
     ];
     for (claim, file, content, part) in cases {
-        let package = Package::new();
-        match content {
-            Some(content) => package.write(file, content),
-            None => fs::remove_file(package.root().join(file)).expect("a file to remove"),
-        }
-        let message = package.refused(claim);
-        assert!(message.contains(part), "{claim}: {message}");
+        refused_with(claim, file, content, part);
     }
 }
 

@@ -358,6 +358,20 @@ impl Exact<'_> {
     }
 }
 
+/// Weights as integers `[outputs, inputs, taps]`, with the steps of their inputs in them, and a scale
+/// per output.
+fn quantized(shape: &Shape, weights: &[f32], bytes: &[ByteCode]) -> (Vec<i32>, Vec<f32>) {
+    let taps: usize = shape.kernel.iter().product();
+    let (mut integers, mut scales) = (Vec::new(), Vec::new());
+    for weights in weights.chunks_exact(shape.inputs * taps) {
+        let scaled = |i: usize| weights[i] * bytes[i / taps].step;
+        let largest = (0..weights.len()).fold(0.0_f32, |m, i| m.max(scaled(i).abs()));
+        scales.push(largest / 127.0);
+        integers.extend((0..weights.len()).map(|i| (scaled(i) / (largest / 127.0)).round() as i32));
+    }
+    (integers, scales)
+}
+
 /// The values of a channel, without the gaps between rows.
 fn values_of(layout: Layout, c: usize, values: &[i16]) -> impl Iterator<Item = i16> + '_ {
     let [depth, height, width] = layout.dims;
@@ -373,7 +387,6 @@ fn reach(affine: Affine, ByteCode { step, zero }: ByteCode, v: i16) -> f32 {
 }
 
 fn check_int8(case: &str, shape: &Shape) {
-    let taps: usize = shape.kernel.iter().product();
     let layout = Layout::sliced(shape.inputs, shape.input, shape.input[2] + 1);
     let (values, memory) = integers(layout, 21);
     let affine = |c: usize| Affine { scale: 4e-4 + c as f32 * 1e-5, shift: 0.1, slope: 0.01 };
@@ -384,14 +397,7 @@ fn check_int8(case: &str, shape: &Shape) {
     let codings: Vec<Coding> = (0..shape.outputs)
         .map(|o| Coding { center: 0.1 * o as f32, step: 2e-3 * (1.0 + o as f32) })
         .collect();
-    let (mut integer_weights, mut scales) = (Vec::new(), Vec::new());
-    for weights in weights.chunks_exact(shape.inputs * taps) {
-        let scaled = |i: usize| weights[i] * bytes[i / taps].step;
-        let largest = (0..weights.len()).fold(0.0_f32, |m, i| m.max(scaled(i).abs()));
-        scales.push(largest / 127.0);
-        integer_weights
-            .extend((0..weights.len()).map(|i| (scaled(i) / (largest / 127.0)).round() as i32));
-    }
+    let (integer_weights, scales) = quantized(shape, &weights, &bytes);
     let read = |c: usize| values_of(layout, c, &values).map(move |v| (c, v));
     let widening = (0..shape.inputs).flat_map(read).map(|(c, v)| reach(affines[c], bytes[c], v));
     let widening = widening.fold(0.0, f32::max);
