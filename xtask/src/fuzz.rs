@@ -6,8 +6,9 @@
 //! `tests/regressions` with a test.
 
 use crate::shell::{self, Result, root};
-use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
+use std::{fs, iter, thread};
 
 /// A target and its seeds: files below `tests/` and `config/` with one of these endings.
 struct Target {
@@ -58,41 +59,61 @@ pub(crate) fn run(arguments: &[String]) -> Result {
         let known: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
         return Err(format!("no target {unknown}; there are {}", known.join(", ")));
     }
-    for target in TARGETS.iter().filter(|t| names.is_empty() || names.contains(&t.name)) {
-        fuzz(target, &stop)?;
+    let chosen: Vec<_> =
+        TARGETS.iter().filter(|t| names.is_empty() || names.contains(&t.name)).collect();
+    for target in &chosen {
+        prepare(target)?;
     }
-    Ok(())
+    shell::run_with("cargo fuzz build --fuzz-dir fuzz", &[UNSTABLE])?;
+    // A target has one thread: as many run at a time as there are processors.
+    let waiting = Mutex::new(chosen.into_iter());
+    let next = || waiting.lock().ok()?.next();
+    let runners = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let run = || iter::from_fn(next).try_for_each(|target| fuzz(target, &stop));
+        let runners: Vec<_> = (0..runners).map(|_| scope.spawn(run)).collect();
+        runners
+            .into_iter()
+            .try_for_each(|runner| runner.join().map_err(|_| "a panic".to_owned())?)
+    })
 }
 
-fn fuzz(target: &Target, stop: &str) -> Result {
-    let Target { name, longest, is_dicom, .. } = target;
-    let seeds = format!("fuzz/target/seeds/{name}");
-    let folder = root().join(&seeds);
-    let failed = |error: std::io::Error| format!("seeds of {name}: {error}");
-    gather(target, &folder).map_err(failed)?;
-    if *is_dicom {
+/// Sanitizers are unstable options; this makes the installed compiler take them.
+const UNSTABLE: (&str, &str) = ("RUSTC_BOOTSTRAP", "1");
+
+fn seeds_of(target: &Target) -> String {
+    format!("fuzz/target/seeds/{}", target.name)
+}
+
+/// Gathers the target's seeds and makes the folder of what it will find.
+fn prepare(target: &Target) -> Result {
+    let (name, seeds) = (target.name, seeds_of(target));
+    gather(target, &root().join(&seeds)).map_err(|error| format!("seeds of {name}: {error}"))?;
+    if target.is_dicom {
         shell::run(&format!(
             "cargo run --quiet --package fastnnunet-dicom --features fuzzing --example seeds -- \
              {name} {seeds}"
         ))?;
     }
-    let count = fs::read_dir(&folder).map_err(failed)?.count();
+    fs::create_dir_all(root().join("fuzz/corpus").join(name))
+        .map_err(|error| format!("fuzz/corpus/{name}: {error}"))
+}
+
+fn fuzz(target: &Target, stop: &str) -> Result {
+    let Target { name, longest, is_dicom, .. } = target;
     // openjp2 loses some bytes when it panics, which is caught (docs/dicom.md). The flag is for each
     // input, the variable for the end of the run.
     let leaks = if *is_dicom { "-detect_leaks=0 " } else { "" };
     let at_end = if *is_dicom { "detect_leaks=0" } else { "" };
-    fs::create_dir_all(root().join("fuzz/corpus").join(name))
-        .map_err(|error| format!("fuzz/corpus/{name}: {error}"))?;
-    println!("\nfuzz target {name}, {count} seeds");
-    // Sanitizers are unstable options; this makes the installed compiler take them.
-    let unstable = [("RUSTC_BOOTSTRAP", "1"), ("ASAN_OPTIONS", at_end)];
-    shell::run_with(
+    let seeds = seeds_of(target);
+    shell::run_apart(
         &format!(
             "cargo fuzz run --fuzz-dir fuzz {name} fuzz/corpus/{name} {seeds} -- {stop} {leaks}\
              -max_len={longest} -timeout={SLOWEST_SECONDS} -rss_limit_mb={MEMORY_MIB} \
              -malloc_limit_mb={MEMORY_MIB} -print_final_stats=1 -verbosity=0"
         ),
-        &unstable,
+        &[UNSTABLE, ("ASAN_OPTIONS", at_end)],
+        |line| line.starts_with("stat::"),
     )
 }
 

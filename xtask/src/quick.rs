@@ -4,7 +4,8 @@ use crate::rooms;
 use crate::shell::{self, Result};
 
 /// The workspace with the command line and without burn, which takes minutes to compile.
-pub(crate) const LIGHT: &str = "--workspace --no-default-features --features fastnnunet/cli,fastnnunet/dicom";
+pub(crate) const LIGHT: &str =
+    "--workspace --no-default-features --features fastnnunet/cli,fastnnunet/dicom";
 
 pub(crate) fn run() -> Result {
     shell::run("cargo fmt --all --check")?;

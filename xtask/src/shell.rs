@@ -35,6 +35,28 @@ pub(crate) fn run_with(line: &str, variables: &[(&str, &str)]) -> Result {
     }
 }
 
+/// As [`run_with`] beside others: what it says is printed when it has ended, of a success the lines
+/// that `matter`.
+pub(crate) fn run_apart(
+    line: &str,
+    variables: &[(&str, &str)],
+    matter: impl Fn(&str) -> bool,
+) -> Result {
+    let mut words = line.split_whitespace();
+    let output = Command::new(words.next().unwrap_or_default())
+        .args(words)
+        .envs(variables.iter().copied())
+        .current_dir(root())
+        .output()
+        .map_err(|error| format!("`{line}` did not start: {error}"))?;
+    let ok = output.status.success();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let said: Vec<&str> = said.lines().filter(|said| !ok || matter(said)).collect();
+    println!("\n$ {line}\n{}", said.join("\n"));
+    if ok { Ok(()) } else { Err(format!("`{line}` failed ({})", output.status)) }
+}
+
 /// What `line` prints.
 pub(crate) fn output(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
