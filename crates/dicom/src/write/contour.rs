@@ -52,9 +52,11 @@ impl<F: Fn(usize, usize) -> bool> Field<F> {
             && (self.has)((self.top + y) as usize, (self.left + x) as usize)
     }
 
-    /// Number of a corner, in half voxels from the place's first voxel.
+    /// Number of a corner, in half voxels from the place's first voxel. Of its two coordinates one is
+    /// even and one is odd, so that half of the columns say all.
     fn index(&self, [x, y]: Corner) -> usize {
-        ((y + 2) * (2 * self.width + 3) + x + 2) as usize
+        let [x, y, width] = [x + 2, y + 2, self.width + 2].map(|n| n as usize);
+        y * width + x / 2
     }
 
     /// All lines, the label on their right as rows go down: outlines clockwise, holes the other
@@ -264,6 +266,20 @@ mod tests {
         check(&["....", ".#..", "..#.", "...."], 2);
         check(&["####", "#..#", "#.##", "####"], 1);
         check(&["####", "#.##", "##.#", "####"], 1);
+    }
+
+    #[test]
+    fn corners_of_the_largest_slice_have_numbers_of_their_own() {
+        let size = usize::from(u16::MAX);
+        let field = Field::new(|_, _| true, &Place { rows: 0..size, columns: 0..size });
+        let end = 2 * i32::from(u16::MAX) - 1;
+        let row = |y: i32| {
+            let first = y.rem_euclid(2) - 1;
+            [first, first + 2, end - 1 + y.rem_euclid(2)].map(|x| field.index([x, y]))
+        };
+        let numbers: Vec<usize> = [-1, 0, 1, end - 1, end].into_iter().flat_map(row).collect();
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        assert!(numbers[14] > i32::MAX as usize);
     }
 
     #[test]
