@@ -3,9 +3,7 @@
 //! beside those of other programs in one run.
 #![expect(clippy::print_stdout, reason = "a program")]
 
-use fastnnunet_dicom::write::{
-    About, Algorithm, Code, Labeling, ObjectOptions, SegEncoding, Segment,
-};
+use fastnnunet_dicom::write::{About, Algorithm, Labeling, ObjectOptions, SegEncoding, Segment};
 use fastnnunet_dicom::{LoadOptions, ScanOptions, scan};
 use ndarray::ArrayView3;
 use std::fs::File;
@@ -58,10 +56,8 @@ fn segmentations(series: &str, labels: &str, folder: &Path) -> Result<(), Failur
     let source = catalog.pick(None)?.source()?;
     let bytes = std::fs::read(labels)?;
     let map = ArrayView3::from_shape(source.grid.shape, &bytes)?;
-    let kind = Code::sct("85756007", "Tissue");
-    let segments: Vec<Segment> = (1..=117)
-        .map(|id| Segment::structure(id, &format!("structure_{id}"), kind.clone()))
-        .collect();
+    let segments: Vec<Segment> =
+        (1..=117).map(|id| Segment::named(id, &format!("structure_{id}"))).collect();
     let algorithm = Algorithm { name: "speed".into(), version: "1".into(), models: Vec::new() };
     let options = ObjectOptions::default();
     let about = About { source: &source, algorithm: &algorithm, options: &options };

@@ -97,9 +97,14 @@ fn read_segments(json: &str) -> Result<Vec<Segment>, Failure> {
         .map(|entry| {
             let id = entry["id"].as_u64().and_then(|id| u16::try_from(id).ok()).ok_or("no id")?;
             let name = entry["name"].as_str().ok_or("no name")?;
-            let mut segment = match code(&entry["kind"]) {
-                Some(kind) => Segment::structure(id, name, kind),
-                None => Segment::named(id, name),
+            let mut segment = Segment::named(id, name);
+            if let Some(kind) = code(&entry["kind"]) {
+                (segment.kind, segment.category) = (kind, Code::anatomical_structure());
+            }
+            segment.modifier = match entry["side"].as_str() {
+                Some("left") => Some(Code::left()),
+                Some("right") => Some(Code::right()),
+                _ => None,
             };
             let rgb = |k: usize| entry["color"][k].as_u64().map(|c| c as u8);
             segment.color = rgb(0).zip(rgb(1)).zip(rgb(2)).map(|((r, g), b)| [r, g, b]);

@@ -7,7 +7,7 @@ use super::syntax::{self, Syntax};
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use fastnnunet_model::Mismatch;
-use std::io::{Cursor, Read, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 
 /// A file's headers, and the bytes its pixels lie in if those are not the file's own.
 pub(crate) struct Opened {
@@ -90,6 +90,15 @@ pub(crate) fn open(
     }
     let parsed = parse::parse(source, (data_start, len), syntax.headers(), limits.max_elements)?;
     Ok(Some(Opened { meta, parsed, syntax, inflated: None, note }))
+}
+
+/// The meta header of a file that has preamble and header; nothing of any other.
+pub(crate) fn meta_of_object(source: &mut (impl Read + Seek)) -> DataSet {
+    const PREAMBLE: u64 = 132;
+    let explicit = Syntax::find(syntax::EXPLICIT_LE).expect("the registry has it").headers();
+    let Ok(len) = source.seek(SeekFrom::End(0)) else { return DataSet::default() };
+    let meta = parse::parse_meta(source, (PREAMBLE.min(len), len), explicit);
+    meta.map(|(meta, _)| meta).unwrap_or_default()
 }
 
 pub(crate) const NO_META: &str = "no meta header: encoding seen from the data";

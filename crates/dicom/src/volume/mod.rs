@@ -7,6 +7,8 @@ mod voxels;
 
 pub(crate) use load::same_pixels;
 pub use load::{LoadOptions, Loaded};
+#[cfg(test)]
+pub(crate) use source::COPIED;
 pub(crate) use source::Planes;
 pub use source::{Source, SourceSlice};
 pub use voxels::Voxels;

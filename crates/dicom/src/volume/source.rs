@@ -110,7 +110,7 @@ impl Lossy {
 }
 
 /// Attributes of the patient and study modules, in ascending order.
-const COPIED: [Tag; 39] = [
+pub(crate) const COPIED: [Tag; 39] = [
     tags::SPECIFIC_CHARACTER_SET,
     tags::STUDY_DATE,
     tags::STUDY_TIME,

@@ -1,14 +1,15 @@
 //! An object with its own identifiers made of what it holds.
 //!
-//! The data set is written with placeholders for the object's own identifiers and hashed as it
-//! goes; the identifiers made of the digest are as long as their placeholders and are put in their
-//! places at the end. So a large object is written once, and its identifiers are those of its
-//! content.
+//! The data set is written with a blank in the places of the object's own identifiers and hashed as it
+//! goes; the identifiers made of the digest are as long as the blank and are put in their places at the
+//! end. So a large object is written once, and its identifiers are those of its content. The places are
+//! noted as they are written, so that no text of a source or a label is ever taken for one.
 
-use super::elements::Item;
+use super::elements::{self, Item, item};
 use super::{Fresh, Out, Written};
 use crate::uid;
-use dicom_dictionary_std::uids;
+use dicom_core::Tag;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::FileMetaTableBuilder;
 use sha2::{Digest, Sha256};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -30,34 +31,33 @@ impl Encoding {
     }
 }
 
-/// Which of the object's own identifiers.
+/// An identifier that is made of the object's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Own {
+enum Own {
     Instance,
     Series,
-    Dimensions,
-    /// Others, by number.
-    Other(u16),
 }
 
-/// No valid identifier begins like this: parts have no leading zero.
-const PLACEHOLDER: &str = "2.25.0000000000000000000000000000000000";
-
 impl Own {
-    /// What stands in its place until the content is known.
-    pub(super) fn placeholder(self) -> String {
-        format!("{PLACEHOLDER}{:05}", self.number())
+    /// That of an element of the data set itself; those of its items are others'.
+    fn of(tag: Tag) -> Option<Self> {
+        match tag {
+            tags::SOP_INSTANCE_UID => Some(Self::Instance),
+            tags::SERIES_INSTANCE_UID => Some(Self::Series),
+            _ => None,
+        }
     }
 
-    fn number(self) -> u32 {
+    fn made_of(self, digest: [u8; 32]) -> String {
         match self {
-            Self::Instance => 0,
-            Self::Series => 1,
-            Self::Dimensions => 2,
-            Self::Other(number) => 3 + u32::from(number),
+            Self::Instance => uid::of_digest(digest),
+            Self::Series => uid::of(&[&digest, b"series"]),
         }
     }
 }
+
+/// What stands in the place of an identifier until the content is known: as long as one.
+pub(super) const BLANK: &str = "2.25.000000000000000000000000000000000000000";
 
 /// An object on its way out.
 pub(super) struct Sink<'a> {
@@ -67,7 +67,7 @@ pub(super) struct Sink<'a> {
     hash: Sha256,
     at: u64,
     /// Where which identifier goes.
-    places: Vec<(u64, u32)>,
+    places: Vec<(u64, Own)>,
 }
 
 impl<'a> Sink<'a> {
@@ -80,7 +80,7 @@ impl<'a> Sink<'a> {
         let version = format!("FASTNNUNET_{}", env!("CARGO_PKG_VERSION"));
         let meta = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(class_uid)
-            .media_storage_sop_instance_uid(Own::Instance.placeholder())
+            .media_storage_sop_instance_uid(BLANK)
             .transfer_syntax(encoding.uid())
             .implementation_class_uid(uid::of(&[b"fastnnunet"]))
             .implementation_version_name(version.chars().take(16).collect::<String>())
@@ -89,24 +89,38 @@ impl<'a> Sink<'a> {
         let mut head = vec![0; 128];
         head.extend(b"DICM");
         meta.write(&mut head).map_err(io::Error::other)?;
-        let mut sink = Self {
-            out: BufWriter::with_capacity(1 << 20, out),
+        // Nothing in the meta header is anybody else's text.
+        let instance = head.windows(uid::LENGTH).position(|window| window == BLANK.as_bytes());
+        let instance = instance.ok_or(io::ErrorKind::InvalidData)?;
+        let mut out = BufWriter::with_capacity(1 << 20, out);
+        out.write_all(&head)?;
+        Ok(Self {
+            out,
             class_uid,
             encoding,
             hash: Sha256::new(),
-            at: 0,
-            places: Vec::new(),
-        };
-        sink.find_places(&head);
-        sink.out.write_all(&head)?;
-        sink.at = head.len() as u64;
-        Ok(sink)
+            at: head.len() as u64,
+            places: vec![(instance as u64, Own::Instance)],
+        })
     }
 
-    /// Writes elements, in ascending order of tags from call to call.
-    pub(super) fn elements(&mut self, elements: &Item) -> io::Result<()> {
-        let bytes = encoded(elements, self.encoding)?;
-        self.find_places(&bytes);
+    /// Writes elements of the data set itself, in ascending order of tags from call to call. Its own
+    /// identifiers are left blank, whatever they are here.
+    pub(super) fn elements(&mut self, elements: Item) -> io::Result<()> {
+        let mut part = Vec::new();
+        for element in elements {
+            let tag = element.header().tag;
+            let Some(own) = Own::of(tag) else {
+                part.push(element);
+                continue;
+            };
+            part.push(elements::uid(tag, BLANK));
+            let bytes = encoded(&item(part.drain(..)), self.encoding)?;
+            self.bytes(&bytes)?;
+            // A value of even length is the last of its element, and that of what was written.
+            self.places.push((self.at - uid::LENGTH as u64, own));
+        }
+        let bytes = encoded(&item(part), self.encoding)?;
         self.bytes(&bytes)
     }
 
@@ -122,8 +136,9 @@ impl<'a> Sink<'a> {
 
     /// An item of encoded elements.
     pub(super) fn item(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let len = length(bytes.len() as u64, "an item")?;
         self.bytes(&[0xFE, 0xFF, 0x00, 0xE0])?;
-        self.bytes(&(bytes.len() as u32).to_le_bytes())?;
+        self.bytes(&len.to_le_bytes())?;
         self.bytes(bytes)
     }
 
@@ -135,10 +150,7 @@ impl<'a> Sink<'a> {
     /// with explicit VR.
     pub(super) fn begin_pixels(&mut self, vr: [u8; 2], len: u64) -> io::Result<()> {
         debug_assert_eq!(self.encoding, Encoding::Explicit);
-        let len = u32::try_from(len.next_multiple_of(2)).ok().filter(|len| *len < u32::MAX);
-        let len = len.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::FileTooLarge, "pixel data of 4 GiB or more")
-        })?;
+        let len = length(len.next_multiple_of(2), "pixel data")?;
         self.bytes(&[0xE0, 0x7F, 0x10, 0x00, vr[0], vr[1], 0, 0])?;
         self.bytes(&len.to_le_bytes())
     }
@@ -154,23 +166,6 @@ impl<'a> Sink<'a> {
         self.out.write_all(bytes)
     }
 
-    fn find_places(&mut self, bytes: &[u8]) {
-        let mut from = 0;
-        let prefix = PLACEHOLDER.as_bytes();
-        while let Some(found) = bytes[from..].windows(prefix.len()).position(|w| w == prefix) {
-            let at = from + found;
-            let digits = bytes.get(at + prefix.len()..at + uid::LENGTH);
-            // A text of the source may look like one.
-            let Some(digits) = digits.filter(|all| all.iter().all(u8::is_ascii_digit)) else {
-                from = at + prefix.len();
-                continue;
-            };
-            let number = digits.iter().fold(0, |n, digit| 10 * n + u32::from(digit - b'0'));
-            self.places.push((self.at + at as u64, number));
-            from = at + uid::LENGTH;
-        }
-    }
-
     /// Puts the identifiers in their places.
     pub(super) fn finish(self, fresh: Option<&Fresh>) -> io::Result<Written> {
         let Self { mut out, class_uid, hash, places, .. } = self;
@@ -181,21 +176,24 @@ impl<'a> Sink<'a> {
                 Sha256::new().chain_update(content).chain_update(fresh.salt).finalize().into()
             }
         };
-        let name = |number: u32| match number {
-            0 => uid::of_digest(digest),
-            _ => uid::of(&[&digest, &number.to_le_bytes()]),
-        };
-        for (at, number) in places {
+        for (at, own) in places {
             out.seek(SeekFrom::Start(at))?;
-            out.write_all(name(number).as_bytes())?;
+            out.write_all(own.made_of(digest).as_bytes())?;
         }
         out.flush()?;
         Ok(Written {
             class_uid: class_uid.to_owned(),
-            instance_uid: name(Own::Instance.number()),
-            series_uid: name(Own::Series.number()),
+            instance_uid: Own::Instance.made_of(digest),
+            series_uid: Own::Series.made_of(digest),
         })
     }
+}
+
+/// A length as headers can say it: all bits set mean that there is none.
+fn length(len: u64, what: &str) -> io::Result<u32> {
+    u32::try_from(len).ok().filter(|len| *len < u32::MAX).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::FileTooLarge, format!("{what} of 4 GiB or more"))
+    })
 }
 
 /// Elements as bytes.
@@ -205,4 +203,24 @@ pub(super) fn encoded(elements: &Item, encoding: Encoding) -> io::Result<Vec<u8>
     let mut bytes = Vec::new();
     elements.write_dataset_with_ts(&mut bytes, syntax.headers()).map_err(io::Error::other)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blank_is_as_long_as_an_identifier_and_none() {
+        assert_eq!(BLANK.len(), uid::LENGTH);
+        assert!(BLANK.starts_with("2.25.00"), "a part of an identifier has no leading zero");
+    }
+
+    #[test]
+    fn what_a_header_cannot_say_is_an_error() {
+        assert_eq!(length(0xFFFF_FFFE, "an item").ok(), Some(0xFFFF_FFFE));
+        for len in [0xFFFF_FFFF, 1 << 32, (1 << 32) + 2] {
+            let error = length(len, "an item").expect_err("too long");
+            assert_eq!(error.to_string(), "an item of 4 GiB or more", "{len}");
+        }
+    }
 }

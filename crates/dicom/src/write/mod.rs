@@ -1,8 +1,8 @@
 //! Objects about a series: segmentations, structure sets, reports and pictures.
 //!
 //! What every object has in common: patient and study are those of the source, to the byte; its
-//! own identifiers are made of its content, so that one result has one identifier; dates are the
-//! source's. What objects are made of is checked once, as a [`Labeling`], and then written to whatever
+//! own identifiers are made of its content, so that one result has one identifier; a structure is
+//! tracked by one identifier in all of them; dates are the source's. What objects are made of is checked once, as a [`Labeling`], and then written to whatever
 //! the caller opened: that a file is whole under its name is the caller's to see to.
 
 mod color;
@@ -15,6 +15,7 @@ mod rtstruct;
 mod sc;
 mod seg;
 mod segment;
+mod shared;
 mod sr;
 
 pub use sc::Picture;
@@ -25,6 +26,7 @@ pub use sr::SegReference;
 use crate::error::{Error, Result};
 use crate::volume::Source;
 use ndarray::ArrayView3;
+use shared::Shared;
 use std::io::{Seek, Write};
 
 /// What stands in the description of every object.
@@ -81,6 +83,8 @@ pub struct Labeling<'a, T> {
     labels: ArrayView3<'a, T>,
     /// In ascending order of ids, a segment for each label in the map.
     segments: Vec<&'a Segment>,
+    /// What all objects of it call a structure.
+    shared: Shared,
 }
 
 impl<'a, T: Label> Labeling<'a, T> {
@@ -113,7 +117,7 @@ impl<'a, T: Label> Labeling<'a, T> {
         }
         let mut ids = labels.iter().map(|&label| label.into());
         match ids.find(|&label| !known[usize::from(label)]) {
-            None => Ok(Self { about, labels, segments }),
+            None => Ok(Self { about, labels, segments, shared: Shared::of(&about) }),
             Some(label) => Err(mistake(format!("label {label}"), "labels of the segments given")),
         }
     }
@@ -161,6 +165,15 @@ impl<T: Write + Seek> Out for T {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::dataset::{DataSet, Element, Value};
+    use crate::read::file::{self as files, FileLimits};
+    use crate::volume::{COPIED, Grid};
+    use crate::{Affine, SourceSlice};
+    use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+    use dicom_core::{Tag, VR};
+    use dicom_dictionary_std::{StandardDataDictionary, tags};
+    use ndarray::{Array2, Array3};
+    use std::io::Cursor;
 
     #[test]
     fn packing_eight_at_once_is_packing_one_by_one() {
@@ -172,6 +185,115 @@ mod tests {
                 u8::pack(&bytes[..len], id, &mut fast);
                 u16::pack(&words[..len], id, &mut plain);
                 assert_eq!(fast, plain, "id {id}, {len} values");
+            }
+        }
+    }
+
+    /// An element of the kind that its tag asks for; sequences get an item with a text.
+    fn element(tag: Tag, text: &str) -> Element {
+        let entry = StandardDataDictionary.by_tag(tag).expect("a standard attribute");
+        let vr = entry.vr().relaxed();
+        let meaning = (tags::CODE_MEANING, VR::LO);
+        let bytes = |(tag, vr)| Element { tag, vr, value: Value::Bytes(text.as_bytes().into()) };
+        match vr {
+            VR::SQ => Element { tag, vr, value: Value::Items(vec![DataSet(vec![bytes(meaning)])]) },
+            _ => bytes((tag, vr)),
+        }
+    }
+
+    /// A series of two slices that says one thing wherever it can.
+    fn source_saying(text: &str) -> Source {
+        let slice = |k: u8| SourceSlice {
+            class_uid: "1.2".into(),
+            instance_uid: if k == 0 { text.into() } else { "1.2.3".into() },
+            frame: None,
+            position: [0.0, 0.0, f64::from(k)],
+            orientation: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+            thickness: None,
+            position_text: format!("0\\0\\{k}"),
+            orientation_text: "1\\0\\0\\0\\1\\0".into(),
+            spacing_text: "1\\1".into(),
+        };
+        let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+        Source {
+            study_uid: text.into(),
+            series_uid: text.into(),
+            frame_of_reference_uid: text.into(),
+            slices: vec![slice(0), slice(1)],
+            size: [2, 2],
+            spacing: [1.0; 2],
+            grid: Grid { shape: [2; 3], spacing: [1.0; 3], affine },
+            patient: DataSet(COPIED.iter().map(|&tag| element(tag, text)).collect()),
+            date: text.into(),
+            time: text.into(),
+            lossy: None,
+            regrid: None,
+        }
+    }
+
+    /// Every object of a series, labels and models that say one thing wherever they can.
+    fn objects_saying(text: &str) -> Vec<(Written, Vec<u8>)> {
+        let source = source_saying(text);
+        let model = Model {
+            name: text.into(),
+            sha256: text.into(),
+            licence: text.into(),
+            source: text.into(),
+        };
+        let algorithm = Algorithm { name: text.into(), version: text.into(), models: vec![model] };
+        let options = ObjectOptions::default();
+        let about = About { source: &source, algorithm: &algorithm, options: &options };
+        let code = Code::new(text, text, text);
+        let segment = Segment {
+            category: code.clone(),
+            kind: code.clone(),
+            region: Some(code.clone()),
+            region_modifier: Some(code),
+            ..Segment::named(1, text)
+        };
+        let (labels, segments) = (Array3::<u8>::ones([2; 3]), [segment]);
+        let labeling = Labeling::new(about, labels.view(), &segments).expect("parts that fit");
+        let values = |_| Array2::ones([2, 2]);
+        let rgb = [0; 3];
+        let picture = Picture { width: 1, height: 1, rgb: &rgb };
+        let written = |write: &dyn Fn(&mut Cursor<Vec<u8>>) -> std::io::Result<Written>| {
+            let mut out = Cursor::new(Vec::new());
+            (write(&mut out).expect("writes to memory"), out.into_inner())
+        };
+        vec![
+            written(&|out| labeling.write_seg(SegEncoding::Binary, out)),
+            written(&|out| labeling.write_seg(SegEncoding::Labelmap, out)),
+            written(&|out| labeling.write_rtstruct(out)),
+            written(&|out| labeling.write_sr(values, None, out)),
+            written(&|out| about.write_sc(picture, out)),
+        ]
+    }
+
+    #[test]
+    fn text_like_an_identifier_left_blank_stays_what_it_is() {
+        let blank = file::BLANK;
+        let other = blank.replace('0', "1");
+        let count = |bytes: &[u8], text: &str| {
+            bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
+        };
+        let like = objects_saying(blank);
+        for ((written, bytes), (_, unlike)) in like.iter().zip(&objects_saying(&other)) {
+            let kind = &written.class_uid;
+            assert_eq!(bytes.len(), unlike.len(), "{kind}");
+            assert_eq!(count(bytes, blank), count(unlike, &other), "{kind}");
+            let limits = FileLimits { max_elements: 10_000, max_bytes: 1 << 20 };
+            let opened = files::open(&mut Cursor::new(&bytes[..]), bytes.len() as u64, limits);
+            let opened = opened.expect("no fault").expect("an object");
+            assert_eq!(opened.parsed.fault, None, "{kind}");
+            let set = &opened.parsed.set;
+            let instance = Some(written.instance_uid.as_str());
+            assert_eq!(set.text(tags::SOP_INSTANCE_UID).as_deref(), instance, "{kind}");
+            let meta = opened.meta.text(tags::MEDIA_STORAGE_SOP_INSTANCE_UID);
+            assert_eq!(meta.as_deref(), instance, "{kind}");
+            let series = Some(written.series_uid.as_str());
+            assert_eq!(set.text(tags::SERIES_INSTANCE_UID).as_deref(), series, "{kind}");
+            for tag in [tags::PATIENT_ID, tags::PATIENT_SIZE, tags::STUDY_INSTANCE_UID] {
+                assert_eq!(set.text(tag).as_deref(), Some(blank), "{kind} {tag}");
             }
         }
     }

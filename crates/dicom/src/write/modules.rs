@@ -3,12 +3,12 @@
 use super::elements::{
     self, Item, coded, integer, item, keyword, long, sequence, text, uid, unsigned_list,
 };
-use super::file::Own;
+use super::file::BLANK;
 use super::segment::{Algorithm, Code, Segment};
 use super::{About, RESEARCH_ONLY, color};
 use crate::volume::{Source, SourceSlice};
 use base16ct::lower;
-use dicom_core::VR;
+use dicom_core::{Tag, VR};
 use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -55,11 +55,11 @@ pub(super) fn common(about: &About<'_>, kind: &Kind) -> Item {
     let number = options.series_number.unwrap_or(kind.series_number);
     for element in [
         uid(tags::SOP_CLASS_UID, kind.class_uid),
-        uid(tags::SOP_INSTANCE_UID, &Own::Instance.placeholder()),
+        uid(tags::SOP_INSTANCE_UID, BLANK),
         text(tags::INSTANCE_CREATION_DATE, VR::DA, &date),
         text(tags::INSTANCE_CREATION_TIME, VR::TM, &time),
         uid(tags::STUDY_INSTANCE_UID, &source.study_uid),
-        uid(tags::SERIES_INSTANCE_UID, &Own::Series.placeholder()),
+        uid(tags::SERIES_INSTANCE_UID, BLANK),
         elements::integer(tags::SERIES_NUMBER, number),
         elements::integer(tags::INSTANCE_NUMBER, 1),
         text(tags::SERIES_DATE, VR::DA, &date),
@@ -144,10 +144,11 @@ pub(super) fn algorithm_identification(algorithm: &Algorithm) -> Item {
     set
 }
 
-/// Category, kind and place of a structure, as segments and regions of interest have them.
-pub(super) fn property(segment: &Segment, set: &mut Item) {
+/// Category, kind and place of a structure, as segments and regions of interest have them; the kind is
+/// called otherwise in each.
+pub(super) fn property(segment: &Segment, kind_sequence: Tag, set: &mut Item) {
     set.put(coded(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE, &segment.category));
-    set.put(sequence(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, vec![kind(segment)]));
+    set.put(sequence(kind_sequence, vec![kind(segment)]));
     if let Some(region) = &segment.region {
         let mut region = elements::code(region);
         if let Some(modifier) = &segment.region_modifier {
@@ -158,7 +159,7 @@ pub(super) fn property(segment: &Segment, set: &mut Item) {
 }
 
 /// What a structure is, with its side.
-pub(super) fn kind(segment: &Segment) -> Item {
+fn kind(segment: &Segment) -> Item {
     let mut kind = elements::code(&segment.kind);
     if let Some(modifier) = &segment.modifier {
         kind.put(coded(tags::SEGMENTED_PROPERTY_TYPE_MODIFIER_CODE_SEQUENCE, modifier));

@@ -35,7 +35,7 @@ impl About<'_> {
         assert!(need > 0 && rgb.len() == need, "three bytes for each pixel");
         let class = uids::SECONDARY_CAPTURE_IMAGE_STORAGE;
         let mut sink = Sink::begin(&mut out, class, Encoding::Explicit)?;
-        sink.elements(&header(self, width, height))?;
+        sink.elements(header(self, width, height))?;
         sink.begin_pixels(*b"OB", rgb.len() as u64)?;
         sink.bytes(rgb)?;
         sink.end_pixels(rgb.len() as u64)?;

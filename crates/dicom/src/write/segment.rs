@@ -24,6 +24,12 @@ impl Code {
         Self::new(value, "SCT", meaning)
     }
 
+    /// SNOMED CT's *anatomical structure*, a category.
+    #[must_use]
+    pub fn anatomical_structure() -> Self {
+        Self::sct("123037004", "Anatomical Structure")
+    }
+
     pub(super) fn dcm(value: &str, meaning: &str) -> Self {
         Self::new(value, "DCM", meaning)
     }
@@ -76,23 +82,6 @@ impl Segment {
             region: None,
             region_modifier: None,
         }
-    }
-
-    /// An anatomical structure. Its side, if it has one, is the word `left` or `right` of its name,
-    /// unless the concept itself says the side (*left atrium*).
-    #[must_use]
-    pub fn structure(id: u16, name: &str, kind: Code) -> Self {
-        let has = |text: &str, word: &str| {
-            text.split([' ', '_', '-']).any(|part| part.eq_ignore_ascii_case(word))
-        };
-        let side = |word| has(name, word) && !has(&kind.meaning, word);
-        let modifier = match (side("left"), side("right")) {
-            (true, false) => Some(Code::left()),
-            (false, true) => Some(Code::right()),
-            _ => None,
-        };
-        let category = Code::sct("123037004", "Anatomical Structure");
-        Self { category, kind, modifier, ..Self::named(id, name) }
     }
 }
 

@@ -1,17 +1,18 @@
 //! Measurement reports (TID 1500): volume, mean and standard deviation of each structure.
 
 use super::elements::{Element, Item, code, coded, decimals, item, keyword, sequence, text, uid};
-use super::file::{Encoding, Own, Sink};
+use super::file::{Encoding, Sink};
 use super::modules::{self, Kind};
 use super::seg::SegEncoding;
 use super::segment::{Algorithm, Code, Segment};
+use super::shared::Shared;
 use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written, elements};
 use crate::volume::Grid;
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis};
 use rayon::prelude::*;
-use std::io;
+use std::io::{self, Read, Seek};
 
 /// A segmentation that was written of the same labels, which a report refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,18 @@ pub struct SegReference {
     pub written: Written,
     /// How.
     pub encoding: SegEncoding,
+}
+
+impl SegReference {
+    /// Whether a file is this very segmentation, as the meta header tells: identifiers are made of what
+    /// an object holds. Errors of reading are none of an object.
+    #[must_use]
+    pub fn is_in(&self, file: &mut (impl Read + Seek)) -> bool {
+        let meta = crate::read::file::meta_of_object(file);
+        let has = |tag, uid: &str| meta.text(tag).as_deref() == Some(uid);
+        has(tags::MEDIA_STORAGE_SOP_CLASS_UID, &self.written.class_uid)
+            && has(tags::MEDIA_STORAGE_SOP_INSTANCE_UID, &self.written.instance_uid)
+    }
 }
 
 impl<T: Label> Labeling<'_, T> {
@@ -43,13 +56,13 @@ impl<T: Label> Labeling<'_, T> {
         segmentation: Option<&SegReference>,
         mut out: impl Out,
     ) -> io::Result<Written> {
-        let measurements = measure(slice, self.labels, &self.segments, &self.about.source.grid);
-        let about = &self.about;
-        let report = Report { about, measurements, segments: &self.segments, segmentation };
+        let Self { about, labels, segments, shared } = self;
+        let measurements = measure(slice, *labels, segments, &about.source.grid);
+        let report = Report { about, measurements, segments, shared, segmentation };
         let class = uids::COMPREHENSIVE3_DSR_STORAGE;
         let mut sink = Sink::begin(&mut out, class, Encoding::Explicit)?;
-        sink.elements(&report.elements())?;
-        sink.finish(self.about.options.fresh.as_ref())
+        sink.elements(report.elements())?;
+        sink.finish(about.options.fresh.as_ref())
     }
 }
 
@@ -180,6 +193,7 @@ struct Report<'a> {
     measurements: Vec<Measurement<'a>>,
     /// Of which the segmentation was made, in ascending order of ids.
     segments: &'a [&'a Segment],
+    shared: &'a Shared,
     segmentation: Option<&'a SegReference>,
 }
 
@@ -276,7 +290,7 @@ impl Report<'_> {
     /// The measurements of one structure.
     fn group(&self, measurement: &Measurement<'_>) -> Item {
         let segment = measurement.segment;
-        let tracking = Own::Other(segment.id).placeholder();
+        let tracking = self.shared.tracking(segment);
         let mut items = vec![
             words(HAS_CONTEXT, &Code::dcm("112039", "Tracking Identifier"), &segment.name),
             identifier(HAS_CONTEXT, &Code::dcm("112040", "Tracking Unique Identifier"), &tracking),

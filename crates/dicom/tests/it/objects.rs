@@ -12,6 +12,7 @@ use fastnnunet_dicom::write::{
 };
 use fastnnunet_dicom::{Error, LoadOptions, Loaded, ScanOptions, Voxels, scan};
 use ndarray::Array3;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -22,14 +23,17 @@ fn loaded(group: &str, name: &str) -> Loaded {
 }
 
 fn segments() -> Vec<Segment> {
-    let kidney = Code::sct("64033007", "Kidney");
-    let mut segments = vec![
-        Segment::structure(1, "kidney_left", kidney.clone()),
-        Segment::structure(2, "kidney_right", kidney),
+    let kidney = |id, name, side| Segment {
+        category: Code::anatomical_structure(),
+        kind: Code::sct("64033007", "Kidney"),
+        modifier: Some(side),
+        ..Segment::named(id, name)
+    };
+    vec![
+        Segment { color: Some([200, 100, 50]), ..kidney(1, "kidney_left", Code::left()) },
+        kidney(2, "kidney_right", Code::right()),
         Segment::named(3, "something"),
-    ];
-    segments[0].color = Some([200, 100, 50]);
-    segments
+    ]
 }
 
 fn algorithm() -> Algorithm {
@@ -107,7 +111,7 @@ fn objects_have_the_patient_and_identifiers_of_their_own() {
     let loaded = loaded("regular", "explicit_little");
     let folder = tempfile::tempdir().expect("a folder");
     let written = write_all(folder.path(), &loaded, &ObjectOptions::default());
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (name, written) in &written {
         let object = open(folder.path(), name);
         assert_eq!(text(&object, tags::PATIENT_NAME), "Doe^Jane", "{name}");
@@ -217,16 +221,58 @@ fn segments_say_what_they_are_and_who_made_them() {
     assert_eq!(parameters, format!("net, sha256 {}, licence CC-BY-4.0", "ab".repeat(32)));
 }
 
+/// Tracking UIDs of a segmentation, by name.
+fn tracked(seg: &InMemDicomObject) -> BTreeMap<String, String> {
+    let segments = items(seg, tags::SEGMENT_SEQUENCE).iter();
+    segments
+        .filter(|segment| segment.element(tags::TRACKING_ID).is_ok())
+        .map(|segment| (text(segment, tags::TRACKING_ID), text(segment, tags::TRACKING_UID)))
+        .collect()
+}
+
+/// Tracking UIDs of a report, by name.
+fn reported(report: &InMemDicomObject) -> BTreeMap<String, String> {
+    let groups = items(report, tags::CONTENT_SEQUENCE).last().expect("measurements");
+    let named = |group: &InMemDicomObject, code: &str| {
+        let is = |item: &&InMemDicomObject| {
+            let name = &items(item, tags::CONCEPT_NAME_CODE_SEQUENCE)[0];
+            text(name, tags::CODE_VALUE) == code
+        };
+        items(group, tags::CONTENT_SEQUENCE).iter().find(is).expect(code).clone()
+    };
+    let pair = |group| {
+        let (name, uid) = (named(group, "112039"), named(group, "112040"));
+        (text(&name, tags::TEXT_VALUE), text(&uid, tags::UID))
+    };
+    items(groups, tags::CONTENT_SEQUENCE).iter().map(pair).collect()
+}
+
 #[test]
-fn a_side_is_told_once() {
-    let atrium = Segment::structure(1, "heart_atrium_left", Code::sct("82471001", "Left atrium"));
-    assert_eq!(atrium.modifier, None);
-    let rib = Segment::structure(2, "rib_left_1", Code::sct("48535007", "First rib"));
-    assert_eq!(rib.modifier, Some(Code::left()));
-    let lobe = Segment::structure(3, "lung_upper_lobe_right", Code::sct("45653009", "Upper lobe"));
-    assert_eq!(lobe.modifier, Some(Code::right()));
-    let brain = Segment::structure(4, "brightness", Code::sct("12738006", "Brain"));
-    assert_eq!(brain.modifier, None, "a word that holds one is none");
+fn a_structure_is_tracked_by_one_identifier_in_all_objects_of_a_result() {
+    let loaded = loaded("regular", "explicit_little");
+    let fresh = Fresh { salt: [7; 16], date: "20300101".into(), time: "120000".into() };
+    let mut all = BTreeSet::new();
+    for fresh in [None, Some(fresh)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = ObjectOptions { fresh, ..Default::default() };
+        write_all(folder.path(), &loaded, &options);
+        let of = |name| tracked(&open(folder.path(), name));
+        let (binary, report) = (of("binary"), reported(&open(folder.path(), "sr")));
+        assert_eq!(of("labelmap"), binary);
+        assert_eq!(report.len(), 2, "those that are there");
+        assert!(report.iter().all(|(name, uid)| binary[name] == *uid), "{report:?} {binary:?}");
+        assert!(binary.values().all(|uid| is_uid(uid)));
+        all.extend(binary.into_values());
+    }
+    assert_eq!(all.len(), 6, "each structure has its own, and each fresh run");
+    // The same structure of the same images and models, though other voxels have it.
+    let (segments, algorithm, options) = (segments(), algorithm(), ObjectOptions::default());
+    let about = About { source: &loaded.source, algorithm: &algorithm, options: &options };
+    let other = Array3::<u8>::ones(loaded.grid.shape);
+    let folder = tempfile::tempdir().expect("a folder");
+    let labeling = Labeling::new(about, other.view(), &segments).expect("parts that fit");
+    save(&folder.path().join("seg.dcm"), |file| labeling.write_seg(SegEncoding::Binary, file));
+    assert!(tracked(&open(folder.path(), "seg")).values().all(|uid| all.contains(uid)));
 }
 
 #[test]

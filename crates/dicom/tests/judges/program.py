@@ -17,7 +17,8 @@ import pydicom
 import SimpleITK
 
 import read
-from written import (check_dcmqi, check_highdicom, check_plastimatch, check_report, dciodvfy, run)
+from written import (check_dcmqi, check_highdicom, check_plastimatch, check_report, check_tracking,
+                     dciodvfy, run)
 
 TYPES = ["nifti", "dicom-seg", "rtstruct", "sr", "sc"]
 
@@ -72,8 +73,7 @@ def main():
             check_dcmqi(path, scratch / "dcmqi", numbers, affine)
         if kind == "sr":
             check_report(path, scratch, labels, hounsfield, affine, segments)
-            reference = pydicom.dcmread(files["dicom-seg"]).SOPInstanceUID
-            assert reference in str(pydicom.dcmread(path)), "the report refers to another segmentation"
+            check_tracking(path, [files["dicom-seg"], second["dicom-seg"]])
         if kind == "rtstruct":
             ct = nibabel.Nifti1Image(hounsfield.T.astype(np.float32), affine)
             nibabel.save(ct, scratch / "ct.nii")

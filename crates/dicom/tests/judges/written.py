@@ -18,10 +18,13 @@ import scipy.ndimage
 import SimpleITK
 
 SEGMENTS = [
-    {"id": 1, "name": "kidney_left", "kind": ["64033007", "SCT", "Kidney"], "color": [192, 98, 63]},
-    {"id": 2, "name": "kidney_right", "kind": ["64033007", "SCT", "Kidney"], "color": [203, 126, 98]},
+    {"id": 1, "name": "kidney_left", "side": "left",
+     "kind": ["64033007", "SCT", "Kidney"], "color": [192, 98, 63]},
+    {"id": 2, "name": "kidney_right", "side": "right",
+     "kind": ["64033007", "SCT", "Kidney"], "color": [203, 126, 98]},
     {"id": 3, "name": "aorta", "kind": ["15825003", "SCT", "Aorta"], "color": [216, 54, 54]},
-    {"id": 4, "name": "rib_left_1", "kind": ["48535007", "SCT", "First rib"], "color": [255, 236, 201]},
+    {"id": 4, "name": "rib_left_1", "side": "left",
+     "kind": ["48535007", "SCT", "First rib"], "color": [255, 236, 201]},
     {"id": 5, "name": "absent", "kind": ["10200004", "SCT", "Liver"], "color": [10, 20, 30]},
 ]
 
@@ -164,8 +167,33 @@ def check_report(path, scratch, labels, voxels, affine, segments=SEGMENTS):
         assert np.allclose([float(m["value"]) for m in other["measurementItems"]], expected)
         side = group.finding_sites[0].laterality
         name = group.tracking_identifier
-        # Elsewhere the concept itself may tell the side.
-        assert segments is not SEGMENTS or (side is not None) == bool({"left", "right"} & set(name.split("_"))), name
+        told = next(s.get("side") for s in segments if s["name"] == name)
+        # In the program's runs the label table tells it, which the segmentation is held against.
+        assert segments is not SEGMENTS or (side.meaning.lower() if side else None) == told, name
+
+
+def check_tracking(path, segmentations):
+    """Each group of a report has the tracking UID, kind and side of its segment, as highdicom reads them."""
+    import highdicom
+    report = highdicom.sr.srread(path)
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    segs = {seg.SOPInstanceUID: seg for seg in map(highdicom.seg.segread, segmentations)}
+    for group in groups:
+        reference = group.referenced_segment[0]
+        seg = segs[reference.referenced_sop_instance_uid]
+        [number] = reference.referenced_segment_numbers
+        segment = seg.get_segment_description(number)
+        assert group.tracking_uid == segment.tracking_uid, f"{segment.segment_label} has two tracking UIDs"
+        assert group.tracking_identifier == segment.tracking_id == segment.segment_label
+        assert group.finding_type == segment.segmented_property_type, segment.segment_label
+        region = segment.get("AnatomicRegionSequence", [segment.segmented_property_type])[0]
+        sides = (region.get("SegmentedPropertyTypeModifierCodeSequence")
+                 or region.get("AnatomicRegionModifierSequence") or [None])
+        side = group.finding_sites[0].laterality
+        assert (side and side.value) == (sides[0] and sides[0].CodeValue), segment.segment_label
+    ids = [sorted(seg.get_tracking_ids()) for seg in segs.values()]
+    assert all(other == ids[0] for other in ids), "segmentations of one result track structures differently"
+    print(f"  {len(groups)} structures tracked alike in {1 + len(segs)} objects")
 
 
 def check_picture(path):
@@ -205,6 +233,8 @@ def main():
                 check_dcmqi(path, folder / f"dcmqi_{kind}", labels, image.affine)
         if kind == "sr":
             check_report(path, folder / "sr", labels, np.asarray(image.dataobj).T, image.affine)
+            segmentations = [kind for kind in ("binary", "labelmap") if kind in kinds]
+            check_tracking(path, [folder / f"{kind}.dcm" for kind in segmentations])
         if kind == "sc":
             check_picture(path)
         if kind == "rtstruct" and not resampled:

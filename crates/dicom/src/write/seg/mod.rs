@@ -9,9 +9,10 @@ mod frames;
 pub(super) use frames::number;
 
 use super::elements::{Item, item, keyword, long, sequence, text, uid, unsigned};
-use super::file::{Encoding, Own, Sink};
+use super::file::{Encoding, Sink};
 use super::modules::{self, Kind};
 use super::segment::{Code, Segment};
+use super::shared::Shared;
 use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written, elements};
 use crate::volume::Planes;
 use dicom_core::{Tag, VR};
@@ -42,14 +43,15 @@ impl<T: Label> Labeling<'_, T> {
     ///
     /// Those of `out`, and if it has 4 GiB of pixels, which a file cannot hold.
     pub fn write_seg(&self, encoding: SegEncoding, mut out: impl Out) -> io::Result<Written> {
-        let about = &self.about;
-        Segmentation { about, segments: &self.segments, encoding }.write(self.labels, &mut out)
+        let Self { about, labels, segments, shared } = self;
+        Segmentation { about, segments, shared, encoding }.write(*labels, &mut out)
     }
 }
 
 struct Segmentation<'a> {
     about: &'a About<'a>,
     segments: &'a [&'a Segment],
+    shared: &'a Shared,
     encoding: SegEncoding,
 }
 
@@ -62,7 +64,7 @@ impl Segmentation<'_> {
             SegEncoding::Labelmap => frames::labelmap(source),
         };
         let mut sink = Sink::begin(out, self.class_uid(), Encoding::Explicit)?;
-        sink.elements(&self.header(frames.len()))?;
+        sink.elements(self.header(frames.len()))?;
         sink.begin_sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE)?;
         self.frame_groups(&mut sink, &frames)?;
         sink.end_sequence()?;
@@ -140,7 +142,7 @@ impl Segmentation<'_> {
 
     /// Frames are told apart by segment and position.
     fn dimensions(&self, set: &mut Item) {
-        let own = Own::Dimensions.placeholder();
+        let own = self.shared.dimensions(self.encoding, self.segments);
         let index = |pointer: Tag, group: Tag, label: &str| {
             let at = |tag: Tag, pointed: Tag| {
                 let value = dicom_core::PrimitiveValue::Tags([pointed].as_slice().into());
@@ -198,9 +200,9 @@ impl Segmentation<'_> {
                     vec![identification.clone()],
                 ),
                 text(tags::TRACKING_ID, VR::UT, &segment.name),
-                uid(tags::TRACKING_UID, &Own::Other(segment.id).placeholder()),
+                uid(tags::TRACKING_UID, &self.shared.tracking(segment)),
             ]);
-            modules::property(segment, &mut one);
+            modules::property(segment, tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE, &mut one);
             if let Some(rgb) = segment.color {
                 one.put(modules::recommended_color(rgb));
             }
