@@ -24,26 +24,21 @@ pub(crate) struct CaseFiles {
     pub(crate) outputs: Outputs,
     /// Overview to draw.
     pub(crate) preview: Option<PathBuf>,
+    /// Probabilities to keep: beside the outputs, under their name.
+    pub(crate) probabilities: Option<PathBuf>,
 }
 
 impl CaseFiles {
     /// Whether there is nothing to do for it: its label map and all that belongs to it are there,
     /// and none is empty, as a full disk may leave files that others wrote.
     pub(crate) fn is_done(&self, args: &PredictArgs) -> bool {
-        let beside = [self.preview.clone(), args.save_probabilities.then(|| self.probabilities())];
-        args.skip_existing
-            && self.outputs.are_whole()
-            && beside.iter().flatten().all(|path| is_whole(path))
+        let mut beside = [&self.preview, &self.probabilities].into_iter().flatten();
+        args.skip_existing && self.outputs.are_whole() && beside.all(|path| is_whole(path))
     }
 
     /// Where a folder may have its label map; the first that is there is taken.
     pub(crate) fn labels_in(&self, folder: &Path) -> [PathBuf; 2] {
         [".nii.gz", ".nii"].map(|ending| folder.join(with_end(&self.stem, ending)))
-    }
-
-    /// Where probabilities go: beside the outputs, under their name.
-    pub(crate) fn probabilities(&self) -> PathBuf {
-        self.outputs.beside(".npz")
     }
 }
 
@@ -107,7 +102,9 @@ impl Cases {
             .map_or_else(|| case_name(first.map_or(Path::new(""), Image::path)), OsString::from);
         let outputs = wanted.of_one(args, &stem, what)?;
         let name = stem.to_string_lossy().into_owned();
-        let case = CaseFiles { name, stem, images, outputs, preview: args.preview.clone() };
+        let probabilities = args.save_probabilities.then(|| outputs.beside(".npz"));
+        let preview = args.preview.clone();
+        let case = CaseFiles { name, stem, images, outputs, preview, probabilities };
         Ok(Self { list: vec![case], doubts, ..Self::default() })
     }
 
@@ -128,10 +125,10 @@ impl Cases {
             if let Some(first) = case.images.first() {
                 wanted.check_source(first.digest().is_some(), first.path())?;
             }
-            let probabilities = args.save_probabilities.then(|| case.probabilities());
             let pictures = case.preview.iter().map(|path| ("--preview", path));
-            let beside =
-                pictures.chain(probabilities.iter().map(|path| ("--save-probabilities", path)));
+            let probabilities =
+                case.probabilities.iter().map(|path| ("--save-probabilities", path));
+            let beside = pictures.chain(probabilities);
             let outputs = case.outputs.files.iter().map(|output| ("--output", &output.path));
             for (option, path) in outputs.chain(beside) {
                 if read.contains(&place(path)) {
@@ -142,6 +139,8 @@ impl Cases {
             if case.is_done(args) {
                 continue;
             }
+            #[cfg(feature = "dicom")]
+            case.outputs.check_uids(args)?;
             for Output { kind, path } in &case.outputs.files {
                 if let Some(existing) = wanted_over(path, args) {
                     kind.check(path, existing)?;
@@ -151,7 +150,7 @@ impl Cases {
             if let Some(picture) = &case.preview {
                 preview::check_writable(picture, beside)?;
             }
-            if let Some(path) = &probabilities {
+            if let Some(path) = &case.probabilities {
                 Probabilities::check_writable(path, beside)?;
             }
         }
@@ -220,8 +219,10 @@ impl Cases {
         let end = if is_bare { String::new() } else { format!("_{what}") };
         let list = cases.map(|(stem, images)| {
             let file = with_end(&stem, &end);
+            let outputs = Outputs::in_folder(outputs, &file, &wanted.kinds);
             CaseFiles {
-                outputs: Outputs::in_folder(outputs, &file, &wanted.kinds),
+                probabilities: args.save_probabilities.then(|| outputs.beside(".npz")),
+                outputs,
                 preview: args.preview.as_ref().map(|to| to.join(with_end(&file, ".png"))),
                 name: stem.to_string_lossy().into_owned(),
                 stem,

@@ -45,6 +45,26 @@ impl Outputs {
         self.files.iter().any(|file| file.kind.needs_image())
     }
 
+    /// Fails if a report of this run would name a segmentation that an earlier one gave another UID, or a
+    /// report that is there one that this run gives another.
+    #[cfg(feature = "dicom")]
+    pub(crate) fn check_uids(&self, args: &PredictArgs) -> Result<()> {
+        let path = |kind| self.files.iter().find(|file| file.kind == kind).map(|file| &file.path);
+        let [Some(seg), Some(report)] = [OutputType::DicomSeg, OutputType::Sr].map(path) else {
+            return Ok(());
+        };
+        let (there, missing) = match [seg, report].map(|path| is_whole(path)) {
+            [true, false] => (seg, report),
+            [false, true] => (report, seg),
+            _ => return Ok(()),
+        };
+        if !(args.new_uids && args.skip_existing) {
+            return Ok(());
+        }
+        let found = format!("{} without {}", there.display(), missing.display());
+        Err(usage("--new-uids", found, "both or neither, as the report names the segmentation"))
+    }
+
     /// Files in a folder.
     pub(crate) fn in_folder(folder: &Path, stem: &OsStr, kinds: &[OutputType]) -> Self {
         let file =

@@ -8,6 +8,8 @@ use super::outputs::{Output, wanted_over};
 use super::request::Request;
 use super::summary::{DEMONSTRATION, Summary, weights};
 use super::{interrupt, peak, report, threads};
+#[cfg(feature = "dicom")]
+use fastnnunet::OutputType;
 use fastnnunet::pipeline::{Progress, Stage};
 use fastnnunet::{Case, Error, Result, Scan, Segmentation, Segmenter};
 use std::borrow::Cow;
@@ -208,9 +210,10 @@ impl<'a> Job<'a> {
         let title = format!("{} {}", files.name, args.mode.as_deref().unwrap_or_default());
         write(args, files, &done, shown.as_ref(), title.trim())?;
         // What goes wrong with the files beside them is told once the outputs are safe.
-        if let Some(probabilities) = done.probabilities.take() {
+        if let (Some(path), Some(probabilities)) = (&files.probabilities, done.probabilities.take())
+        {
             let existing = args.existing_beside();
-            probabilities.save_npz(&files.probabilities(), existing, done.access())?;
+            probabilities.save_npz(path, existing, done.access())?;
         }
         if let (Some(scan), Some(path)) = (&shown, &files.preview) {
             done.preview(scan, title.trim()).save(path, args.existing_beside(), done.access())?;
@@ -251,9 +254,15 @@ fn write(
         }
     }
     for Output { kind, path } in &files.outputs.files {
-        if let Some(existing) = wanted_over(path, args) {
-            writer = writer.existing(existing);
-            writer.write(*kind, path)?;
+        match wanted_over(path, args) {
+            Some(existing) => {
+                writer = writer.existing(existing);
+                writer.write(*kind, path)?;
+            }
+            // What a report beside it refers to.
+            #[cfg(feature = "dicom")]
+            None if *kind == OutputType::DicomSeg => writer = writer.present_seg(path),
+            None => {}
         }
     }
     Ok(())

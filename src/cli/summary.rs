@@ -110,6 +110,9 @@ impl Summary<'_> {
         if let Some(preview) = &self.files.preview {
             rows.push(("preview", preview.display().to_string()));
         }
+        if let Some(probabilities) = &self.files.probabilities {
+            rows.push(("probabilities", probabilities.display().to_string()));
+        }
         if about.is_demonstration {
             rows.push(("note", DEMONSTRATION.to_owned()));
         }
@@ -168,6 +171,7 @@ impl Summary<'_> {
             "output": self.files.outputs.first().display().to_string(),
             "outputs": outputs,
             "preview": self.files.preview.as_ref().map(|path| path.display().to_string()),
+            "probabilities": self.files.probabilities.as_ref().map(|path| path.display().to_string()),
             "geometry": {
                 "shape_xyz": reversed(grid.shape),
                 "spacing_xyz_mm": reversed(grid.spacing),

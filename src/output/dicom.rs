@@ -1,19 +1,20 @@
 //! Objects about the series that a result was made of; docs/dicom.md says what is in them.
 
 use super::{OutputType, Writer};
-use crate::files::Target;
+use crate::files::{self, Target};
 use crate::io::Scan;
 use crate::model::{Label, Side};
 use crate::preview::parse_color;
 use crate::segmenter::Segmentation;
 use crate::volume::LabelMap;
-use crate::{Error, Result};
+use crate::{Error, Mismatch, Result};
 use fastnnunet_dicom::Source;
 use fastnnunet_dicom::write::{
     self as dicom, About, Algorithm, Code, Fresh, Labeling, Model, ObjectOptions, Picture,
     SegEncoding, SegReference, Segment,
 };
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// What is chosen for objects, and what was written that others refer to.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct Choices {
     encoding: SegEncoding,
     options: ObjectOptions,
     segmentation: Option<SegReference>,
+    /// A segmentation that is there instead of one to be written.
+    present: Option<PathBuf>,
 }
 
 impl<'a> Writer<'a> {
@@ -36,6 +39,14 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub fn fresh(mut self, fresh: Fresh) -> Self {
         self.dicom.options.fresh = Some(fresh);
+        self
+    }
+
+    /// A segmentation of this very result that is there already: a report refers to it as to one that
+    /// this writer wrote. Whether it is of this result is seen before a report is written.
+    #[must_use]
+    pub fn present_seg(mut self, path: impl Into<PathBuf>) -> Self {
+        self.dicom.present = Some(path.into());
         self
     }
 
@@ -72,8 +83,8 @@ impl<'a> Writer<'a> {
             OutputType::RtStruct => target.write(|file| labeling.write_rtstruct(file)).map(drop),
             OutputType::Sr => {
                 let voxels = self.drawn(kind)?.voxels().view();
-                let (slice, seg) = (|k| voxels.slice(k), self.dicom.segmentation.as_ref());
-                target.write(|file| labeling.write_sr(slice, seg, file)).map(drop)
+                let (slice, seg) = (|k| voxels.slice(k), self.referred(labeling)?);
+                target.write(|file| labeling.write_sr(slice, seg.as_ref(), file)).map(drop)
             }
             _ => {
                 let encoding = self.dicom.encoding;
@@ -81,6 +92,25 @@ impl<'a> Writer<'a> {
                 self.dicom.segmentation = Some(SegReference { written, encoding });
                 Ok(())
             }
+        }
+    }
+
+    /// The segmentation that a report refers to: the one that was written, or the one that is there.
+    fn referred<T: dicom::Label>(
+        &self,
+        labeling: &Labeling<'_, T>,
+    ) -> Result<Option<SegReference>> {
+        let Some(path) = &self.dicom.present else { return Ok(self.dicom.segmentation.clone()) };
+        // Written to nowhere it says which identifiers it has.
+        let encoding = self.dicom.encoding;
+        let written = labeling.write_seg(encoding, io::empty());
+        let written = written.map_err(|source| Error::Write { path: path.clone(), source })?;
+        let seg = SegReference { written, encoding };
+        let expected = "the segmentation of this result, which the report refers to";
+        match files::open(path) {
+            Ok(opened) if seg.is_in(&mut &opened.file) => Ok(Some(seg)),
+            Ok(_) => Err(Error::input(path, Mismatch::new("another object", expected))),
+            Err(found) => Err(Error::input(path, found.instead_of(expected))),
         }
     }
 
@@ -141,7 +171,7 @@ fn segment(label: &Label) -> Segment {
     });
     let category = match &label.category {
         Some(category) => Code::sct(&category.snomed, &category.meaning),
-        None => Code::sct("123037004", "Anatomical Structure"),
+        None => Code::anatomical_structure(),
     };
     let region = label.region.as_ref().map(|region| Code::sct(&region.snomed, &region.meaning));
     let (modifier, region_modifier) = if region.is_some() { (None, side) } else { (side, None) };

@@ -28,7 +28,7 @@ pub enum OutputType {
     #[cfg(feature = "dicom")]
     RtStruct,
     /// A DICOM report: volume, mean and standard deviation of each structure (TID 1500). It refers
-    /// to the segmentation that the same [`Writer`] wrote before it.
+    /// to the segmentation that the same [`Writer`] wrote before it or was told of.
     #[cfg(feature = "dicom")]
     Sr,
     /// The overview picture as DICOM secondary capture.

@@ -177,7 +177,13 @@ fn files_beside_the_label_map_do_not_stand_in_its_way() {
         std::fs::remove_file(&archive).expect("removes");
         std::fs::remove_file(&picture).expect("removes");
     }
-    run("--quiet").assert().success();
+    let made = run("--json").assert().success();
+    let told: Value = serde_json::from_slice(&made.get_output().stdout).expect("one JSON value");
+    assert_eq!(told["probabilities"], archive.display().to_string());
+    assert_eq!(told["preview"], picture.display().to_string());
+    let made = run("--overwrite").assert().success();
+    let told = String::from_utf8_lossy(&made.get_output().stdout).into_owned();
+    assert!(told.contains("probabilities") && told.contains("seg.npz"), "{told}");
     let skipped = run("--skip-existing").arg("--json").assert().success();
     let told: Value = serde_json::from_slice(&skipped.get_output().stdout).expect("one JSON value");
     assert_eq!(told["skipped"].as_array().map(Vec::len), Some(1));

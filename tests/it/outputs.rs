@@ -41,6 +41,18 @@ fn ending(folder: &Path, suffix: &str) -> PathBuf {
     one.clone()
 }
 
+/// A fixture of crates/dicom as a zip in a folder: series of some thousand voxels.
+fn small(folder: &Path, name: &str) -> PathBuf {
+    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(format!("crates/dicom/tests/fixtures/{name}.zip.z"));
+    let mut bytes = Vec::new();
+    let packed = fs::File::open(packed).expect("opens");
+    flate2::read::ZlibDecoder::new(packed).read_to_end(&mut bytes).expect("zlib");
+    let input = folder.join("small.zip");
+    fs::write(&input, bytes).expect("writes");
+    input
+}
+
 /// A label map's voxels, `[z, y, x]`.
 fn labels(path: &Path) -> Vec<u8> {
     let values = Scan::open(path).expect("a label map").voxels().to_f32();
@@ -248,6 +260,82 @@ fn forms_of_a_folder_have_case_and_mode_in_their_name() {
     assert!(at("single/chest_series_selftest.nii.gz").is_file(), "{:?}", files(&at("single")));
 }
 
+/// Files of a run with all forms, and a folder that holds those of them whose bits are set.
+fn part(whole: &Path, set: usize, to: &Path) {
+    fs::create_dir(to).expect("a folder");
+    for (k, path) in files(whole).iter().enumerate().filter(|(k, _)| set >> k & 1 == 1) {
+        fs::copy(path, to.join(path.file_name().expect("a name")))
+            .unwrap_or_else(|e| panic!("file {k}: {e}"));
+    }
+}
+
+#[test]
+fn what_is_missing_of_a_result_is_written_as_a_whole_run_writes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let input = small(folder.path(), "regular/explicit_little");
+    let whole = folder.path().join("whole");
+    run(selftest(&input).arg("-o").arg(&whole).args(all()), 0);
+    let names = files(&whole);
+    assert_eq!(names.len(), FORMS.len());
+    for set in 0..1 << FORMS.len() {
+        let out = folder.path().join(format!("part{set}"));
+        part(&whole, set, &out);
+        run(selftest(&input).arg("-o").arg(&out).args(all()).arg("--skip-existing"), 0);
+        assert_eq!(files(&out).len(), FORMS.len(), "set {set:05b}");
+        for path in &names {
+            let again = fs::read(out.join(path.file_name().expect("a name"))).expect("reads");
+            assert!(fs::read(path).expect("reads") == again, "{} of {set:05b}", path.display());
+        }
+    }
+}
+
+/// A report never names a segmentation that is not there, and no segmentation of others is replaced.
+#[test]
+fn a_report_is_of_the_segmentation_beside_it_or_there_is_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let input = small(folder.path(), "regular/explicit_little");
+    let whole = folder.path().join("whole");
+    run(selftest(&input).arg("-o").arg(&whole).args(all()), 0);
+    let again = |out: &Path, more: &[&str], code| {
+        let mut command = selftest(&input);
+        let [_, said] =
+            run(command.arg("-o").arg(out).args(all()).arg("--skip-existing").args(more), code);
+        said
+    };
+    let at = |name: &str, without: &str| {
+        let out = folder.path().join(name);
+        part(&whole, usize::MAX, &out);
+        fs::remove_file(ending(&out, without)).expect("there");
+        out
+    };
+    // What somebody made of it, another object, and another encoding of the same labels.
+    let picture = fs::read(ending(&whole, ".sc.dcm")).expect("reads");
+    for (name, seg) in [("corrected", &b"corrected by hand"[..]), ("other", &picture[..])] {
+        let out = at(name, ".sr.dcm");
+        let path = ending(&out, ".seg.dcm");
+        fs::write(&path, seg).expect("writes");
+        let said = again(&out, &[], 3);
+        assert!(said.contains("another object, expected the segmentation"), "{said}");
+        assert_eq!(fs::read(&path).expect("reads"), seg, "{name}");
+        assert_eq!(files(&out).len(), FORMS.len() - 1, "{name}: no report");
+    }
+    let said = again(&at("encoded", ".sr.dcm"), &["--seg-encoding=labelmap"], 3);
+    assert!(said.contains("another object"), "{said}");
+    // Identifiers of this run are in neither of the two.
+    for (name, without) in [("no report", ".sr.dcm"), ("no segmentation", ".seg.dcm")] {
+        let out = at(name, without);
+        let said = again(&out, &["--new-uids"], 2);
+        assert!(said.contains("both or neither"), "{said}");
+        assert_eq!(files(&out).len(), FORMS.len() - 1, "{name}");
+    }
+    let out = at("neither", ".sr.dcm");
+    fs::remove_file(ending(&out, ".seg.dcm")).expect("there");
+    again(&out, &["--new-uids"], 0);
+    let [seg, report] = [".seg.dcm", ".sr.dcm"].map(|suffix| fs::read(ending(&out, suffix)));
+    let instance = text(&seg.expect("reads"), INSTANCE, "UI");
+    assert!(holds(&report.expect("reads"), &instance));
+}
+
 #[cfg(unix)]
 #[test]
 fn objects_are_no_easier_to_read_than_slices() {
@@ -267,13 +355,7 @@ fn objects_are_no_easier_to_read_than_slices() {
 #[test]
 fn labels_of_a_tilted_series_lie_on_its_slices() {
     let folder = tempfile::tempdir().expect("a folder");
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("crates/dicom/tests/fixtures/odd/gantry_tilt.zip.z");
-    let mut bytes = Vec::new();
-    let packed = fs::File::open(packed).expect("opens");
-    flate2::read::ZlibDecoder::new(packed).read_to_end(&mut bytes).expect("zlib");
-    let input = folder.path().join("tilted.zip");
-    fs::write(&input, bytes).expect("writes");
+    let input = small(folder.path(), "odd/gantry_tilt");
     let out = folder.path().join("out");
     let types = ["--output-type=nifti", "--output-type=dicom-seg", "--seg-encoding=labelmap"];
     run(selftest(&input).arg("-o").arg(&out).args(types), 0);
