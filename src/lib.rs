@@ -19,12 +19,14 @@
 //!
 //! ```text
 //! files, io -> pipeline (orient, crop, normalize, resample, tile, infer, stitch, resample back,
-//!              label, postprocess) -> segmenter (models, parts, recipe, fallback) -> preview, output, cli
+//!              label, postprocess) -> segmenter (models, parts, recipe, fallback) -> preview, statistics,
+//!              output, cli
 //! ```
 
 pub mod import;
 pub mod infer;
 pub mod io;
+pub mod mesh;
 pub mod nnunet;
 pub mod output;
 pub mod pipeline;
@@ -32,6 +34,7 @@ pub mod preview;
 pub mod registry;
 pub mod segmenter;
 pub mod selftest;
+pub mod statistics;
 pub mod volume;
 
 mod error;
@@ -49,7 +52,8 @@ pub use files::{Access, Existing, discard_unfinished};
 pub use io::Scan;
 pub use output::OutputType;
 pub use segmenter::{
-    Case, FirstStage, Options, Postprocessing, Quality, Segmentation, Segmenter, Source,
+    Case, FirstStage, LabelsBack, Names, Options, Postprocessing, Quality, Segmentation, Segmenter,
+    Source,
 };
 
 /// Compiles the README's example.

@@ -1,4 +1,4 @@
-//! A NIfTI file, plain or gzip-compressed, read by the rules of each of nnU-Net's readers.
+//! A NIfTI file, plain or gzip-compressed, a NRRD or a `MetaImage`, read by the rules of each of nnU-Net's readers.
 #![no_main]
 
 use fastnnunet::Scan;

@@ -9,7 +9,7 @@ use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Device, Precision};
 use fastnnunet::model::MIN_STEP_SIZE;
 use fastnnunet::nnunet::Folds;
-use fastnnunet::{Existing, OutputType, Quality};
+use fastnnunet::{Existing, LabelsBack, Names, OutputType, Quality};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +34,7 @@ Examples:
   fastnnunet -i CT.nii.gz -o bone.nii.gz --mode bone --quality low --json
   fastnnunet -i CT.nii.gz -o seg.nii.gz --model net.onnx --config net.json
   fastnnunet -i study.zip --mode bone --series 1.2.840.113619.2.55.3 -o bone.seg.dcm
+  fastnnunet -i CT.nii.gz -o segmentations -ta total -f -s
   fastnnunet -i imagesTs -o labels --model nnUNetTrainer__nnUNetPlans__3d_fullres
 
 Exit codes:
@@ -221,8 +222,8 @@ pub(crate) struct ListArgs {
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// CT volume: NIfTI (.nii or .nii.gz) or DICOM (a file, folder or zip with one series); repeat,
-    /// once per input channel of the model; or a folder of NIfTI files, or DICOM of several
+    /// CT volume: NIfTI, NRRD, MetaImage (.mha) or DICOM (a file, folder or zip with one series);
+    /// repeat, once per input channel of the model; or a folder of such files, or DICOM of several
     /// studies, for every case in it
     #[arg(short, long, value_name = "PATH", required = true)]
     pub(crate) input: Vec<PathBuf>,
@@ -234,7 +235,8 @@ pub(crate) struct PredictArgs {
     /// each type [default: results]; a folder if there are several cases or types
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// What to write; repeat for several: nifti (label map), and of a DICOM series dicom-seg
+    /// What to write; repeat for several: nifti (label map), per-structure (a folder with a file for
+    /// each), and of a DICOM series dicom-seg
     /// (segmentation), rtstruct (contours), sr (volume, mean and deviation in HU) or sc (overview
     /// picture) [default: by the ending of --output, or nifti]
     #[arg(long, value_name = "TYPE")]
@@ -252,6 +254,11 @@ pub(crate) struct PredictArgs {
     /// What to segment, as listed by `fastnnunet modes`
     #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
     pub(crate) mode: Option<String>,
+    /// A task of TotalSegmentator, by the conventions of its command line, whose options are
+    /// understood with it (docs/from-totalsegmentator.md): a folder with one file per structure
+    /// unless --ml, what is there is replaced
+    #[arg(long, value_name = "TASK")]
+    pub(crate) task: Option<String>,
     /// Grid of a mode that offers several: lowest, low, medium or high [default: the finest of the
     /// best grade that is installed and fits]
     #[arg(long, value_name = "QUALITY", requires = "mode", conflicts_with = "model")]
@@ -303,6 +310,19 @@ pub(crate) struct PredictArgs {
     /// or a recipe: a JSON of docs/postprocessing.md or nnU-Net's postprocessing.json or .pkl
     #[arg(long, value_name = "RECIPE", default_value = "default")]
     pub(crate) postprocess: String,
+    /// What structures are called: own (kidney_left) or tg263 (Kidney_L, as planning systems have
+    /// it, where it has a name)
+    #[arg(long, value_name = "NAMES", default_value = "own")]
+    pub(crate) names: Names,
+    /// Where part of the image is found by a coarse model first, by the finest that the task allows:
+    /// takes longer, and misses less
+    #[arg(long, requires = "mode", conflicts_with = "model")]
+    pub(crate) robust_crop: bool,
+    /// How labels of a task with a grid of its own come to the image's: own (as the task does it,
+    /// TotalSegmentator's by the nearest voxel) or smooth (from logits, as nnU-Net does it: better
+    /// borders, longer, another result)
+    #[arg(long, value_name = "HOW", default_value = "own", value_parser = parse_labels)]
+    pub(crate) labels: LabelsBack,
     /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is
     /// an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
@@ -340,6 +360,11 @@ pub(crate) struct PredictArgs {
     /// Draw an overview picture (.png); a folder if there are several cases
     #[arg(long, value_name = "PATH")]
     pub(crate) preview: Option<PathBuf>,
+    /// Measure each structure (.json or .csv): volume, mean, deviation, least and greatest of HU,
+    /// voxels, centroid, box, and whether the image cuts it off; a folder, for JSON, if there are
+    /// several cases
+    #[arg(long, value_name = "PATH")]
+    pub(crate) statistics: Option<PathBuf>,
     /// Also write class probabilities beside the label map, as nnU-Net does (.npz; large)
     #[arg(long)]
     pub(crate) save_probabilities: bool,
@@ -435,6 +460,14 @@ fn parse_encoding(text: &str) -> Result<SegEncoding, String> {
         "binary" => Ok(SegEncoding::Binary),
         "labelmap" => Ok(SegEncoding::Labelmap),
         _ => Err("expected binary or labelmap".into()),
+    }
+}
+
+fn parse_labels(text: &str) -> Result<LabelsBack, String> {
+    match text {
+        "own" => Ok(LabelsBack::Own),
+        "smooth" => Ok(LabelsBack::Smooth),
+        _ => Err("expected own or smooth".into()),
     }
 }
 

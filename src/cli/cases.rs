@@ -2,11 +2,11 @@
 
 use super::args::PredictArgs;
 use super::images::{Found, Image, has_dicom, look};
-use super::outputs::{Output, Outputs, Wanted, is_whole, wanted_over, with_end};
+use super::outputs::{Output, Outputs, Wanted, is_whole, with_end};
 use super::request::usage;
-use fastnnunet::model::Name;
+use fastnnunet::model::{Label, Name};
 use fastnnunet::pipeline::Probabilities;
-use fastnnunet::{Error, OutputType, Result, preview};
+use fastnnunet::{Error, OutputType, Result, preview, statistics};
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ pub(crate) struct CaseFiles {
     pub(crate) outputs: Outputs,
     /// Overview to draw.
     pub(crate) preview: Option<PathBuf>,
+    /// Statistics to write.
+    pub(crate) statistics: Option<PathBuf>,
     /// Probabilities to keep: beside the outputs, under their name.
     pub(crate) probabilities: Option<PathBuf>,
 }
@@ -31,9 +33,11 @@ pub(crate) struct CaseFiles {
 impl CaseFiles {
     /// Whether there is nothing to do for it: its label map and all that belongs to it are there,
     /// and none is empty, as a full disk may leave files that others wrote.
-    pub(crate) fn is_done(&self, args: &PredictArgs) -> bool {
-        let mut beside = [&self.preview, &self.probabilities].into_iter().flatten();
-        args.skip_existing && self.outputs.are_whole() && beside.all(|path| is_whole(path))
+    pub(crate) fn is_done(&self, args: &PredictArgs, structures: &[Label]) -> bool {
+        let beside = [&self.preview, &self.statistics, &self.probabilities];
+        args.skip_existing
+            && self.outputs.are_whole(structures)
+            && beside.into_iter().flatten().all(|path| is_whole(path))
     }
 
     /// Where a folder may have its label map; the first that is there is taken.
@@ -72,7 +76,7 @@ impl Cases {
         }
         if let [folder] = &args.input[..]
             && folder.is_dir()
-            && let files = nifti_in(folder)?
+            && let files = images_in(folder)?
             && !files.is_empty()
         {
             return Self::in_folder(folder, files, args, &names);
@@ -103,14 +107,19 @@ impl Cases {
         let outputs = wanted.of_one(args, &stem, what)?;
         let name = stem.to_string_lossy().into_owned();
         let probabilities = args.save_probabilities.then(|| outputs.beside(".npz"));
-        let preview = args.preview.clone();
-        let case = CaseFiles { name, stem, images, outputs, preview, probabilities };
+        let (preview, statistics) = (args.preview.clone(), args.statistics.clone());
+        let case = CaseFiles { name, stem, images, outputs, preview, statistics, probabilities };
         Ok(Self { list: vec![case], doubts, ..Self::default() })
     }
 
     /// Checks, before any work starts, that what the run makes can be written and that none of it
-    /// is what the run reads.
-    pub(crate) fn check_outputs(&self, args: &PredictArgs, wanted: &Wanted) -> Result<()> {
+    /// is what the run reads. `structures` are those that come out.
+    pub(crate) fn check_outputs(
+        &self,
+        args: &PredictArgs,
+        wanted: &Wanted,
+        structures: &[Label],
+    ) -> Result<()> {
         let images = self.list.iter().flat_map(|case| &case.images).flat_map(|image| {
             let files = image.files().into_iter().chain([image.path()]);
             files.map(Path::to_path_buf).collect::<Vec<_>>()
@@ -126,29 +135,35 @@ impl Cases {
                 wanted.check_source(first.digest().is_some(), first.path())?;
             }
             let pictures = case.preview.iter().map(|path| ("--preview", path));
+            let statistics = case.statistics.iter().map(|path| ("--statistics", path));
             let probabilities =
                 case.probabilities.iter().map(|path| ("--save-probabilities", path));
-            let beside = pictures.chain(probabilities);
-            let outputs = case.outputs.files.iter().map(|output| ("--output", &output.path));
+            let beside = pictures.chain(statistics).chain(probabilities);
+            let outputs: Vec<PathBuf> =
+                case.outputs.files.iter().flat_map(|output| output.files(structures)).collect();
+            let outputs = outputs.iter().map(|path| ("--output", path));
             for (option, path) in outputs.chain(beside) {
                 if read.contains(&place(path)) {
                     let found = format!("{}, which is read", path.display());
                     return Err(usage(option, found, "another place"));
                 }
             }
-            if case.is_done(args) {
+            if case.is_done(args, structures) {
                 continue;
             }
             #[cfg(feature = "dicom")]
             case.outputs.check_uids(args)?;
-            for Output { kind, path } in &case.outputs.files {
-                if let Some(existing) = wanted_over(path, args) {
-                    kind.check(path, existing)?;
+            for output @ Output { kind, path } in &case.outputs.files {
+                if let Some(existing) = output.wanted_over(args, structures) {
+                    kind.check(path, existing, structures)?;
                 }
             }
             let beside = args.existing_beside();
             if let Some(picture) = &case.preview {
                 preview::check_writable(picture, beside)?;
+            }
+            if let Some(path) = &case.statistics {
+                statistics::check_writable(path, beside)?;
             }
             if let Some(path) = &case.probabilities {
                 Probabilities::check_writable(path, beside)?;
@@ -157,7 +172,7 @@ impl Cases {
         Ok(())
     }
 
-    /// The NIfTI files of a folder.
+    /// The image files of a folder.
     fn in_folder(
         folder: &Path,
         files: BTreeMap<OsString, PathBuf>,
@@ -224,6 +239,7 @@ impl Cases {
                 probabilities: args.save_probabilities.then(|| outputs.beside(".npz")),
                 outputs,
                 preview: args.preview.as_ref().map(|to| to.join(with_end(&file, ".png"))),
+                statistics: args.statistics.as_ref().map(|to| to.join(with_end(&file, ".json"))),
                 name: stem.to_string_lossy().into_owned(),
                 stem,
                 images,
@@ -233,17 +249,14 @@ impl Cases {
     }
 }
 
-/// The NIfTI files in a folder, by name without ending.
-fn nifti_in(folder: &Path) -> Result<BTreeMap<OsString, PathBuf>> {
+/// The image files in a folder, by name without ending.
+fn images_in(folder: &Path) -> Result<BTreeMap<OsString, PathBuf>> {
     let read = |source| Error::Read { path: folder.to_path_buf(), source };
     let mut files: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
         let (file, stem) = (path.file_name().unwrap_or_default(), stem(&path));
-        // What differs from its stem by more than `.gz` is NIfTI.
-        let bare = file.len() - stem.len();
-        let is_hidden = file.as_encoded_bytes().starts_with(b".");
-        if is_hidden || !(bare == ".nii".len() || bare == ".nii.gz".len()) {
+        if file.as_encoded_bytes().starts_with(b".") || ending(&path).is_none() {
             continue;
         }
         let file = file_name(&path);
@@ -260,9 +273,9 @@ fn nifti_in(folder: &Path) -> Result<BTreeMap<OsString, PathBuf>> {
 
 fn empty(folder: &Path) -> Error {
     let (found, expected) = if cfg!(feature = "dicom") {
-        ("no NIfTI or DICOM file", "at least one CT volume")
+        ("no file of NIfTI, NRRD, MetaImage or DICOM", "at least one CT volume")
     } else {
-        ("no NIfTI file", "at least one CT volume; this build reads no DICOM")
+        ("no file of NIfTI, NRRD or MetaImage", "at least one CT volume; this build reads no DICOM")
     };
     Error::Input { path: folder.to_path_buf(), found: found.into(), expected: expected.into() }
 }
@@ -345,14 +358,26 @@ fn channel_of(stem: &str) -> Option<(&str, u16)> {
     (channel && !case.is_empty()).then(|| digits.parse().ok().map(|n| (case, n)))?
 }
 
-/// File name without its NIfTI ending.
+/// What names of images end in.
+const ENDINGS: [&str; 4] = [".nii.gz", ".nii", ".nrrd", ".mha"];
+
+/// The ending of an image's name; a segmentation of 3D Slicer is no image.
+fn ending(path: &Path) -> Option<&'static str> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let is_image = !name.ends_with(OutputType::SegNrrd.suffix());
+    ENDINGS.into_iter().find(|ending| is_image && name.ends_with(ending))
+}
+
+/// File name without the ending of an image.
 fn stem(path: &Path) -> OsString {
     let without = |name: &OsStr, ending: &str| {
         let path = Path::new(name);
         let ends = path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
         path.file_stem().filter(|_| ends).unwrap_or(name).to_owned()
     };
-    without(&without(path.file_name().unwrap_or_default(), "gz"), "nii")
+    let bare = without(path.file_name().unwrap_or_default(), "gz");
+    let mut stems = ["nii", "nrrd", "mha"].into_iter().map(|ending| without(&bare, ending));
+    stems.find(|stem| *stem != bare).unwrap_or(bare)
 }
 
 fn case_name(input: &Path) -> OsString {
@@ -367,9 +392,19 @@ mod tests {
 
     #[test]
     fn case_is_the_name_without_ending_and_channel() {
-        for name in ["a/CT.nii.gz", "CT.nii", "CT.gz", "CT", "CT.NII.GZ", "CT_0000.nii.gz"] {
+        for name in [
+            "a/CT.nii.gz",
+            "CT.nii",
+            "CT.nrrd",
+            "CT.MHA",
+            "CT.gz",
+            "CT",
+            "CT.NII.GZ",
+            "CT_0000.nii.gz",
+        ] {
             assert_eq!(case_name(Path::new(name)), "CT", "{name}");
         }
+        assert_eq!(ending(Path::new("CT.seg.nrrd")), None);
         assert_eq!(case_name(Path::new("p.01.nii.gz")), "p.01");
         assert_eq!(case_name(Path::new("scan_2024.nii.gz")), "scan_2024");
         assert_eq!(case_name(Path::new("_0000.nii.gz")), "_0000");

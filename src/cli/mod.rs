@@ -25,6 +25,7 @@ mod series;
 mod summary;
 mod table;
 mod threads;
+mod totalsegmentator;
 mod user;
 
 use args::{Cli, Command};
@@ -34,7 +35,11 @@ use std::process::ExitCode;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments.map(args::dashed)) {
+    let arguments = match totalsegmentator::translated(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return failed(&error),
+    };
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too; clap knows their streams and codes.
@@ -64,9 +69,12 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            report::tell(&format!("error: {}", report::chain(&error)));
-            ExitCode::from(report::exit_code(&error))
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Says what went wrong, and gives the exit code for it.
+fn failed(error: &fastnnunet::Error) -> ExitCode {
+    report::tell(&format!("error: {}", report::chain(error)));
+    ExitCode::from(report::exit_code(error))
 }

@@ -2,7 +2,7 @@
 
 use super::args::PredictArgs;
 use super::request::usage;
-use fastnnunet::model::Name;
+use fastnnunet::model::{Label, Name};
 use fastnnunet::{Existing, OutputType, Result};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -13,6 +13,28 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Output {
     pub(crate) kind: OutputType,
     pub(crate) path: PathBuf,
+}
+
+impl Output {
+    /// The files of it, for a result with these structures.
+    pub(crate) fn files(&self, structures: &[Label]) -> Vec<PathBuf> {
+        self.kind.files(&self.path, structures)
+    }
+
+    fn is_whole(&self, structures: &[Label]) -> bool {
+        self.files(structures).iter().all(|file| is_whole(file))
+    }
+
+    /// On what terms it is to be made; `None` where it is not: under `--skip-existing`, what is there
+    /// whole stays, and what is not whole is replaced.
+    pub(crate) fn wanted_over(&self, args: &PredictArgs, structures: &[Label]) -> Option<Existing> {
+        // Whoever goes on where a run was stopped has some of a folder's files.
+        match args.skip_existing && (self.kind.is_folder() || self.path.exists()) {
+            true if self.is_whole(structures) => None,
+            true => Some(Existing::Replace),
+            false => Some(args.existing()),
+        }
+    }
 }
 
 /// The files of one case.
@@ -35,9 +57,9 @@ impl Outputs {
         self.stem.with_file_name(with_end(self.stem.file_name().unwrap_or_default(), ending))
     }
 
-    /// Whether each of them is there.
-    pub(crate) fn are_whole(&self) -> bool {
-        self.files.iter().all(|file| is_whole(&file.path))
+    /// Whether each of them is there, for a result with these structures.
+    pub(crate) fn are_whole(&self, structures: &[Label]) -> bool {
+        self.files.iter().all(|file| file.is_whole(structures))
     }
 
     /// Whether any of them shows or measures the image.
@@ -94,6 +116,12 @@ impl Wanted {
         let given = |kind: &OutputType| args.output_type.contains(kind);
         let kinds: Vec<OutputType> = OutputType::all().filter(given).collect();
         let path = args.output.as_deref().filter(|path| !is_folder(path));
+        if let ([kind], Some(folder)) = (&kinds[..], &args.output)
+            && kind.is_folder()
+        {
+            let file = Some(folder.clone());
+            return Ok(Self { kinds, file });
+        }
         let fitting = path.map(OutputType::of_name).unwrap_or_default();
         let Some(path) = path.filter(|_| !fitting.is_empty()) else {
             let kinds = if kinds.is_empty() { vec![OutputType::Nifti] } else { kinds };
@@ -160,7 +188,7 @@ impl Wanted {
         match self.kinds.iter().find(|kind| kind.needs_series() && !is_series) {
             None => Ok(()),
             Some(kind) => {
-                let found = format!("{kind} of {}, which is NIfTI", image.display());
+                let found = format!("{kind} of {}, which is no DICOM series", image.display());
                 Err(usage("--output-type", found, "a DICOM series for it"))
             }
         }
@@ -170,16 +198,6 @@ impl Wanted {
 /// Whether a file is there, and not as empty as a full disk may leave what others wrote.
 pub(super) fn is_whole(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0)
-}
-
-/// On what terms a file is to be made; `None` where it is not: under `--skip-existing`, what is there
-/// whole stays, and what is not whole is replaced.
-pub(super) fn wanted_over(path: &Path, args: &PredictArgs) -> Option<Existing> {
-    match args.skip_existing && path.exists() {
-        true if is_whole(path) => None,
-        true => Some(Existing::Replace),
-        false => Some(args.existing()),
-    }
 }
 
 /// A name and what comes behind it.

@@ -4,8 +4,7 @@ use super::args::PredictArgs;
 use super::bar::Bar;
 use super::cases::{CaseFiles, Cases};
 use super::load::{Loaded, Loader};
-use super::outputs::{Output, wanted_over};
-use super::request::Request;
+use super::request::{Request, usage};
 use super::summary::{DEMONSTRATION, Summary, weights};
 use super::{interrupt, peak, report, threads};
 #[cfg(feature = "dicom")]
@@ -35,8 +34,13 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let Request { source, options, first_stage, wanted } = Request::new(args)?;
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
     let segmenter = Segmenter::open_with(source, options)?;
+    if let (Some(task), true) = (&args.task, segmenter.about().is_demonstration) {
+        let expected = "its weights, which `fastnnunet import` takes (docs/weights.md)";
+        let found = format!("{task}, of which there is a demonstration");
+        return Err(usage("--task", found, expected));
+    }
     let cases = Cases::find(args, &wanted, segmenter.name())?;
-    cases.check_outputs(args, &wanted)?;
+    cases.check_outputs(args, &wanted, segmenter.structures())?;
     let expect_ct = (0..segmenter.images()).map(|channel| segmenter.expects_ct(channel)).collect();
     let options = segmenter.read_options();
     let mut job = Job {
@@ -87,7 +91,7 @@ impl<'a> Job<'a> {
     fn single(&mut self) -> Result<()> {
         let (args, cases) = (self.args, self.cases);
         let files = &cases.list[0];
-        if files.is_done(args) {
+        if files.is_done(args, self.segmenter.structures()) {
             let first = files.outputs.first().display();
             self.bar.note(&format!("{first} exists, left as it is"));
             let skipped = serde_json::json!({"skipped": [files.name]});
@@ -109,8 +113,9 @@ impl<'a> Job<'a> {
     /// does not end the run, unless nothing could be written or the user stops it.
     fn batch(&mut self) -> Result<u8> {
         let (args, cases) = (self.args, self.cases);
+        let structures = &self.segmenter.structures().to_vec();
         let (done, todo): (Vec<&CaseFiles>, Vec<&CaseFiles>) =
-            cases.list.iter().partition(|files| files.is_done(args));
+            cases.list.iter().partition(|files| files.is_done(args, structures));
         let all = todo.len() + cases.failed.len();
         let mut tally = Tally { todo: all, ..Tally::default() };
         for (name, error) in &cases.failed {
@@ -125,7 +130,7 @@ impl<'a> Job<'a> {
             let ahead = todo.clone();
             // Another run may have finished a case meanwhile.
             let load = move |files: &CaseFiles| {
-                (!files.is_done(args)).then(|| loader.load(files)).transpose()
+                (!files.is_done(args, structures)).then(|| loader.load(files)).transpose()
             };
             let read = load.clone();
             let reading = move || {
@@ -148,7 +153,9 @@ impl<'a> Job<'a> {
                 match result {
                     Ok(None) => tally.skip(&files.name),
                     // Another run was first, with the same.
-                    Err(Error::Write { .. }) if files.is_done(args) => tally.skip(&files.name),
+                    Err(Error::Write { .. }) if files.is_done(args, structures) => {
+                        tally.skip(&files.name);
+                    }
                     Ok(Some(summary)) => {
                         tally.well += 1;
                         self.bar.note_if(!args.quiet, &summary.to_line());
@@ -191,8 +198,10 @@ impl<'a> Job<'a> {
         let Loaded { mut scans, first_stage, warnings, time: load_time } = loaded;
         let affine = scans[0].affine();
         let sha256 = scans.iter().filter_map(|scan| scan.sha256().map(str::to_owned)).collect();
-        // Pictures show the first image; what nothing needs afterwards is handed over.
-        let is_needed = files.preview.is_some() || files.outputs.need_image();
+        // Pictures show the first image and statistics measure it; what nothing needs afterwards is
+        // handed over.
+        let is_needed =
+            files.preview.is_some() || files.statistics.is_some() || files.outputs.need_image();
         let shown = is_needed.then(|| scans.remove(0));
         let lent = shown.iter().map(Cow::Borrowed);
         let mut case = Case::new(lent.chain(scans.into_iter().map(Cow::Owned)));
@@ -217,6 +226,9 @@ impl<'a> Job<'a> {
         }
         if let (Some(scan), Some(path)) = (&shown, &files.preview) {
             done.preview(scan, title.trim()).save(path, args.existing_beside(), done.access())?;
+        }
+        if let (Some(scan), Some(path)) = (&shown, &files.statistics) {
+            done.statistics(scan).save(path, args.existing_beside())?;
         }
         timings.push((Stage::Save, saving.elapsed()));
         Ok(Summary {
@@ -253,15 +265,17 @@ fn write(
             writer = writer.fresh(super::outputs::fresh()?);
         }
     }
-    for Output { kind, path } in &files.outputs.files {
-        match wanted_over(path, args) {
+    for output in &files.outputs.files {
+        match output.wanted_over(args, &done.structures) {
             Some(existing) => {
                 writer = writer.existing(existing);
-                writer.write(*kind, path)?;
+                writer.write(output.kind, &output.path)?;
             }
             // What a report beside it refers to.
             #[cfg(feature = "dicom")]
-            None if *kind == OutputType::DicomSeg => writer = writer.present_seg(path),
+            None if output.kind == OutputType::DicomSeg => {
+                writer = writer.present_seg(&output.path);
+            }
             None => {}
         }
     }

@@ -110,6 +110,9 @@ impl Summary<'_> {
         if let Some(preview) = &self.files.preview {
             rows.push(("preview", preview.display().to_string()));
         }
+        if let Some(statistics) = &self.files.statistics {
+            rows.push(("statistics", statistics.display().to_string()));
+        }
         if let Some(probabilities) = &self.files.probabilities {
             rows.push(("probabilities", probabilities.display().to_string()));
         }
@@ -171,6 +174,7 @@ impl Summary<'_> {
             "output": self.files.outputs.first().display().to_string(),
             "outputs": outputs,
             "preview": self.files.preview.as_ref().map(|path| path.display().to_string()),
+            "statistics": self.files.statistics.as_ref().map(|path| path.display().to_string()),
             "probabilities": self.files.probabilities.as_ref().map(|path| path.display().to_string()),
             "geometry": {
                 "shape_xyz": reversed(grid.shape),

@@ -34,7 +34,7 @@ impl Failure {
                     Mismatch::new("a file that ends too early", "a complete file")
                 }
                 io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-                    Mismatch::new("damaged gzip data", "an intact file")
+                    Mismatch::new("damaged compressed data", "an intact file")
                 }
                 _ => return Error::Read { path: path.to_path_buf(), source: e },
             },
@@ -53,7 +53,7 @@ impl From<Unreadable> for Failure {
     fn from(e: Unreadable) -> Self {
         match e {
             Unreadable::Io(e) => Self::Io(e),
-            other => Self::Unusable(other.instead_of("a .nii or .nii.gz file")),
+            other => Self::Unusable(other.instead_of("an image file")),
         }
     }
 }

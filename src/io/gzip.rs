@@ -1,4 +1,4 @@
-//! Parallel gzip with the same bytes at any thread count.
+//! Parallel gzip and zlib with the same bytes at any thread count.
 //!
 //! The data is cut at fixed places, each piece is deflated on its own and ended by a
 //! sync flush, which stops at a byte border, so the pieces join into one deflate stream:
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use std::io::{self, Write};
 
 /// Uncompressed bytes per piece.
-const PIECE_BYTES: usize = 1024 * 1024;
+pub(super) const PIECE_BYTES: usize = 1024 * 1024;
 
 /// Deflate, no name, no time, unknown system: nothing that varies between runs.
 const MEMBER_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -18,38 +18,85 @@ const MEMBER_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// A last, empty block of a deflate stream.
 const FINAL_BLOCK: [u8; 2] = [3, 0];
 
+/// A piece of a member, deflated.
+pub(super) struct Deflated {
+    bytes: Vec<u8>,
+    crc: Crc,
+    /// Bytes before.
+    length: usize,
+}
+
 /// Writes `parts`, one after the other, as one gzip member.
 pub(super) fn write(out: &mut impl Write, parts: &[&[u8]], level: Compression) -> io::Result<()> {
     let pieces: Vec<&[u8]> = parts.iter().flat_map(|p| p.chunks(PIECE_BYTES)).collect();
-    let deflated: Vec<_> = pieces.into_par_iter().map(|p| deflate(p, level)).collect();
+    let deflated: io::Result<Vec<_>> = pieces.into_par_iter().map(|p| deflate(p, level)).collect();
+    join(out, deflated?.iter())
+}
 
+/// Writes pieces, one after the other, as one gzip member.
+pub(super) fn join<'a>(
+    out: &mut impl Write,
+    pieces: impl IntoIterator<Item = &'a Deflated>,
+) -> io::Result<()> {
     out.write_all(&MEMBER_HEADER)?;
     let mut crc = Crc::new();
-    for piece in deflated {
-        let (bytes, piece_crc) = piece?;
-        out.write_all(&bytes)?;
-        crc.combine(&piece_crc);
+    let mut length = 0_u32;
+    for piece in pieces {
+        out.write_all(&piece.bytes)?;
+        crc.combine(&piece.crc);
+        // The format stores it modulo 2^32.
+        length = length.wrapping_add(piece.length as u32);
     }
     out.write_all(&FINAL_BLOCK)?;
     out.write_all(&crc.sum().to_le_bytes())?;
-    // The format stores the length modulo 2^32.
-    let length = parts.iter().fold(0_u32, |n, part| n.wrapping_add(part.len() as u32));
     out.write_all(&length.to_le_bytes())
 }
 
-fn deflate(piece: &[u8], level: Compression) -> io::Result<(Vec<u8>, Crc)> {
+/// `body` as zlib (RFC 1950).
+pub(super) fn zlib(body: &[u8], level: Compression) -> io::Result<Vec<u8>> {
+    let pieces: Vec<&[u8]> = body.chunks(PIECE_BYTES).collect();
+    let deflated: Vec<Deflated> =
+        pieces.into_par_iter().map(|p| deflate(p, level)).collect::<io::Result<_>>()?;
+    let mut out = vec![0x78, 0x9c];
+    for piece in &deflated {
+        out.extend(&piece.bytes);
+    }
+    out.extend(FINAL_BLOCK);
+    out.extend(adler32(body).to_be_bytes());
+    Ok(out)
+}
+
+/// The checksum of zlib.
+fn adler32(bytes: &[u8]) -> u32 {
+    /// Largest prime below 2^16, and how many bytes can be added up before 32 bits overflow.
+    const MODULUS: u32 = 65521;
+    const CHUNK: usize = 5552;
+    let (mut a, mut b) = (1_u32, 0_u32);
+    for chunk in bytes.chunks(CHUNK) {
+        for &byte in chunk {
+            a += u32::from(byte);
+            b += a;
+        }
+        a %= MODULUS;
+        b %= MODULUS;
+    }
+    b << 16 | a
+}
+
+/// Deflates a piece, which ends at a byte border.
+pub(super) fn deflate(piece: &[u8], level: Compression) -> io::Result<Deflated> {
     let mut crc = Crc::new();
     crc.update(piece);
     let mut encoder = Compress::new(level, false);
-    let mut out = Vec::with_capacity(piece.len() / 16 + 1024);
+    let mut bytes = Vec::with_capacity(piece.len() / 16 + 1024);
     loop {
         let done = encoder.total_in() as usize;
-        encoder.compress_vec(&piece[done..], &mut out, FlushCompress::Sync)?;
+        encoder.compress_vec(&piece[done..], &mut bytes, FlushCompress::Sync)?;
         // The flush is complete once the encoder leaves room behind.
-        if encoder.total_in() as usize == piece.len() && out.len() < out.capacity() {
-            return Ok((out, crc));
+        if encoder.total_in() as usize == piece.len() && bytes.len() < bytes.capacity() {
+            return Ok(Deflated { bytes, crc, length: piece.len() });
         }
-        out.reserve(out.len().max(1024));
+        bytes.reserve(bytes.len().max(1024));
     }
 }
 
@@ -86,6 +133,19 @@ mod tests {
                 assert!(decoder.into_inner().is_empty(), "{n}: nothing follows the member");
             }
         }
+    }
+
+    #[test]
+    fn zlib_comes_back() {
+        for body in [vec![], vec![255; 3 * PIECE_BYTES + 7], noise(2 * PIECE_BYTES)] {
+            let packed = zlib(&body, Compression::new(6)).expect("memory does not fail");
+            let mut back = Vec::new();
+            let mut decoder = flate2::bufread::ZlibDecoder::new(packed.as_slice());
+            // Reading to the end checks the sum.
+            decoder.read_to_end(&mut back).expect("valid zlib");
+            assert!(back == body && decoder.into_inner().is_empty(), "{}", body.len());
+        }
+        assert_eq!(adler32(b"Wikipedia"), 0x11e6_0398);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! NIfTI-1 and NIfTI-2 headers as one type.
+//! Headers of images as one type: those of NIfTI-1 and NIfTI-2, and what NRRD and
+//! `MetaImage` say.
 //!
 //! NIfTI-1 fields are decoded by the `nifti` crate; it knows no NIfTI-2, whose 540 bytes
 //! are decoded here. Only what this program needs is kept: no free text of the source
@@ -7,6 +8,7 @@
 use super::failure::Failure;
 use super::stream::{Stream, fill};
 use super::voxels::{Encoding, Sample};
+use super::{meta_image, nrrd};
 use crate::volume::Grid;
 use nifti::{Endianness, NiftiHeader};
 
@@ -18,7 +20,7 @@ pub(super) const NIFTI2_BYTES: usize = 540;
 pub(super) const NIFTI2_MAGIC: [u8; 8] = *b"n+2\0\r\n\x1a\n";
 
 /// What every complaint about the kind of file expects.
-const SINGLE_FILE: &str = "a single-file NIfTI (.nii or .nii.gz)";
+const SINGLE_FILE: &str = "one file of NIfTI (.nii, .nii.gz), NRRD or MetaImage (.mha)";
 
 /// Which NIfTI format a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +159,57 @@ pub(super) struct Header {
     pub(super) slope_is_void: bool,
     /// How much of the stream the header took.
     pub(super) bytes_read: u64,
+    /// How the voxels are stored behind it.
+    pub(super) packing: Packing,
+    pub(super) warnings: Vec<String>,
+}
+
+/// How voxels are stored behind a header that is plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    Plain,
+    Gzip,
+    Zlib,
+}
+
+/// What headers of lines say of an image's place.
+#[derive(Debug)]
+pub(super) struct Placement {
+    /// Voxels along the file's axes.
+    pub(super) sizes: [i64; 3],
+    /// Millimetres along them.
+    pub(super) spacing: [f64; 3],
+    /// To right, anterior and superior.
+    pub(super) rows: [[f64; 4]; 3],
+    pub(super) warnings: Vec<String>,
+}
+
+impl Placement {
+    /// The header that a NIfTI of this image would have.
+    pub(super) fn header(self, encoding: Encoding, packing: Packing, bytes: u64) -> Header {
+        let Self { sizes: [x, y, z], spacing: [dx, dy, dz], rows, warnings } = self;
+        let small = [x, y, z].iter().all(|&n| i16::try_from(n).is_ok());
+        let source = SourceHeader {
+            version: if small { NiftiVersion::One } else { NiftiVersion::Two },
+            dim: [3, x, y, z, 1, 1, 1, 1],
+            pixdim: [1.0, dx, dy, dz, 1.0, 1.0, 1.0, 1.0],
+            xyzt_units: 2,
+            qform_code: 0,
+            sform_code: 1,
+            quaternion: [0.0; 3],
+            offset: [0.0; 3],
+            srow: rows,
+        };
+        Header {
+            source,
+            encoding,
+            data_offset: bytes,
+            slope_is_void: false,
+            bytes_read: bytes,
+            packing,
+            warnings,
+        }
+    }
 }
 
 fn is_void(slope: f64) -> bool {
@@ -166,7 +219,14 @@ fn is_void(slope: f64) -> bool {
 /// Reads the header at the start of a stream.
 pub(super) fn read(stream: &mut Stream) -> Result<Header, Failure> {
     let mut bytes = [0_u8; NIFTI2_BYTES];
-    let got = fill(stream, &mut bytes[..NIFTI1_BYTES])?;
+    let got = fill(stream, &mut bytes[..nrrd::MAGIC.len()])?;
+    if &bytes[..got] == nrrd::MAGIC {
+        return nrrd::read(stream);
+    }
+    if meta_image::STARTS.iter().any(|start| bytes[..got].starts_with(start)) {
+        return meta_image::read(stream, &bytes[..got]);
+    }
+    let got = got + fill(stream, &mut bytes[got..NIFTI1_BYTES])?;
     let start = [bytes[0], bytes[1], bytes[2], bytes[3]];
     let (size, big_endian) = match (u32::from_le_bytes(start), u32::from_be_bytes(start)) {
         (348, _) => (NIFTI1_BYTES, false),
@@ -237,7 +297,8 @@ fn parse_nifti1(bytes: &[u8], big_endian: bool) -> Result<Header, Failure> {
     let encoding = encoding(h.datatype, big_endian, scaling)?;
     let slope_is_void = is_void(scaling[0]);
     let (source, bytes_read) = (source.tidy(), NIFTI1_BYTES as u64);
-    Ok(Header { source, encoding, data_offset, slope_is_void, bytes_read })
+    let (packing, warnings) = (Packing::Plain, Vec::new());
+    Ok(Header { source, encoding, data_offset, slope_is_void, bytes_read, packing, warnings })
 }
 
 fn parse_nifti2(fields: &Fields<'_>) -> Result<Header, Failure> {
@@ -264,7 +325,8 @@ fn parse_nifti2(fields: &Fields<'_>) -> Result<Header, Failure> {
     let encoding = encoding(fields.i16(12), fields.big_endian, scaling)?;
     let slope_is_void = is_void(scaling[0]);
     let (source, bytes_read) = (source.tidy(), NIFTI2_BYTES as u64);
-    Ok(Header { source, encoding, data_offset, slope_is_void, bytes_read })
+    let (packing, warnings) = (Packing::Plain, Vec::new());
+    Ok(Header { source, encoding, data_offset, slope_is_void, bytes_read, packing, warnings })
 }
 
 /// Applies ITK's rule for scalings that mean none.

@@ -50,7 +50,7 @@ pub(super) fn check(
     };
 
     let stream_bytes = stream.file_bytes;
-    if stream.is_gzip() {
+    if stream.is_packed() {
         let most = stream_bytes.saturating_mul(DEFLATE_MAX_RATIO);
         if stored > most {
             return Err(Failure::unusable(

@@ -1,6 +1,6 @@
-//! Stages 1 and 13: NIfTI files and DICOM series to volumes, and label maps to NIfTI files.
+//! Stages 1 and 13: files and DICOM series to volumes, and label maps to files.
 //!
-//! [`Scan::open`] reads a NIfTI-1 or NIfTI-2 file, plain or gzip-compressed, into Hounsfield
+//! [`Scan::open`] reads a NIfTI-1 or NIfTI-2 file, plain or gzip-compressed, a NRRD or a `MetaImage` into Hounsfield
 //! units with the geometry that ITK's reader, and therefore nnU-Net, would take from it; or the one
 //! CT series of a DICOM file, folder or zip.
 //! [`save_labels`] writes a label map that lies exactly on that image: same shape, affine, codes
@@ -15,8 +15,13 @@ mod failure;
 mod geometry;
 mod gzip;
 mod header;
+mod label_table;
 mod limits;
+mod lines;
+mod masks;
+mod meta_image;
 mod nibabel;
+mod nrrd;
 mod plausibility;
 mod save;
 #[cfg(feature = "dicom")]
@@ -27,6 +32,9 @@ mod voxels;
 
 pub use header::{NiftiVersion, SourceHeader};
 pub use limits::ReadOptions;
+pub(crate) use masks::{MASK, check_folder, save_masks, structure_files};
+pub(crate) use meta_image::save_meta_image;
+pub(crate) use nrrd::save_nrrd;
 pub(crate) use save::save_labels_to;
 pub use save::{LabelArray, check_writable, save_labels};
 #[cfg(feature = "dicom")]
@@ -85,7 +93,7 @@ impl Rules {
 }
 
 impl Scan {
-    /// Reads a CT volume from a `.nii` or `.nii.gz` file, or from a DICOM file, folder or zip with one
+    /// Reads a CT volume from a `.nii`, `.nii.gz`, `.nrrd` or `.mha` file, or from a DICOM file, folder or zip with one
     /// CT series in it (feature `dicom`; docs/dicom.md says what becomes of odd ones).
     ///
     /// Compression is recognized by content. Values are `stored * slope + intercept`, computed in
@@ -97,7 +105,7 @@ impl Scan {
     /// # Errors
     ///
     /// [`Error::Read`] if the file cannot be opened or read, [`Error::Input`] if it is not a
-    /// single-file three-dimensional NIfTI volume of finite real numbers on an orthogonal grid, or
+    /// three-dimensional volume in one NIfTI, NRRD or `MetaImage` file of finite real numbers on an orthogonal grid, or
     /// is damaged, [`Error::Memory`] if its voxels would exceed 16 GiB, and [`Error::Usage`] if there
     /// are several series that could be meant: [`open_series`](Self::open_series) takes one of them.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
@@ -260,7 +268,8 @@ fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
     let rules = Rules::of(options.reader);
     let mut stream = Stream::open(path)?;
     let mut header = header::read(&mut stream)?;
-    let mut warnings = Vec::new();
+    let mut stream = stream.unpacked(header.packing)?;
+    let mut warnings = std::mem::take(&mut header.warnings);
     if rules == Rules::Itk {
         warnings.extend(header.source.fill_empty_axes());
     }

@@ -2,7 +2,9 @@
 
 use super::gzip;
 use super::header::{NIFTI1_BYTES, NIFTI2_BYTES, NIFTI2_MAGIC, NiftiVersion, SourceHeader};
+use super::label_table;
 use crate::files::{Existing, Target};
+use crate::model::Label;
 use crate::volume::LabelMap;
 use crate::{Error, Result};
 use flate2::Compression;
@@ -12,7 +14,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Label maps are long runs of equal bytes; higher levels gain little.
-const LEVEL: u32 = 6;
+pub(super) const LEVEL: u32 = 6;
 
 /// NIfTI's code for values that are indices into a list of labels.
 const INTENT_LABEL: i16 = 1002;
@@ -67,7 +69,7 @@ impl LabelArray<'_> {
     }
 
     /// Little-endian bytes in file order.
-    fn bytes(&self) -> Cow<'_, [u8]> {
+    pub(super) fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
             Self::U8(labels) => match labels.as_slice() {
                 Some(slice) => Cow::Borrowed(slice),
@@ -99,20 +101,22 @@ pub fn save_labels(
     header: &SourceHeader,
     existing: Existing,
 ) -> Result<()> {
-    save_labels_to(Target::new(path, existing), labels, header)
+    save_labels_to(Target::new(path, existing), labels, header, &[])
 }
 
-/// As [`save_labels`], with all terms.
+/// As [`save_labels`], with all terms, and with names and colors of the structures.
 pub(crate) fn save_labels_to(
     target: Target<'_>,
     labels: LabelArray<'_>,
     header: &SourceHeader,
+    structures: &[Label],
 ) -> Result<()> {
     let shape = labels.shape();
     assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
     let compress = is_compressed(target.path)?;
     target.write(|file| {
-        let head = encode(header, labels.datatype());
+        let table = label_table::extension(structures);
+        let head = encode_with(header, labels.datatype(), &table);
         let body = labels.bytes();
         if compress {
             let mut out = io::BufWriter::new(file);
@@ -153,12 +157,17 @@ fn is_compressed(path: &Path) -> Result<bool> {
 }
 
 /// The header and the four bytes that say no extension follows.
-fn encode(header: &SourceHeader, datatype: (i16, i16)) -> Vec<u8> {
+pub(super) fn encode(header: &SourceHeader, datatype: (i16, i16)) -> Vec<u8> {
+    encode_with(header, datatype, &[])
+}
+
+/// The header and what stands between it and the voxels.
+fn encode_with(header: &SourceHeader, datatype: (i16, i16), extension: &[u8]) -> Vec<u8> {
     // A caller's own header may exceed what NIfTI-1 can store.
     let wide = header.dim.iter().any(|&n| n > i64::from(i16::MAX));
     match header.version {
-        NiftiVersion::One if !wide => encode_nifti1(header, datatype),
-        _ => encode_nifti2(header, datatype),
+        NiftiVersion::One if !wide => encode_nifti1(header, datatype, extension),
+        _ => encode_nifti2(header, datatype, extension),
     }
 }
 
@@ -166,7 +175,14 @@ fn description() -> &'static [u8] {
     concat!("fastnnunet ", env!("CARGO_PKG_VERSION")).as_bytes()
 }
 
-fn encode_nifti1(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8> {
+/// Four bytes say whether an extension follows.
+fn extended(mut out: Vec<u8>, header_bytes: usize, extension: &[u8]) -> Vec<u8> {
+    out[header_bytes] = u8::from(!extension.is_empty());
+    out.extend(extension);
+    out
+}
+
+fn encode_nifti1(header: &SourceHeader, (datatype, bits): (i16, i16), extension: &[u8]) -> Vec<u8> {
     let mut out = vec![0; NIFTI1_BYTES + 4];
     let f32s = |out: &mut [u8], at: usize, values: &[f64]| {
         for (i, v) in values.iter().enumerate() {
@@ -182,7 +198,7 @@ fn encode_nifti1(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8>
     put(&mut out, 70, &datatype.to_le_bytes());
     put(&mut out, 72, &bits.to_le_bytes());
     f32s(&mut out, 76, &header.pixdim);
-    f32s(&mut out, 108, &[(NIFTI1_BYTES + 4) as f64, 1.0, 0.0]);
+    f32s(&mut out, 108, &[(NIFTI1_BYTES + 4 + extension.len()) as f64, 1.0, 0.0]);
     put(&mut out, 123, &[header.xyzt_units as u8]);
     put(&mut out, 148, description());
     put(&mut out, 252, &(header.qform_code as i16).to_le_bytes());
@@ -191,10 +207,10 @@ fn encode_nifti1(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8>
     f32s(&mut out, 268, &header.offset);
     f32s(&mut out, 280, header.srow.as_flattened());
     put(&mut out, 344, b"n+1\0");
-    out
+    extended(out, NIFTI1_BYTES, extension)
 }
 
-fn encode_nifti2(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8> {
+fn encode_nifti2(header: &SourceHeader, (datatype, bits): (i16, i16), extension: &[u8]) -> Vec<u8> {
     let mut out = vec![0; NIFTI2_BYTES + 4];
     let f64s = |out: &mut [u8], at: usize, values: &[f64]| {
         for (i, v) in values.iter().enumerate() {
@@ -209,7 +225,7 @@ fn encode_nifti2(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8>
         put(&mut out, 16 + 8 * i, &n.to_le_bytes());
     }
     f64s(&mut out, 104, &header.pixdim);
-    put(&mut out, 168, &((NIFTI2_BYTES + 4) as i64).to_le_bytes());
+    put(&mut out, 168, &((NIFTI2_BYTES + 4 + extension.len()) as i64).to_le_bytes());
     f64s(&mut out, 176, &[1.0, 0.0]);
     put(&mut out, 240, description());
     put(&mut out, 344, &header.qform_code.to_le_bytes());
@@ -219,7 +235,7 @@ fn encode_nifti2(header: &SourceHeader, (datatype, bits): (i16, i16)) -> Vec<u8>
     f64s(&mut out, 400, header.srow.as_flattened());
     put(&mut out, 500, &header.xyzt_units.to_le_bytes());
     put(&mut out, 504, &i32::from(INTENT_LABEL).to_le_bytes());
-    out
+    extended(out, NIFTI2_BYTES, extension)
 }
 
 fn put(out: &mut [u8], at: usize, bytes: &[u8]) {

@@ -35,7 +35,8 @@ pub fn is_dicom(path: &Path) -> Result<bool> {
     }
     let sizes = [348_i32, 540];
     let nifti = sizes.iter().any(|n| begins(&n.to_le_bytes()) || begins(&n.to_be_bytes()));
-    if nifti || begins(&[0x1f, 0x8b]) {
+    let lines = [&b"NRRD"[..], b"ObjectT", b"NDims"].iter().any(|start| begins(start));
+    if nifti || lines || begins(&[0x1f, 0x8b]) {
         return Ok(false);
     }
     // Files without preamble are told by their elements.

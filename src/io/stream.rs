@@ -1,8 +1,9 @@
-//! Bytes of a plain or gzip-compressed file, in order.
+//! Bytes of a plain or compressed file, in order.
 
 use super::failure::Failure;
+use super::header::Packing;
 use crate::files::{self, Access, Digesting, Opened};
-use flate2::bufread::GzDecoder;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -28,6 +29,7 @@ type Bytes = BufReader<Digesting<File>>;
 enum Source {
     Plain(Bytes),
     Gzip(Members),
+    Zlib(Box<ZlibDecoder<Bytes>>),
 }
 
 /// The members of a gzip file one after the other.
@@ -47,19 +49,31 @@ impl Stream {
         let mut reader = BufReader::with_capacity(READ_BYTES, Digesting::new(file));
         let start = reader.fill_buf()?;
         if start.is_empty() {
-            return Err(Failure::unusable("an empty file", "a .nii or .nii.gz file"));
+            return Err(Failure::unusable("an empty file", "an image"));
         }
         let source = if start.starts_with(&[0x1f, 0x8b]) {
-            let decoder = Some(Box::new(GzDecoder::new(reader)));
-            Source::Gzip(Members { decoder, rest: None, garbage: false })
+            Source::Gzip(Members::new(reader))
         } else {
             Source::Plain(reader)
         };
         Ok(Self { source, file_bytes: bytes, access })
     }
 
-    pub(super) fn is_gzip(&self) -> bool {
-        matches!(self.source, Source::Gzip(_))
+    /// What follows is packed, behind a header that is not.
+    pub(super) fn unpacked(self, packing: Packing) -> Result<Self, Failure> {
+        let source = match (self.source, packing) {
+            (source, Packing::Plain) => source,
+            (Source::Plain(reader), Packing::Gzip) => Source::Gzip(Members::new(reader)),
+            (Source::Plain(reader), Packing::Zlib) => {
+                Source::Zlib(Box::new(ZlibDecoder::new(reader)))
+            }
+            _ => return Err(Failure::unusable("voxels compressed twice", "compressed once")),
+        };
+        Ok(Self { source, ..self })
+    }
+
+    pub(super) fn is_packed(&self) -> bool {
+        !matches!(self.source, Source::Plain(_))
     }
 
     /// SHA-256 of the file as stored; reads what is left of it.
@@ -68,6 +82,7 @@ impl Stream {
             Source::Plain(file) => Some(file),
             Source::Gzip(Members { decoder: Some(decoder), .. }) => Some(decoder.into_inner()),
             Source::Gzip(members) => members.rest,
+            Source::Zlib(decoder) => Some(decoder.into_inner()),
         };
         Ok(file.map(|file| file.into_inner().finish()).transpose()?.unwrap_or_default())
     }
@@ -78,7 +93,14 @@ impl Read for Stream {
         match &mut self.source {
             Source::Plain(reader) => reader.read(buffer),
             Source::Gzip(members) => members.read(buffer),
+            Source::Zlib(decoder) => decoder.read(buffer),
         }
+    }
+}
+
+impl Members {
+    fn new(reader: Bytes) -> Self {
+        Self { decoder: Some(Box::new(GzDecoder::new(reader))), rest: None, garbage: false }
     }
 }
 

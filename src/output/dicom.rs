@@ -4,7 +4,6 @@ use super::{OutputType, Writer};
 use crate::files::{self, Target};
 use crate::io::Scan;
 use crate::model::{Label, Side};
-use crate::preview::parse_color;
 use crate::segmenter::Segmentation;
 use crate::volume::LabelMap;
 use crate::{Error, Mismatch, Result};
@@ -162,7 +161,7 @@ fn segments(result: &Segmentation) -> Vec<Segment> {
 
 /// A label with its codes. Of one without, no more than its name is known.
 fn segment(label: &Label) -> Segment {
-    let color = label.color.as_deref().and_then(parse_color);
+    let color = label.color.as_deref().and_then(crate::model::color::parse);
     let named = Segment { color, ..Segment::named(label.id, &label.name) };
     let (Some(snomed), Some(meaning)) = (&label.snomed, &label.meaning) else { return named };
     let side = label.side.map(|side| match side {

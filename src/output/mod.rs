@@ -6,13 +6,16 @@
 
 #[cfg(feature = "dicom")]
 mod dicom;
+mod slicer;
 
 use crate::files::{Existing, Target};
-use crate::io::Scan;
+use crate::io::{self, Scan};
+use crate::mesh;
+use crate::model::Label;
 use crate::segmenter::Segmentation;
 use crate::{Error, Result};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A form in which a result is written.
@@ -21,6 +24,19 @@ use std::str::FromStr;
 pub enum OutputType {
     /// A label map on the image's own grid.
     Nifti,
+    /// A folder with a NIfTI file for each structure, `<name>.nii.gz`: 1 where it is, 0 elsewhere.
+    PerStructure,
+    /// A label map as NRRD.
+    Nrrd,
+    /// A label map as `MetaImage`.
+    Mha,
+    /// A segmentation of 3D Slicer: a label map as NRRD with names, colors and terminology.
+    SegNrrd,
+    /// A folder with the closed surface of each structure that was found, `<name>.stl`, and a list of
+    /// them, `structures.json`.
+    Stl,
+    /// The closed surfaces of all structures that were found, with names and colors, as one glTF.
+    Gltf,
     /// A DICOM segmentation.
     #[cfg(feature = "dicom")]
     DicomSeg,
@@ -44,6 +60,8 @@ struct Form {
     suffix: &'static str,
     /// What a name that the user gives may end in.
     endings: &'static [&'static str],
+    /// Whether it is a folder of files, which may have any name.
+    is_folder: bool,
     /// Whether it is about a DICOM series.
     needs_series: bool,
     /// Whether it shows or measures the image.
@@ -57,6 +75,61 @@ const FORMS: &[Form] = &[
         name: "nifti",
         suffix: ".nii.gz",
         endings: &[".nii.gz", ".nii"],
+        is_folder: false,
+        needs_series: false,
+        needs_image: false,
+    },
+    Form {
+        kind: OutputType::PerStructure,
+        name: "per-structure",
+        suffix: "_structures",
+        endings: &["_structures"],
+        is_folder: true,
+        needs_series: false,
+        needs_image: false,
+    },
+    Form {
+        kind: OutputType::Nrrd,
+        name: "nrrd",
+        suffix: ".nrrd",
+        endings: &[".nrrd"],
+        is_folder: false,
+        needs_series: false,
+        needs_image: false,
+    },
+    Form {
+        kind: OutputType::Mha,
+        name: "mha",
+        suffix: ".mha",
+        endings: &[".mha"],
+        is_folder: false,
+        needs_series: false,
+        needs_image: false,
+    },
+    Form {
+        kind: OutputType::SegNrrd,
+        name: "seg-nrrd",
+        suffix: ".seg.nrrd",
+        endings: &[".seg.nrrd"],
+        is_folder: false,
+        needs_series: false,
+        needs_image: false,
+    },
+    Form {
+        kind: OutputType::Stl,
+        name: "stl",
+        suffix: "_surfaces",
+        endings: &["_surfaces"],
+        is_folder: true,
+        needs_series: false,
+        needs_image: false,
+    },
+    Form {
+        kind: OutputType::Gltf,
+        name: "gltf",
+        suffix: ".glb",
+        endings: &[".glb"],
+        is_folder: false,
         needs_series: false,
         needs_image: false,
     },
@@ -66,6 +139,7 @@ const FORMS: &[Form] = &[
         name: "dicom-seg",
         suffix: ".seg.dcm",
         endings: &[".seg.dcm", ".dcm"],
+        is_folder: false,
         needs_series: true,
         needs_image: false,
     },
@@ -75,6 +149,7 @@ const FORMS: &[Form] = &[
         name: "rtstruct",
         suffix: ".rtstruct.dcm",
         endings: &[".rtstruct.dcm", ".dcm"],
+        is_folder: false,
         needs_series: true,
         needs_image: false,
     },
@@ -84,6 +159,7 @@ const FORMS: &[Form] = &[
         name: "sr",
         suffix: ".sr.dcm",
         endings: &[".sr.dcm", ".dcm"],
+        is_folder: false,
         needs_series: true,
         needs_image: true,
     },
@@ -93,6 +169,7 @@ const FORMS: &[Form] = &[
         name: "sc",
         suffix: ".sc.dcm",
         endings: &[".sc.dcm", ".dcm"],
+        is_folder: false,
         needs_series: true,
         needs_image: true,
     },
@@ -155,19 +232,48 @@ impl OutputType {
         self.form().needs_image
     }
 
-    /// Checks, before hours of work depend on it, that a file could be written. Creates nothing that
-    /// stays.
+    /// Whether it is a folder of files.
+    #[must_use]
+    pub fn is_folder(self) -> bool {
+        self.form().is_folder
+    }
+
+    /// The files that it consists of, for a result with these structures: where they are, it is whole.
+    #[must_use]
+    pub fn files(self, path: &Path, structures: &[Label]) -> Vec<PathBuf> {
+        match self {
+            Self::PerStructure => io::structure_files(path, structures, io::MASK),
+            Self::Stl => vec![mesh::index_of(path)],
+            _ => vec![path.to_path_buf()],
+        }
+    }
+
+    /// The files that may be written, for a result with these structures.
+    fn possible_files(self, path: &Path, structures: &[Label]) -> Vec<PathBuf> {
+        let mut files = self.files(path, structures);
+        if self == Self::Stl {
+            files.extend(mesh::stl_files(path, structures));
+        }
+        files
+    }
+
+    /// Checks, before hours of work depend on it, that it could be written of a result with these
+    /// structures. Creates nothing that stays.
     ///
     /// # Errors
     ///
     /// [`Error::Usage`] if the name does not end as it must, and [`Error::Write`] if there is a file
     /// that is to be kept, or as far as it can be foreseen that writing fails.
-    pub fn check(self, path: &Path, existing: Existing) -> Result<()> {
+    pub fn check(self, path: &Path, existing: Existing, structures: &[Label]) -> Result<()> {
         self.check_name(path)?;
-        Target::new(path, existing).check()
+        let files = self.possible_files(path, structures);
+        files.iter().try_for_each(|file| Target::new(file, existing).check())
     }
 
     fn check_name(self, path: &Path) -> Result<()> {
+        if self.is_folder() {
+            return io::check_folder(path);
+        }
         if self.ending_of(path) > 0 {
             return Ok(());
         }
@@ -276,8 +382,8 @@ impl<'a> Writer<'a> {
         Self { existing, ..self }
     }
 
-    /// Writes one form: complete or not at all, for at most those who may read the image. Missing
-    /// folders are created. The same result gives the same bytes.
+    /// Writes one form: each of its files complete or not at all, for at most those who may read the
+    /// image. Missing folders are created. The same result gives the same bytes.
     ///
     /// # Errors
     ///
@@ -291,13 +397,22 @@ impl<'a> Writer<'a> {
     pub fn write(&mut self, kind: OutputType, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         kind.check_name(path)?;
+        let result = self.result;
+        let target = Target { path, existing: self.existing, access: result.access() };
+        let Segmentation { labels, structures, .. } = result;
+        let affine = result.affine();
         match kind {
-            OutputType::Nifti => self.result.save_as(path, self.existing),
-            #[cfg(feature = "dicom")]
-            object => {
-                let access = self.result.access();
-                self.write_object(object, Target { path, existing: self.existing, access })
+            OutputType::Nifti => result.save_as(path, self.existing),
+            OutputType::PerStructure => io::save_masks(target, labels, structures, result.header()),
+            OutputType::Nrrd => io::save_nrrd(target, labels.into(), &affine, &[]),
+            OutputType::Mha => io::save_meta_image(target, labels.into(), &affine),
+            OutputType::SegNrrd => {
+                io::save_nrrd(target, labels.into(), &affine, &slicer::keys(result))
             }
+            OutputType::Stl => mesh::save_stl(target, result),
+            OutputType::Gltf => mesh::save_gltf(target, result),
+            #[cfg(feature = "dicom")]
+            object => self.write_object(object, target),
         }
     }
 }

@@ -11,7 +11,7 @@ pub use canvas::Picture;
 
 use crate::files::{Access, Existing, Target};
 use crate::io::{LabelArray, Scan};
-use crate::model::Label;
+use crate::model::{Label, color};
 use crate::segmenter::Segmentation;
 use crate::volume::{AxisMap, Grid, Orientation, VoxelView};
 use crate::{Error, Result};
@@ -288,32 +288,13 @@ fn write_sides(picture: &mut Picture, at: (usize, usize), size: (usize, usize), 
 
 /// Color of each label; those without one get hues far from their neighbors'.
 fn colors(names: &[Label], labels: usize) -> Vec<Rgb> {
-    let mut colors: Vec<Rgb> = (0..labels).map(spread_color).collect();
+    let mut colors: Vec<Rgb> = (0..labels).map(color::spread).collect();
     for label in names {
-        if let (Some(color), Some(slot)) =
-            (label.color.as_deref().and_then(parse_color), colors.get_mut(usize::from(label.id)))
-        {
-            *slot = color;
+        if let Some(slot) = colors.get_mut(usize::from(label.id)) {
+            *slot = label.rgb();
         }
     }
     colors
-}
-
-/// `#rrggbb`.
-pub(crate) fn parse_color(text: &str) -> Option<Rgb> {
-    let hex = text.strip_prefix('#').filter(|hex| hex.len() == 6)?;
-    let number = u32::from_str_radix(hex, 16).ok()?;
-    Some([(number >> 16) as u8, (number >> 8) as u8, number as u8])
-}
-
-/// Hues that advance by the golden ratio never come close to one another soon.
-fn spread_color(k: usize) -> Rgb {
-    let hue = (k as f64 * 0.618_034).fract();
-    let level = |shift: f64| {
-        let distance = (((hue + shift).fract() - 0.5).abs() * 6.0 - 1.0).clamp(0.0, 1.0);
-        (70.0 + 175.0 * distance) as u8
-    };
-    [level(0.0), level(2.0 / 3.0), level(1.0 / 3.0)]
 }
 
 /// A line of the legend.

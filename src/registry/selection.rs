@@ -99,7 +99,9 @@ impl Selection {
         for part in &mut self.parts {
             part.subset = part.subset.clone().keeping(&kept);
         }
-        self.parts.retain(|part| !part.subset.ids().is_empty());
+        // What has no side gets one by structures that have, which others label.
+        let needs_sides = self.parts.iter().any(|part| !part.subset.halves().is_empty());
+        self.parts.retain(|part| needs_sides || !part.subset.ids().is_empty());
         // The recipe sees what the remaining models label besides.
         let ids: HashSet<u16> = kept.iter().map(|label| label.id).collect();
         self.context.extend(self.labels.iter().filter(|l| !ids.contains(&l.id)).cloned());
@@ -329,7 +331,12 @@ fn installed<'a>(
     let table = registry.tables.iter().find(|table| table.name == choice.labels)?;
     let dataset = |part: &Part| registry.tasks.dataset(&part.model);
     let labels_some = |part: &&Part| {
-        dataset(part).is_some_and(|set| set.labels.iter().any(|name| table.find(name).is_some()))
+        dataset(part).is_some_and(|set| {
+            let has_sides = |name: &String| {
+                !set.auxiliary.contains(name) && subset::sides_of(name, &table.labels).is_some()
+            };
+            set.labels.iter().any(|name| table.find(name).is_some() || has_sides(name))
+        })
     };
     let needed: Vec<&Part> = candidate.parts.iter().filter(labels_some).collect();
     let parts: Parts<'_> = needed.iter().filter_map(|part| find(part)).collect();
@@ -413,7 +420,7 @@ fn subset_of(
             let largest = largest_label(model)?.into();
             LabelSubset::by_ids(table.labels.iter().map(|label| label.id).take(largest))
         }
-        None => LabelSubset::by_name(&own, &table.labels),
+        None => LabelSubset::by_name_or_side(&own, &table.labels, &model.config().auxiliary),
     };
     if subset.ids().is_empty() {
         return Err(Error::Model {

@@ -11,6 +11,9 @@ use std::collections::{HashMap, HashSet};
 pub struct LabelSubset {
     /// New label of each old one, background first; labels beyond become background.
     map: Vec<u16>,
+    /// Labels left and right of structures that the model has without a side: they are the left one
+    /// until it is known where they lie.
+    halves: Vec<(u16, u16)>,
 }
 
 impl LabelSubset {
@@ -25,21 +28,45 @@ impl LabelSubset {
                 map[usize::from(label.id)] = *id;
             }
         }
-        Self { map }
+        Self { map, halves: Vec::new() }
+    }
+
+    /// As [`by_name`](Self::by_name); of what `to` has for each side, `x_left` and `x_right`, the
+    /// model may have `x` alone, unless that is one of its `auxiliary` labels.
+    #[must_use]
+    pub fn by_name_or_side(from: &[Label], to: &[Label], auxiliary: &[String]) -> Self {
+        let mut subset = Self::by_name(from, to);
+        for label in from.iter().filter(|label| !auxiliary.contains(&label.name)) {
+            if let Some(sides) = sides_of(&label.name, to)
+                && subset.map[usize::from(label.id)] == 0
+            {
+                subset.map[usize::from(label.id)] = sides.0;
+                subset.halves.push(sides);
+            }
+        }
+        subset
+    }
+
+    /// Labels left and right of structures that the model has without a side.
+    #[must_use]
+    pub fn halves(&self) -> &[(u16, u16)] {
+        &self.halves
     }
 
     /// Gives label `k + 1` the number `ids[k]`; 0 drops it.
     #[must_use]
     pub fn by_ids(ids: impl IntoIterator<Item = u16>) -> Self {
-        Self { map: std::iter::once(0).chain(ids).collect() }
+        Self { map: std::iter::once(0).chain(ids).collect(), halves: Vec::new() }
     }
 
     /// The same, of which only the labels in `kept` remain.
     #[must_use]
     pub fn keeping(mut self, kept: &[Label]) -> Self {
         let kept: HashSet<u16> = kept.iter().map(|label| label.id).collect();
+        self.halves.retain(|(left, right)| kept.contains(left) || kept.contains(right));
         for id in &mut self.map {
-            if !kept.contains(id) {
+            // Of what has no side yet, either may turn out to be there.
+            if !kept.contains(id) && !self.halves.iter().any(|(left, _)| left == id) {
                 *id = 0;
             }
         }
@@ -49,7 +76,9 @@ impl LabelSubset {
     /// The new labels that can occur, ascending.
     #[must_use]
     pub fn ids(&self) -> Vec<u16> {
-        let mut ids: Vec<u16> = self.map.iter().copied().filter(|id| *id > 0).collect();
+        let rights = self.halves.iter().map(|(_, right)| *right);
+        let mut ids: Vec<u16> =
+            self.map.iter().copied().chain(rights).filter(|id| *id > 0).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -66,7 +95,8 @@ impl LabelSubset {
     ///
     /// In place where the type stays the same, as it does for up to 255 labels.
     pub fn apply(&self, labels: &mut LabelMap) {
-        let small = self.map.iter().all(|&id| id < 256);
+        let rights = self.halves.iter().map(|(_, right)| right);
+        let small = self.map.iter().chain(rights).all(|&id| id < 256);
         let new = |old: u16| self.map.get(usize::from(old)).copied().unwrap_or(0);
         let byte = |old: u16| new(old) as u8;
         match labels {
@@ -116,6 +146,15 @@ where
             *old = to(new);
         }
     });
+}
+
+/// The labels that a table has for the two sides of a structure.
+pub(super) fn sides_of(name: &str, table: &[Label]) -> Option<(u16, u16)> {
+    let side = |side: &str| {
+        let name = format!("{name}_{side}");
+        table.iter().find(|label| label.name == name).map(|label| label.id)
+    };
+    Some((side("left")?, side("right")?))
 }
 
 /// Whether `pattern` means `name`: they are equal, or `pattern` ends in `*` and `name` begins
@@ -196,6 +235,27 @@ fn distance(a: &str, b: &str) -> usize {
 mod tests {
     use super::*;
     use ndarray::arr3;
+
+    #[test]
+    fn a_structure_without_side_stands_for_both() {
+        let from = labels(&[(1, "tibia"), (2, "liver"), (3, "femur")]);
+        let to = labels(&[
+            (5, "tibia_left"),
+            (6, "tibia_right"),
+            (7, "femur_left"),
+            (8, "femur_right"),
+            (9, "liver"),
+        ]);
+        let subset = LabelSubset::by_name_or_side(&from, &to, &["femur".to_owned()]);
+        assert_eq!(subset.halves(), [(5, 6)]);
+        assert_eq!(subset.ids(), [5, 6, 9]);
+        let mut map = LabelMap::U8(arr3(&[[[0, 1, 2, 3]]]));
+        subset.apply(&mut map);
+        assert_eq!(map, LabelMap::U8(arr3(&[[[0, 5, 9, 0]]])));
+        let right = subset.clone().keeping(&to[1..2]);
+        assert_eq!((right.halves(), right.ids()), (&[(5, 6)][..], vec![5, 6]));
+        assert!(subset.keeping(&to[2..4]).ids().is_empty());
+    }
 
     fn labels(list: &[(u16, &str)]) -> Vec<Label> {
         list.iter()

@@ -8,6 +8,7 @@ use crate::infer::EngineOptions;
 use crate::model::{Grade, Label, ModelConfig, Name};
 use crate::nnunet::Folder;
 use crate::pipeline::postprocess::Recipe;
+use crate::pipeline::postprocess::sides::Pair;
 use crate::registry::{Model, Registry, Request, Selection};
 use crate::{Error, Mismatch, Result, files};
 use std::collections::{HashMap, HashSet};
@@ -24,11 +25,36 @@ pub(super) struct Answer {
     /// Structures that only the recipe sees.
     pub(super) context: Vec<Label>,
     pub(super) recipe: Recipe,
+    /// Structures that models label without a side, and what is known of sides.
+    pub(super) sides: Sides,
     /// The structures once bone is divided, where it is.
     pub(super) divided: Option<Vec<Label>>,
     /// A name for results: the mode, the model or the configuration.
     pub(super) name: Name,
     pub(super) about: About,
+}
+
+/// What tells sides apart.
+#[derive(Default)]
+pub(super) struct Sides {
+    /// Left and right of what is left until it is known where it lies.
+    pub(super) halves: Vec<Pair>,
+    /// Left and right of structures whose side the models know.
+    pub(super) known: Vec<Pair>,
+}
+
+impl Sides {
+    /// Of these halves and structures.
+    fn new(halves: impl Iterator<Item = (u16, u16)>, seen: &[Label]) -> Self {
+        let halves: Vec<Pair> = halves.map(|(left, right)| Pair { left, right }).collect();
+        let pair = |label: &Label| {
+            let right = format!("{}_right", label.name.strip_suffix("_left")?);
+            let right = seen.iter().find(|other| other.name == right)?.id;
+            Some(Pair { left: label.id, right })
+        };
+        let known = seen.iter().filter_map(pair).filter(|pair| !halves.contains(pair)).collect();
+        Self { halves, known }
+    }
 }
 
 /// The structures of a whole answer with those only the recipe sees, by id.
@@ -75,6 +101,11 @@ impl Answer {
     /// What the recipe works on, by id: the same however few of them remain in the end.
     pub(super) fn seen(&self) -> Vec<Label> {
         seen(&self.labels, &self.context)
+    }
+
+    /// The structures that can come out in the end.
+    pub(super) fn structures(&self) -> &[Label] {
+        self.divided.as_deref().unwrap_or(&self.labels)
     }
 
     /// The networks, in the order they run.
@@ -151,6 +182,8 @@ impl Opening<'_> {
         }
         let divided = self.divided(&selection)?;
         let Selection { parts, labels, context, missing, recipe, grade, why, mode, .. } = selection;
+        let halves = parts.iter().flat_map(|part| part.whole.halves()).copied();
+        let sides = Sides::new(halves, &seen(&labels, &context));
         let part = |part: crate::registry::SelectedPart| {
             let network = match opened.remove(&*part.model.name) {
                 Some(network) => network,
@@ -164,7 +197,7 @@ impl Opening<'_> {
         let recipe = recipe.filter(|_| groups.iter().all(|group| group.around.is_none()));
         let recipe = self.recipe(|| recipe.as_deref().map(|name| self.named(name)).transpose())?;
         let about = about(&groups, why, grade, grade == Grade::Demo, missing);
-        let answer = Answer { groups, labels, context, recipe, divided, name: mode, about };
+        let answer = Answer { groups, labels, context, recipe, sides, divided, name: mode, about };
         answer.recipe.check(&answer.seen())?;
         Ok(answer)
     }
@@ -262,7 +295,8 @@ impl Opening<'_> {
         let groups = self.groups(parts, &seen(&labels, &context), &[])?;
         let about = about(&groups, String::new(), grade, is_demonstration, Vec::new());
         recipe.check(&labels)?;
-        Ok(Answer { groups, labels, context, recipe, divided: None, name, about })
+        let sides = Sides::default();
+        Ok(Answer { groups, labels, context, recipe, sides, divided: None, name, about })
     }
 
     /// The recipe of that name, which a mode or a model's configuration gives.

@@ -2,8 +2,8 @@
 
 use super::answer::{Answer, Opening};
 use super::group::{Around, Group, Part, Refiner, Rough};
-use super::options::Postprocessing;
-use crate::model::{Label, ModelConfig};
+use super::options::{LabelsBack, Postprocessing};
+use crate::model::{Label, ModelConfig, TaskGrid};
 use crate::pipeline::postprocess::Recipe;
 use crate::registry::Model;
 use crate::{Error, Mismatch, Result};
@@ -57,8 +57,13 @@ impl Opening<'_> {
         };
         let recipe: Recipe = recipe.transpose()?.unwrap_or_default();
         recipe.check(seen)?;
+        let grid = match self.options.labels {
+            LabelsBack::Own => grid.clone(),
+            // On the image's own grid, networks come to theirs and back as nnU-Net does it.
+            LabelsBack::Smooth => TaskGrid { spacing: None, ..grid.clone() },
+        };
         Ok(Some(Around {
-            grid: grid.clone(),
+            grid,
             rough: self.rough(config, asked)?,
             refine: self.refiner(config)?,
             recipe,
@@ -75,7 +80,9 @@ impl Opening<'_> {
             return Ok(None);
         }
         let mut installed = crop.models.iter().filter_map(|name| self.registry.find(name));
-        let Some(model) = installed.next() else {
+        // From coarse to fine.
+        let found = if self.options.robust_crop { installed.next_back() } else { installed.next() };
+        let Some(model) = found else {
             // Without it the whole image is segmented, which takes longer and finds the same.
             if by_choice {
                 return Ok(None);
@@ -126,6 +133,8 @@ impl Opening<'_> {
         }
         let mut options = self.options.clone();
         options.postprocessing = Postprocessing::Own;
+        // What is cut out is the same however labels come back.
+        options.labels = LabelsBack::Own;
         let Self { engine, registry, depth, .. } = *self;
         let opening = Opening { options: &options, engine, registry, depth: depth + 1 };
         opening.whole_model(model)

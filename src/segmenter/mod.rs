@@ -10,6 +10,7 @@ mod around;
 mod calibrate;
 mod case;
 mod group;
+mod names;
 mod network;
 mod options;
 mod run;
@@ -17,8 +18,9 @@ mod segmentation;
 
 pub use calibrate::{Calibration, Compared, Subject};
 pub use case::{Case, lies_apart};
+pub use names::Names;
 pub use network::NetworkInfo;
-pub use options::{FirstStage, Options, Postprocessing, Quality, Source};
+pub use options::{FirstStage, LabelsBack, Options, Postprocessing, Quality, Source};
 pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
@@ -45,6 +47,8 @@ pub struct Segmenter {
     source: Source,
     options: Options,
     answer: Answer,
+    /// What can come out, by the names that were asked for.
+    structures: Vec<Label>,
     /// Whether the last case needed a smaller model than the next one may.
     is_fallback: bool,
     pool: Option<rayon::ThreadPool>,
@@ -72,13 +76,21 @@ impl Segmenter {
         let pool = options.threads.map(pool_of).transpose()?;
         let open = || Answer::open(&source, &options, &[]);
         let answer = inside(pool.as_ref(), open)?;
-        Ok(Self { source, options, answer, is_fallback: false, pool })
+        let structures = options.names.of(answer.structures().to_vec());
+        Ok(Self { source, options, answer, structures, is_fallback: false, pool })
+    }
+
+    /// Opens what answers anew, but for models that are `too_large`.
+    fn open_again(&mut self, too_large: &[String]) -> Result<()> {
+        self.answer = Answer::open(&self.source, &self.options, too_large)?;
+        self.structures = self.options.names.of(self.answer.structures().to_vec());
+        Ok(())
     }
 
     /// The structures that can come out, with the ids they have in the result.
     #[must_use]
     pub fn structures(&self) -> &[Label] {
-        self.answer.divided.as_deref().unwrap_or(&self.answer.labels)
+        &self.structures
     }
 
     /// The models that answer, and why these.
@@ -162,13 +174,13 @@ impl Segmenter {
         progress: &mut OnProgress<'_>,
     ) -> Result<Segmentation> {
         if self.is_fallback {
-            self.answer = Answer::open(&self.source, &self.options, &[])?;
+            self.open_again(&[])?;
             self.is_fallback = false;
         }
-        let (header, access) = {
+        let (header, affine, access) = {
             let first = case.first()?;
             let access = case.scans().map(Scan::access).reduce(super::files::Access::and);
-            (first.header().clone(), access.unwrap_or_default())
+            (first.header().clone(), first.affine(), access.unwrap_or_default())
         };
         #[cfg(feature = "dicom")]
         let source = case.first()?.series().cloned();
@@ -196,6 +208,7 @@ impl Segmenter {
             timings,
             predicted_bytes,
             header,
+            affine,
             access,
             #[cfg(feature = "dicom")]
             source,
@@ -246,7 +259,7 @@ impl Segmenter {
                     if least.as_ref().is_none_or(|(bytes, _)| need_bytes < *bytes) {
                         least = Some((need_bytes, error));
                     }
-                    self.answer = Answer::open(&self.source, &self.options, &too_large)?;
+                    self.open_again(&too_large)?;
                     self.is_fallback = true;
                 }
                 result => return result,

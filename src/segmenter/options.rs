@@ -1,5 +1,6 @@
 //! What a user may choose: what is segmented, by which models, and how they run.
 
+use super::names::Names;
 use crate::infer::cpu::Isa;
 use crate::infer::{Device, Precision};
 use crate::nnunet::Folds;
@@ -105,6 +106,17 @@ pub enum Postprocessing {
     Recipe(Recipe),
 }
 
+/// How the labels of a task with a grid of its own come to the image's grid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LabelsBack {
+    /// As the task does it: TotalSegmentator's take the label of the nearest voxel.
+    #[default]
+    Own,
+    /// As nnU-Net does it: the network's logits come to the image's grid, and labels are read off
+    /// there. Borders are smoother; it takes longer, and is another result than the task's.
+    Smooth,
+}
+
 /// Where a cascade's second stage gets the labels it refines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FirstStage {
@@ -143,6 +155,12 @@ pub struct Options {
     pub first_stage: FirstStage,
     /// How the result is cleaned up.
     pub postprocessing: Postprocessing,
+    /// How labels of a task with a grid of its own come to the image's.
+    pub labels: LabelsBack,
+    /// What structures are called in the result.
+    pub names: Names,
+    /// Find the part of the image that matters by the finest model that a task allows for it.
+    pub robust_crop: bool,
     /// Where networks run.
     pub device: Device,
     /// What they multiply in; `None` for bf16 where the CPU multiplies that, else f32.
@@ -203,6 +221,12 @@ setters! {
     first_stage(value: FirstStage) => value;
     /// Sets [`postprocessing`](Self#structfield.postprocessing).
     postprocessing(value: Postprocessing) => value;
+    /// Sets [`labels`](Self#structfield.labels).
+    labels(value: LabelsBack) => value;
+    /// Sets [`names`](Self#structfield.names).
+    names(value: Names) => value;
+    /// Sets [`robust_crop`](Self#structfield.robust_crop).
+    robust_crop(value: bool) => value;
     /// Sets [`device`](Self#structfield.device).
     device(value: Device) => value;
     /// Sets [`precision`](Self#structfield.precision).

@@ -1,10 +1,10 @@
 //! One case through open networks: in order, merged, cleaned up.
 
-use super::answer::Answer;
+use super::answer::{Answer, Sides};
 use super::group::{Log, merged};
 use super::segmentation::NetworkRun;
 use crate::model::Label;
-use crate::pipeline::postprocess::{Map, Recipe, Report, cortical};
+use crate::pipeline::postprocess::{Map, PatientAxes, Recipe, Report, StepReport, cortical, sides};
 use crate::pipeline::{BASE_BYTES, Input, OnProgress, Probabilities, Settings, Stage, Timings};
 use crate::registry::{LabelSubset, merge_labels};
 use crate::volume::{Grid, LabelMap, VoxelView};
@@ -86,6 +86,7 @@ impl Answer {
         let Some(mut labels) = labels else { unreachable!("an answer has at least one network") };
 
         let started = Instant::now();
+        log.report.steps.extend(self.tell_sides(&mut labels, &grid));
         let report = self.finish(&mut labels, &grid)?;
         log.report.steps.extend(report.steps);
         if let (Some(parts), Some(images)) = (&self.divided, input.as_ref()) {
@@ -93,6 +94,27 @@ impl Answer {
         }
         add_time(&mut log.timings, Stage::Postprocess, started.elapsed());
         Ok(labels)
+    }
+
+    /// Gives what models label without a side the side it lies on.
+    fn tell_sides(&self, labels: &mut LabelMap, grid: &Grid) -> Option<StepReport> {
+        let Sides { halves, known } = &self.sides;
+        if halves.is_empty() {
+            return None;
+        }
+        let axes = PatientAxes::new(grid);
+        let told = match labels {
+            LabelMap::U8(labels) => {
+                let mut map = Map::new(labels.view_mut(), grid.spacing);
+                sides::tell_apart(&mut map, halves, known, &axes)
+            }
+            LabelMap::U16(labels) => {
+                let mut map = Map::new(labels.view_mut(), grid.spacing);
+                sides::tell_apart(&mut map, halves, known, &axes)
+            }
+        };
+        let skipped = told.is_none().then(|| "nothing in the image tells sides apart".to_owned());
+        Some(StepReport { step: "sides".into(), voxels_changed: told.unwrap_or(0), skipped })
     }
 
     /// The recipe, and then only the structures that were asked for.

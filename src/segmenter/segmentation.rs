@@ -7,7 +7,7 @@ use crate::io::{self, SourceHeader};
 use crate::model::{Grade, Label};
 use crate::pipeline::postprocess::Report;
 use crate::pipeline::{Memory, Probabilities, Timings};
-use crate::volume::{Grid, LabelMap};
+use crate::volume::{Affine, Grid, LabelMap};
 use std::collections::HashMap;
 use std::path::Path;
 #[cfg(feature = "dicom")]
@@ -37,6 +37,7 @@ pub struct Segmentation {
     /// Bytes the case was expected to hold at its largest moment.
     pub predicted_bytes: u64,
     pub(super) header: SourceHeader,
+    pub(super) affine: Affine,
     pub(super) access: Access,
     #[cfg(feature = "dicom")]
     pub(super) source: Option<Arc<fastnnunet_dicom::Source>>,
@@ -114,7 +115,7 @@ impl Segmentation {
     /// As [`save`](Self::save).
     pub fn save_as(&self, path: impl AsRef<Path>, existing: Existing) -> Result<()> {
         let target = Target { path: path.as_ref(), existing, access: self.access };
-        io::save_labels_to(target, (&self.labels).into(), &self.header)
+        io::save_labels_to(target, (&self.labels).into(), &self.header, &self.structures)
     }
 
     /// The structures that can occur, found or not, and any other label that does.
@@ -133,6 +134,17 @@ impl Segmentation {
             Some(Found { id, name, voxels, ml: voxels as f64 * self.grid.voxel_ml() })
         };
         counts.into_iter().enumerate().skip(1).filter_map(structure).collect()
+    }
+
+    /// Voxel index to patient millimetres, as the first image has it.
+    #[must_use]
+    pub fn affine(&self) -> Affine {
+        self.affine
+    }
+
+    /// The geometry that label maps copy.
+    pub(crate) fn header(&self) -> &SourceHeader {
+        &self.header
     }
 
     /// The series that the first image was, if it was one.

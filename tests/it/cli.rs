@@ -577,3 +577,31 @@ fn a_standard_error_that_cannot_be_written_changes_nothing() {
         .status();
     assert_eq!(missing.expect("runs").code(), Some(3));
 }
+
+#[test]
+fn statistics_are_those_of_the_written_labels() {
+    let folder = tempfile::tempdir().expect("folder");
+    let labels = folder.path().join("seg.nii.gz");
+    let at = |name: &str| folder.path().join(name);
+    for (file, more) in [("s.json", "--quiet"), ("s.csv", "--overwrite")] {
+        selftest(&scan(), &labels).arg(more).arg("--statistics").arg(at(file)).assert().success();
+    }
+    let text = std::fs::read_to_string(at("s.json")).expect("written");
+    let all: Value = serde_json::from_str(&text).expect("JSON");
+    let [image, labels] =
+        [scan(), labels].map(|path| fastnnunet::Scan::open(path).expect("reads").voxels().to_f32());
+    for (id, (name, row)) in all.as_object().expect("an object").iter().enumerate() {
+        let of = |(label, _): &(&f32, &f32)| **label == (id + 1) as f32;
+        let there: Vec<f64> =
+            labels.iter().zip(&image).filter(of).map(|(_, value)| f64::from(*value)).collect();
+        assert_eq!(row["n_voxels"], there.len(), "{name}");
+        let mean = there.iter().sum::<f64>() / there.len() as f64;
+        // Five decimals are written.
+        assert!((row["intensity"].as_f64().expect("a number") - mean).abs() < 1e-5, "{name}");
+    }
+    let csv = std::fs::read_to_string(at("s.csv")).expect("written");
+    assert_eq!(csv.lines().count(), 1 + all.as_object().map_or(0, serde_json::Map::len));
+    let mut wrong = selftest(&scan(), &at("no.nii.gz"));
+    let said = fails(wrong.arg("--statistics").arg(at("s.txt")), 2, &at("no.nii.gz"));
+    assert!(said.contains(".json or .csv"), "{said}");
+}

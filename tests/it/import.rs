@@ -146,7 +146,7 @@ fn every_mode_that_total_covers_answers_from_it() {
         ("abdomen", "total_organs + total_cardiac"),
         ("pelvic", "total_organs + total_vertebrae + total_cardiac + total_muscles"),
         ("spine", "total_vertebrae"),
-        ("limb", "total_muscles"),
+        ("limb", "total_muscles + appendicular_bones"),
         ("total", "total_organs + total_vertebrae + total_cardiac + total_muscles + total_ribs"),
         ("body", "body"),
         ("lung_vessels", "lung_vessels"),

@@ -15,6 +15,9 @@ mod faults;
 mod flat;
 #[cfg(feature = "cli")]
 mod folders;
+mod forms;
+#[cfg(feature = "cli")]
+mod from_nnunet;
 mod golden;
 #[cfg(feature = "reference")]
 mod gpu;

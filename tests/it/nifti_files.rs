@@ -165,8 +165,8 @@ fn not_whole() -> Vec<Unusable> {
         ("gzip of the header", gzip(&cut(348)), "ends before its voxels"),
         ("gzip cut", zipped[..zipped.len() / 2].to_vec(), "ends too early"),
         ("gzip magic only", vec![0x1f, 0x8b], "ends too early"),
-        ("gzip checksum", damaged, "damaged gzip"),
-        ("gzip body", broken, "damaged gzip"),
+        ("gzip checksum", damaged, "damaged compressed"),
+        ("gzip body", broken, "damaged compressed"),
         ("gzip of text", gzip(b"hello"), "a text file"),
     ]
 }

@@ -186,17 +186,29 @@ fn what_cannot_be_written_is_refused_before_inference() {
     let (zip, nifti, scans) = (fixture("zip"), fixture("nii.gz"), at("scans"));
     // (claim, input, output, further arguments, part of the message)
     let cases: [(&str, &Path, &str, &[&str], &str); 14] = [
-        ("a segmentation of NIfTI", &nifti, "out", &["--output-type=dicom-seg"], "which is NIfTI"),
-        ("a picture of NIfTI", &nifti, "x.dcm", &["--output-type=sc"], "which is NIfTI"),
-        ("by the ending", &nifti, "x.seg.dcm", &[], "which is NIfTI"),
+        (
+            "a segmentation of NIfTI",
+            &nifti,
+            "out",
+            &["--output-type=dicom-seg"],
+            "which is no DICOM series",
+        ),
+        ("a picture of NIfTI", &nifti, "x.dcm", &["--output-type=sc"], "which is no DICOM series"),
+        ("by the ending", &nifti, "x.seg.dcm", &[], "which is no DICOM series"),
         (
             "one of several forms of NIfTI",
             &nifti,
             "out",
             &["--output-type=nifti", "--output-type=sr"],
-            "which is NIfTI",
+            "which is no DICOM series",
         ),
-        ("of a folder of NIfTI", &scans, "out", &["--output-type=rtstruct"], "which is NIfTI"),
+        (
+            "of a folder of NIfTI",
+            &scans,
+            "out",
+            &["--output-type=rtstruct"],
+            "which is no DICOM series",
+        ),
         ("an object of no type", &zip, "x.dcm", &[], "dicom-seg, rtstruct, sr, sc"),
         ("an object under NIfTI's name", &zip, "x.nii", &["--output-type=sr"], ".dcm for sr"),
         (
@@ -391,10 +403,46 @@ fn labels_of_a_tilted_series_lie_on_its_slices() {
 }
 
 #[test]
+fn a_file_per_structure_is_its_part_of_the_label_map() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    let both = ["--output-type", "nifti", "--output-type", "per-structure"];
+    run(selftest(&fixture("nii.gz")).arg("-o").arg(&out).args(both), 0);
+    let whole = labels(&ending(&out, ".nii.gz"));
+    let masks = files(&ending(&out, "_structures"));
+    assert_eq!(masks.len(), 3, "{masks:?}");
+    for (name, id) in [("one", 1), ("two", 2), ("three", 3)] {
+        let path = ending(&out, "_structures").join(format!("{name}.nii.gz"));
+        let expected: Vec<u8> = whole.iter().map(|&label| u8::from(label == id)).collect();
+        assert!(labels(&path) == expected, "{name}");
+        assert_eq!(
+            Scan::open(&path).expect("reads").grid(),
+            Scan::open(fixture("nii.gz")).expect("reads").grid()
+        );
+    }
+
+    // Alone it takes the folder for its own; what is there stays, or is completed.
+    let (alone, kind) = (folder.path().join("alone"), ["--output-type", "per-structure"]);
+    run(selftest(&fixture("nii.gz")).arg("-o").arg(&alone).args(kind), 0);
+    let names = |folder: &Path| -> Vec<_> {
+        files(folder).iter().map(|path| path.file_name().map(ToOwned::to_owned)).collect()
+    };
+    assert_eq!(names(&alone), names(&ending(&out, "_structures")));
+    run(selftest(&fixture("nii.gz")).arg("-o").arg(&alone).args(kind), 7);
+    let one = alone.join("one.nii.gz");
+    let bytes = fs::read(&one).expect("reads");
+    fs::remove_file(&one).expect("removes");
+    run(selftest(&fixture("nii.gz")).arg("-o").arg(&alone).args(kind).arg("--skip-existing"), 0);
+    assert!(fs::read(&one).expect("there again") == bytes);
+}
+
+#[test]
 fn the_library_writes_what_the_program_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    run(selftest(&fixture("zip")).arg("-o").arg(at("program")).args(all()), 0);
+    let kinds: Vec<OutputType> = OutputType::all().filter(|kind| !kind.is_folder()).collect();
+    let types = kinds.iter().map(|kind| format!("--output-type={kind}"));
+    run(selftest(&fixture("zip")).arg("-o").arg(at("program")).args(types), 0);
     let mut selftest =
         Segmenter::open(Source::Model { name: "selftest".into(), config: None }).expect("opens");
     let catalog = scan(&fixture("zip"), &ScanOptions::default()).expect("a series");
@@ -403,10 +451,11 @@ fn the_library_writes_what_the_program_writes() {
     silent(&format!("{scan:?}"));
     let result = selftest.segment(&scan).expect("segments");
     let mut writer = result.writer().image(&scan).title(series.name.clone());
-    for kind in OutputType::all() {
+    for kind in kinds {
         let path = at(&format!("case{}", kind.suffix()));
         writer.write(kind, &path).expect("writes");
-        let program = fs::read(ending(&at("program"), kind.suffix())).expect("reads");
+        let program = ending(&at("program"), &format!("_selftest{}", kind.suffix()));
+        let program = fs::read(program).expect("reads");
         assert!(fs::read(&path).expect("reads") == program, "{kind}");
         assert!(matches!(writer.write(kind, &path), Err(Error::Write { .. })), "{kind} stays");
     }

@@ -211,7 +211,7 @@ fn what_cannot_be_meant_is_refused() {
     let cases: [(&str, &Path, Vec<String>, i32, &str); 8] = [
         ("a folder of both", &at("mixed"), vec![], 3, "NIfTI and DICOM"),
         ("one of each", &zip, vec!["-i".into(), text(&nifti)], 2, "NIfTI and DICOM"),
-        ("a folder of neither", &at("junk"), vec![], 3, "no NIfTI or DICOM"),
+        ("a folder of neither", &at("junk"), vec![], 3, "no file of NIfTI"),
         ("a slice", &slice, vec![], 3, "slice"),
         ("a series of NIfTI", &nifti, vec!["--series=1.2".into()], 2, "--series"),
         (

@@ -1,6 +1,6 @@
 """Label maps that TotalSegmentator itself writes with tiny seeded weights.
 
-usage: make.py [weights] [RUN...]     (in the environment of reference/; without arguments, everything)
+usage: make.py [weights|DATASET...] [RUN...]     (in the environment of reference/; without arguments, everything)
 
 Writes results/ (folders as released), images/ (synthetic), expected/ and index.json beside this file.
 Everything is TotalSegmentator's own code but one thing: nnU-Net adds tiles up in 16-bit floats, whose
@@ -43,6 +43,7 @@ DATASETS = {
     8: dict(spacing=[2.0, 1.6, 1.6], features=(4, 8)),
     315: dict(spacing=[2.0, 1.6, 1.6], features=(4, 8), folds=(0, 1, 2)),
     852: {},
+    301: dict(spacing=[2.0, 1.6, 1.6], features=(4, 8)), 304: dict(features=(4, 8)),
 }
 
 # name: image, task, arguments of the Python interface
@@ -66,6 +67,7 @@ RUNS = {
     "four_dimensions": ("four", "total", dict(fastest=True)),
     "already_there": ("there", "total", dict(fast=True)),
     "empty": ("empty", "liver_vessels", {}),
+    "heartchambers_highres": ("las", "heartchambers_highres", {}),
 }
 
 
@@ -105,14 +107,37 @@ def images(to):
     return image
 
 
-def weights(to, image):
+def weights(to, image, asked=()):
     torch.set_num_threads(2)
     for dataset, settings in DATASETS.items():
-        folders.write(to, dataset, image, **settings)
+        if not asked or dataset in asked:
+            folders.write(to, dataset, image, **settings)
+    if asked:
+        return
     # The third version has two trainings per data set.
     folders.write(to, 836, image, features=(4, 8), old=False)
     folders.write(to, 836, image, features=(4, 8), old=False, residual=True,
                   plans_name="nnUNetResEncUNetLPlans_8")
+
+
+def heartchambers(source, to):
+    """What the task does after it has asked for the license that its released weights need: here the weights
+    are our own. Its steps are those of python_api.totalsegmentator."""
+    from totalsegmentator.map_to_binary import class_map
+    from totalsegmentator.nnunet import nnUNet_predict_image
+    both = dict(model="3d_fullres", folds=[0], tta=False, multilabel_image=True, nr_threads_saving=1,
+                quiet=True, device=torch.device("cpu"))
+    found, _, _ = nnUNet_predict_image(
+        source, None, 297, trainer="nnUNetTrainer_4000epochs_NoMirroring", resample=3.0, task_name="total",
+        crop_addon=None, **both)
+    names = {name: label for label, name in class_map["total"].items()}
+    mask = lambda classes: nib.Nifti1Image(
+        np.isin(found.get_fdata(), [names[name] for name in classes]).astype(np.uint8), found.affine)
+    outside = mask(["heart", "aorta", "inferior_vena_cava"])
+    nnUNet_predict_image(
+        source, to, 301, trainer="nnUNetTrainer", resample=None, task_name="heartchambers_highres",
+        crop=mask(["heart"]), crop_addon=[20, 20, 20], remove_outside_mask=outside,
+        remove_outside_dilation=10, **both)
 
 
 class Wide:
@@ -134,8 +159,9 @@ def main():
     for name in ("images", "results", "expected"):
         (HERE / name).mkdir(exist_ok=True)
     image = images(HERE / "images")
-    if not sys.argv[1:] or "weights" in sys.argv:
-        weights(HERE / "results", image)
+    datasets = [int(number) for number in sys.argv[1:] if number.isdigit()]
+    if not sys.argv[1:] or "weights" in sys.argv or datasets:
+        weights(HERE / "results", image, datasets)
     shutil.copytree(HERE / "results", HOME / "nnunet" / "results", dirs_exist_ok=True)
     (HOME / "config.json").write_text(json.dumps(dict(
         totalseg_id="totalseg_tests", send_usage_stats=False, prediction_counter=0,
@@ -143,8 +169,11 @@ def main():
     for name in asked:
         source, task, arguments = RUNS[name]
         to = HERE / "expected" / f"{name}.nii.gz"
-        totalsegmentator(HERE / "images" / f"{source}.nii.gz", to, ml=True, task=task, device="cpu",
-                         nr_thr_saving=1, quiet=True, **arguments)
+        if task == "heartchambers_highres":
+            heartchambers(HERE / "images" / f"{source}.nii.gz", to)
+        else:
+            totalsegmentator(HERE / "images" / f"{source}.nii.gz", to, ml=True, task=task, device="cpu",
+                             nr_thr_saving=1, quiet=True, **arguments)
         found = np.asanyarray(nib.load(to).dataobj)
         print(name, found.shape, len(np.unique(found)) - 1, "classes", int((found > 0).sum()), "voxels",
               flush=True)

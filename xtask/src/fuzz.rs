@@ -21,8 +21,18 @@ struct Target {
 }
 
 const TARGETS: [Target; 11] = [
-    Target { name: "nifti", is_dicom: false, seeds: &["nii", "nii.gz"], longest: 4096 },
-    Target { name: "gzip", is_dicom: false, seeds: &["nii", "nii.gz"], longest: 4096 },
+    Target {
+        name: "nifti",
+        is_dicom: false,
+        seeds: &["nii", "nii.gz", "nrrd", "mha"],
+        longest: 4096,
+    },
+    Target {
+        name: "gzip",
+        is_dicom: false,
+        seeds: &["nii", "nii.gz", "nrrd", "mha"],
+        longest: 4096,
+    },
     Target { name: "onnx", is_dicom: false, seeds: &["onnx"], longest: 262_144 },
     Target { name: "network", is_dicom: false, seeds: &[], longest: 4096 },
     Target { name: "checkpoint", is_dicom: false, seeds: &["pth"], longest: 65536 },

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground floor up; `docs/architecture.md` shows the same.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "error",
     "files",
     "volume",
@@ -20,6 +20,8 @@ const ORDER: [&str; 15] = [
     "pipeline",
     "segmenter",
     "preview",
+    "statistics",
+    "mesh",
     "output",
     "selftest",
     "fuzzing",

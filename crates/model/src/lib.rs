@@ -3,6 +3,8 @@
 //! read models by the same code.
 #![forbid(unsafe_code)]
 
+pub mod color;
+
 mod config;
 mod measure;
 mod mismatch;

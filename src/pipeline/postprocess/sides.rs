@@ -83,6 +83,58 @@ pub fn correct<T: Voxel>(
     })
 }
 
+/// Tells sides apart where a model does not: what has the `left` label of one of `halves` gets the
+/// `right` one if it lies right of the middle, each component as a whole.
+///
+/// The middle is halfway between the means of what is known to be left and right, by the pairs
+/// `known`. If only one side of them is there, only one side is in the image. If neither is, nobody
+/// knows: the labels are removed.
+///
+/// Returns the number of voxels changed, or `None` if labels were removed.
+pub fn tell_apart<T: Voxel>(
+    map: &mut Map<'_, T>,
+    halves: &[Pair],
+    known: &[Pair],
+    axes: &PatientAxes,
+) -> Option<u64> {
+    let runs = map.runs();
+    let mean = |side: fn(&Pair) -> u16| {
+        let labels: Vec<u16> = known.iter().map(side).collect();
+        let (mut count, mut sum) = (0_u64, 0.0);
+        each_voxel(runs, &Classes::union(&labels), |_, voxel| {
+            count += 1;
+            sum += axes.position(voxel)[2];
+        });
+        (count > 0).then(|| sum / count as f64)
+    };
+    let middle = match (mean(|pair| pair.left), mean(|pair| pair.right)) {
+        (Some(left), Some(right)) => Some(f64::midpoint(left, right)),
+        (Some(_), None) => Some(f64::INFINITY),
+        (None, Some(_)) => Some(f64::NEG_INFINITY),
+        (None, None) => None,
+    };
+    let lefts: Vec<u16> = halves.iter().map(|pair| pair.left).collect();
+    let components = Components::new(runs, &Classes::each(&lefts), Connectivity::TwentySix);
+    let mut sums = vec![0.0; components.voxels.len()];
+    runs.for_each(|z, y, i, run| {
+        if let Some(sum) = sums.get_mut(components.of_run[i] as usize) {
+            let at = |x: u16| axes.position([z, y, usize::from(x)])[2];
+            *sum += f64::midpoint(at(run.start), at(run.end - 1)) * run.voxels() as f64;
+        }
+    });
+    let right = |label: u16| halves.iter().find(|pair| pair.left == label).map(|pair| pair.right);
+    let labels: Vec<u16> = (components.class.iter().zip(&components.voxels).zip(sums))
+        .map(|((&label, &voxels), sum)| match middle {
+            None => 0,
+            Some(middle) if sum / voxels as f64 > middle => right(label).unwrap_or(label),
+            Some(_) => label,
+        })
+        .collect();
+    let changed = map
+        .relabel(|i, run| labels.get(components.of_run[i] as usize).copied().unwrap_or(run.label));
+    (middle.is_some() || changed == 0).then_some(changed)
+}
+
 /// Calls `f` with the run's index and the position of every voxel that has a class.
 pub(super) fn each_voxel(runs: &Runs, classes: &Classes, mut f: impl FnMut(usize, [usize; 3])) {
     runs.for_each(|z, y, i, run| {
@@ -124,5 +176,41 @@ impl Line {
 
     fn right_of(&self, [superior, _, right]: [f64; 3]) -> f64 {
         right - self.middle - self.slope * (superior - self.height)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::{Affine, Grid};
+    use ndarray::Array3;
+
+    /// Right is towards higher x.
+    fn axes(shape: [usize; 3]) -> PatientAxes {
+        let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
+        PatientAxes::new(&Grid { shape, spacing: [1.0; 3], affine })
+    }
+
+    #[test]
+    fn what_has_no_side_gets_that_of_its_place() {
+        let halves = [Pair { left: 7, right: 8 }];
+        let known = [Pair { left: 1, right: 2 }];
+        // (case, row of labels, row after, whether it was known)
+        let cases = [
+            ("both sides", [1, 1, 7, 0, 0, 7, 7, 2], [1, 1, 7, 0, 0, 8, 8, 2], true),
+            ("as a whole", [1, 0, 0, 7, 7, 7, 7, 2], [1, 0, 0, 8, 8, 8, 8, 2], true),
+            ("left only", [1, 0, 7, 0, 0, 0, 7, 0], [1, 0, 7, 0, 0, 0, 7, 0], true),
+            ("right only", [7, 0, 0, 0, 7, 0, 0, 2], [8, 0, 0, 0, 8, 0, 0, 2], true),
+            ("nobody knows", [7, 0, 5, 0, 7, 0, 0, 0], [0, 0, 5, 0, 0, 0, 0, 0], false),
+            ("nothing there", [0, 0, 5, 0, 0, 0, 0, 0], [0, 0, 5, 0, 0, 0, 0, 0], true),
+        ];
+        for (case, row, after, is_known) in cases {
+            let mut labels = Array3::from_shape_vec((1, 1, 8), row.to_vec()).expect("a row");
+            let mut map = Map::<u8>::new(labels.view_mut(), [1.0; 3]);
+            let told = tell_apart(&mut map, &halves, &known, &axes([1, 1, 8]));
+            assert_eq!(told.is_some(), is_known, "{case}");
+            drop(map);
+            assert_eq!(labels.as_slice(), Some(&after[..]), "{case}");
+        }
     }
 }

@@ -62,7 +62,7 @@ fn a_mistyped_input_is_what_the_message_is_about() {
     let mut command = program();
     command.args(["--model", "selftest", "-i"]).arg(&missing);
     let message = refused(command.arg("-o").arg(folder.path().join("labels")), 3);
-    assert!(message.contains("no NIfTI") && message.contains("DICOM"), "{message}");
+    assert!(message.contains("no file of NIfTI") && message.contains("DICOM"), "{message}");
 }
 
 /// Half a voxel rounds to none: half to even.
