@@ -36,10 +36,10 @@ def tile(task: Task) -> tuple[int, ...]:
     return task.patch[1:] if task.flat else task.patch
 
 
-def write_onnx(net: torch.nn.Module, task: Task, path: Path) -> None:
-    axes = ("height", "width") if task.flat else ("depth", "height", "width")
+def write_onnx(net: torch.nn.Module, channels: int, patch: tuple[int, ...], path: Path) -> None:
+    axes = ("depth", "height", "width")[-len(patch):]
     dynamic = {0: "batch"} | {i: axis for i, axis in enumerate(axes, 2)}
-    torch.onnx.export(net, torch.zeros(1, task.input_channels, *tile(task)), path, opset_version=OPSET, dynamo=False,
+    torch.onnx.export(net, torch.zeros(1, channels, *patch), path, opset_version=OPSET, dynamo=False,
                       input_names=["input"], output_names=["output"],
                       dynamic_axes={"input": dynamic, "output": dynamic})
     model = onnx.load(path)
@@ -52,13 +52,13 @@ def write_onnx(net: torch.nn.Module, task: Task, path: Path) -> None:
     onnx.save(model, path)
 
 
-def largest_difference(net: torch.nn.Module, task: Task, path: Path) -> float:
+def largest_difference(net: torch.nn.Module, channels: int, patch: tuple[int, ...], path: Path) -> float:
     """Relative to the largest logit, over the patch and one other size, since the axes are dynamic."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     generator = torch.Generator().manual_seed(0)
     worst = 0.0
-    for shape in (tile(task), tuple(n + 16 for n in tile(task))):
-        x = torch.randn(1, task.input_channels, *shape, generator=generator)
+    for shape in (patch, tuple(n + 16 for n in patch)):
+        x = torch.randn(1, channels, *shape, generator=generator)
         with torch.no_grad():
             expected = net(x).numpy()
         found = session.run(["output"], {"input": x.numpy()})[0]
@@ -112,8 +112,8 @@ def main() -> None:
     net = load_network(task, args.checkpoint, args.network)
     path = args.onnx or args.root / "models" / f"{task.name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_onnx(net, task, path)
-    difference = largest_difference(net, task, path)
+    write_onnx(net, task.input_channels, tile(task), path)
+    difference = largest_difference(net, task.input_channels, tile(task), path)
     if difference >= TOLERANCE:
         raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e} of the largest logit")
     if not args.onnx:

@@ -1,7 +1,7 @@
 //! What must hold before a release: all of `.ci/run`, and what takes too long for every change.
 
-use crate::fuzz;
 use crate::shell::{self, Result, output, root};
+use crate::{fuzz, golden};
 use std::fs;
 
 pub(crate) fn run() -> Result {
@@ -18,6 +18,7 @@ pub(crate) fn run() -> Result {
     miri()?;
     shell::run(".ci/portable all")?;
     shell::run(".ci/windows")?;
+    reference()?;
     fuzz::run(&["--seconds".to_owned(), "60".to_owned()])
 }
 
@@ -38,6 +39,14 @@ fn minimum_rust() -> Result {
         "cargo +{stated} check --locked --workspace --all-targets --no-default-features \
          --features fastnnunet/cli,fastnnunet/dicom"
     ))
+}
+
+/// What takes PyTorch: a student of one's own, from CTs without labels to its card.
+fn reference() -> Result {
+    golden::environment()?;
+    shell::run("cargo build --locked --release --no-default-features --features cli")?;
+    let (python, program) = (golden::PYTHON, "target/release/fastnnunet");
+    shell::run(&format!("{python} training/check_distill.py {program}"))
 }
 
 /// Miri interprets the scalar kernels and reports undefined behavior in them. It comes with nightly
