@@ -2,7 +2,8 @@
 //!
 //! In `f32` on the scalar kernels, which every machine has. Each line is a digest, or the exit code of a
 //! run that made nothing, and the options that make it; options that an older program lacks end in its
-//! code 2. Label maps are written uncompressed: how gzip packs is not what is compared.
+//! code 2. Label maps are written uncompressed: how gzip packs is not what is compared, nor are the names
+//! of structures in a header.
 
 use crate::shell::{self, Result, root};
 use sha2::{Digest, Sha256};
@@ -102,7 +103,19 @@ fn made(program: &Path, input: &str, options: &str) -> Result<String> {
         return Ok(format!("{code:<64}"));
     }
     let bytes = fs::read(&output).map_err(|error| format!("{}: {error}", output.display()))?;
-    let bytes: Vec<String> =
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(bytes.concat())
+    let compared = compared(&bytes).ok_or_else(|| format!("{}: no NIfTI", output.display()))?;
+    let digest: Vec<String> =
+        Sha256::digest(compared).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(digest.concat())
+}
+
+/// Header and voxels of a NIfTI, without what says how far apart they lie and the names of structures
+/// between them, which older programs do not write.
+fn compared(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (header, place, begin) = match i32::from_le_bytes(*bytes.first_chunk()?) {
+        348 => (348, 108..112, f32::from_le_bytes(*bytes.get(108..)?.first_chunk()?) as usize),
+        _ => (540, 168..176, i64::from_le_bytes(*bytes.get(168..)?.first_chunk()?) as usize),
+    };
+    let before = bytes.get(..place.start)?;
+    Some([before, bytes.get(place.end..header)?, bytes.get(begin..)?].concat())
 }
