@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use fastnnunet::dicom::write::SegEncoding;
 use fastnnunet::infer::cpu::Isa;
 use fastnnunet::infer::{Device, Precision};
-use fastnnunet::model::MIN_STEP_SIZE;
+use fastnnunet::model::{MIN_STEP_SIZE, Orientation};
 use fastnnunet::nnunet::Folds;
 use fastnnunet::{Existing, LabelsBack, Names, OutputType, Quality};
 use std::ffi::OsString;
@@ -105,6 +105,13 @@ pub(crate) struct ImportArgs {
     /// Replace models of the same name
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Name of the model, where one training is imported that is not known
+    #[arg(long, value_name = "NAME", requires = "sources", conflicts_with = "list")]
+    pub(crate) name: Option<String>,
+    /// How images lie that the network was trained on: LPS, RAS or native, as in the file [default: as
+    /// the plans say]. MRSegmentator's are LPS
+    #[arg(long, value_name = "ORIENTATION", requires = "sources", conflicts_with = "list")]
+    pub(crate) orientation: Option<Orientation>,
     /// Remove a model that was imported; repeat for several
     #[arg(long, value_name = "NAME", conflicts_with_all = ["sources", "list", "link", "overwrite"])]
     pub(crate) remove: Vec<String>,

@@ -23,11 +23,18 @@ pub(crate) fn run(args: &ImportArgs) -> Result<()> {
         return if args.list { list_imports(args, &to) } else { Err(nothing_to_import()) };
     }
     let tasks = Registry::embedded().tasks();
-    let found = import::find(&args.sources, tasks)?;
+    let mut found = import::find(&args.sources, tasks)?;
+    if let Some(name) = &args.name {
+        import::rename(&mut found, name, tasks)?;
+    }
     if args.list {
         return list(args, &found);
     }
-    let options = ImportOptions { link: args.link, existing: existing(args.overwrite) };
+    let options = ImportOptions {
+        link: args.link,
+        existing: existing(args.overwrite),
+        orientation: args.orientation,
+    };
     let mut progress = |name: &str| {
         if interrupt::asked() {
             return ControlFlow::Break(());

@@ -81,6 +81,10 @@ pub(crate) fn source_of(given: &str, config: Option<&Path>) -> Result<Source> {
         return Ok(Source::Folder { path: own, config });
     }
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
+        if path.is_file() {
+            let expected = "an ONNX file, a trained folder of nnU-Net v2, or the name of a model";
+            return Err(usage("--model", format!("the file {given}"), expected));
+        }
         return Ok(Source::Model { name: given.to_owned(), config });
     }
     match config {

@@ -4,7 +4,7 @@
 
 use super::{Found, named};
 use crate::model::tasks::Tasks;
-use crate::nnunet::{CHECKPOINTS, Fold};
+use crate::nnunet::{CHECKPOINTS, Fold, others};
 use crate::{Error, Mismatch, Result, files};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -67,8 +67,13 @@ pub(super) fn find(path: &Path, tasks: &Tasks) -> Result<Vec<Found>> {
     };
     let found: Vec<Found> = places.into_iter().filter_map(found).collect();
     if found.is_empty() {
-        let what = Mismatch::new("an archive without a training", "Dataset.../Trainer__Plans__...");
-        return Err(Error::model_file(path, what));
+        let names: Vec<_> = archive.file_names().flatten().collect();
+        let is_renamed = names.iter().any(|name| name.rsplit('/').next() == Some("plans.json"));
+        let family = others::of_files(names.iter().map(|name| &**name)).filter(|_| !is_renamed);
+        let what = family.unwrap_or("an archive without a training of its full name");
+        let expected =
+            "Dataset.../Trainer__Plans__Configuration, or an unpacked folder of any name";
+        return Err(Error::model_file(path, Mismatch::new(what, expected)));
     }
     Ok(found)
 }

@@ -8,8 +8,11 @@
 mod archive;
 
 use crate::files::{self, Existing, Target};
+use crate::model::Orientation;
 use crate::model::tasks::{Dataset, Tasks};
-use crate::nnunet::{CHECKPOINTS, Fold, Folder, Folds, Trained, model_names, trainings};
+use crate::nnunet::{
+    CHECKPOINTS, Fold, Folder, Folds, Trained, model_name, model_names, others, trainings,
+};
 use crate::registry::{Digest, Manifest, imports};
 use crate::{Error, Mismatch, Result};
 use prost::Message;
@@ -53,6 +56,9 @@ pub struct ImportOptions {
     pub link: bool,
     /// What becomes of models of the same name.
     pub existing: Existing,
+    /// How images lie that the networks were trained on, where that is not what their plans say.
+    /// Known data sets have one of their own.
+    pub orientation: Option<Orientation>,
 }
 
 /// Begins the names of folders in which models are made.
@@ -81,8 +87,12 @@ pub fn find(sources: &[PathBuf], tasks: &Tasks) -> Result<Vec<Found>> {
             found.extend(archive::find(source, tasks)?);
         }
         if found.len() == before {
-            let what =
-                if source.is_dir() { "a folder without a training" } else { "no such folder" };
+            let what = match others::of_path(source) {
+                Some(family) => family,
+                None if source.is_dir() => "a folder without a training",
+                None if source.exists() => "a file",
+                None => "no such folder",
+            };
             let expected =
                 "results of nnU-Net v2, a data set or training of them, or a released .zip";
             return Err(Error::model_file(source, Mismatch::new(what, expected)));
@@ -102,6 +112,31 @@ fn name_unknown(found: &mut [Found]) {
     let names = model_names(&parts.collect::<Vec<_>>());
     for (one, name) in unknown.into_iter().zip(names) {
         one.models = vec![name];
+    }
+}
+
+/// Gives the one training that was found, of which nothing is known, the name of the model it becomes.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if there are several or it is known, if a known one is called so, or if it is no
+/// name for a model.
+pub fn rename(found: &mut [Found], name: &str, tasks: &Tasks) -> Result<()> {
+    let refused = |what: String, expected: &str| Err(Error::usage("name", what, expected));
+    let count = found.len();
+    match found {
+        [one] if one.task.is_none() => {
+            if model_name(name) != name || tasks.dataset(name).is_some() {
+                return refused(
+                    name.to_owned(),
+                    "lowercase letters, digits and _, and no known task",
+                );
+            }
+            one.models = vec![name.to_owned()];
+            Ok(())
+        }
+        [one] => refused(format!("{name} for {}", one.dataset), "none for what is known"),
+        _ => refused(format!("{name} for {count} trainings"), "a name for one"),
     }
 }
 
@@ -199,10 +234,11 @@ pub fn import(
     let _ = lock.try_lock();
     for (k, one) in todo.into_iter().enumerate() {
         let unpacked = room.path().join(format!("unpacked-{k}"));
-        let trained = match &one.inside {
+        let mut trained = match &one.inside {
             None => Trained::look(&one.source)?,
             Some(inside) => Trained::look(&archive::unpack(&one.source, inside, one, &unpacked)?)?,
         };
+        trained.orientation = options.orientation;
         let known: Vec<&Dataset> = one.models.iter().filter_map(|m| tasks.dataset(m)).collect();
         let known = if one.task.is_some() { known } else { Vec::new() };
         let mut first = None;
@@ -253,6 +289,10 @@ fn check(found: &[Found], options: ImportOptions) -> Result<()> {
             let what = Mismatch::new("no weights", "fold_0/checkpoint_final.pth or another fold's");
             return Err(Error::model_file(&one.source, what));
         }
+        if let (Some(orientation), Some(task)) = (options.orientation, &one.task) {
+            let found = format!("{orientation} for {task}");
+            return Err(Error::usage("orientation", found, "none for what is known"));
+        }
         if options.link && one.inside.is_some() {
             let found = one.source.display().to_string();
             return Err(Error::usage("link", found, "a folder: weights in an archive are packed"));
@@ -281,7 +321,7 @@ fn there(one: &Found, to: &Path, options: ImportOptions) -> Result<Option<Vec<Ma
         let manifest = Manifest::read(&place)?;
         match manifest {
             Some(_) if options.existing == Existing::Replace => return Ok(None),
-            Some(manifest) if one.is_source_of(&manifest, options.link)? => kept.push(manifest),
+            Some(manifest) if one.is_source_of(&manifest, options)? => kept.push(manifest),
             _ => {
                 let source = io::ErrorKind::AlreadyExists.into();
                 return Err(Error::Write { path: place, source });
@@ -293,9 +333,12 @@ fn there(one: &Found, to: &Path, options: ImportOptions) -> Result<Option<Vec<Ma
 
 impl Found {
     /// Whether an import now would give what is there.
-    fn is_source_of(&self, manifest: &Manifest, link: bool) -> Result<bool> {
+    fn is_source_of(&self, manifest: &Manifest, options: ImportOptions) -> Result<bool> {
         let training = [&*self.trainer, &self.plans, &self.configuration];
-        if manifest.link.is_some() != link || !manifest.is_of(&self.dataset, training) {
+        let is_same = manifest.link.is_some() == options.link
+            && manifest.orientation == options.orientation
+            && manifest.is_of(&self.dataset, training);
+        if !is_same {
             return Ok(false);
         }
         for known in &manifest.checkpoints {

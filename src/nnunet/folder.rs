@@ -4,7 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::pickle::Pickle;
 use super::plans::{self, Configuration};
-use super::{Fold, Folds, folds, json, postprocessing};
+use super::{Fold, Folds, folds, json, others, postprocessing};
 use crate::model::{ModelConfig, Name, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value};
@@ -38,6 +38,12 @@ impl Folder {
     /// a network class, a trainer's weights that are not those of the plans, a resampling
     /// function, a reader, a hostile or cut checkpoint.
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
+        if !path.join("plans.json").exists()
+            && let Some(family) = others::of_path(path)
+        {
+            let what = Mismatch::new(family, "a trained folder of nnU-Net v2");
+            return Err(Error::model_file(path, what));
+        }
         let plans = json::read(&path.join("plans.json"))?;
         let dataset = json::read(&path.join("dataset.json"))?;
         let checkpoints =

@@ -30,6 +30,7 @@ pub(crate) mod fuzzing;
 mod json;
 mod labels;
 mod network;
+pub(crate) mod others;
 pub(crate) mod pickle;
 mod plans;
 mod postprocessing;

@@ -4,8 +4,8 @@
 //! leave, each with what its name and its two JSON files say.
 
 use super::{Fold, Folder, Folds, folds, json, plans};
-use crate::model::ModelConfig;
 use crate::model::tasks::Dataset;
+use crate::model::{ModelConfig, Orientation};
 use crate::{Error, Mismatch, Result};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -28,38 +28,53 @@ pub struct Trained {
     pub configuration: String,
     /// The numbered folds, and `all`, that have a checkpoint.
     pub folds: Vec<Fold>,
+    /// How the images lie that it was trained on, where that is not what its reader says.
+    pub orientation: Option<Orientation>,
     config: Map<String, Value>,
 }
 
 impl Trained {
-    /// Looks at a folder called `Trainer__Plans__Configuration`.
+    /// Looks at a folder called `Trainer__Plans__Configuration`, or one that was renamed, whose first
+    /// checkpoint says what it is.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] if it is called otherwise, or naming the file of the two that is missing,
-    /// malformed or asks for what is not supported.
+    /// [`Error::Model`] if it is called otherwise and has no weights, or naming the file that is
+    /// missing, malformed or asks for what is not supported.
     pub fn look(path: &Path) -> Result<Self> {
         let place = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let named =
             |place: &Path| place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = named(&place);
-        let parts: Vec<&str> = name.split("__").collect();
-        let &[trainer, plans_name, configuration] = &parts[..] else {
-            let what = Mismatch::new(format!("a folder {name}"), "Trainer__Plans__Configuration");
-            return Err(Error::model_file(path, what));
-        };
         let written = json::read(&path.join("plans.json"))?;
         let described = json::read(&path.join("dataset.json"))?;
-        let read = plans::read(&written, &described, configuration, &[])
+        let folds = folds::with_weights(path);
+        let [trainer, plans, configuration] = match &name.split("__").collect::<Vec<_>>()[..] {
+            &[trainer, plans, configuration] => [trainer, plans, configuration].map(str::to_owned),
+            _ if folds.is_empty() => {
+                let found = format!("a folder {name} without weights");
+                let expected =
+                    "Trainer__Plans__Configuration, or fold_0/checkpoint_final.pth in it";
+                return Err(Error::model_file(path, Mismatch::new(found, expected)));
+            }
+            _ => {
+                let folder = Folder::open(path, &usual(&folds), None)?;
+                let plans = written.get("plans_name").and_then(Value::as_str);
+                let plans = plans.unwrap_or("nnUNetPlans").to_owned();
+                [folder.trainer().to_owned(), plans, folder.configuration().to_string()]
+            }
+        };
+        let read = plans::read(&written, &described, &configuration, &[])
             .map_err(|wrong| Error::model_file(path, wrong))?;
         let around = place.parent().map(named).filter(|name| dataset_id(name).is_some());
         Ok(Self {
             path: path.to_owned(),
             dataset: around.or(read.dataset_name).unwrap_or_default(),
-            trainer: trainer.to_owned(),
-            plans: plans_name.to_owned(),
-            configuration: configuration.to_owned(),
-            folds: folds::with_weights(path),
+            trainer,
+            plans,
+            configuration,
+            folds,
+            orientation: None,
             config: read.config,
         })
     }
@@ -79,7 +94,7 @@ impl Trained {
         let mut config = self.config.clone();
         match dataset {
             Some((dataset, made_from)) => dataset.surround(&mut config, made_from),
-            None => external(&mut config, &self.dataset),
+            None => self.external(&mut config),
         }
         ModelConfig::from_json(&Value::Object(config).to_string())
             .map_err(|wrong| Error::model_file(&self.path, wrong))
@@ -89,7 +104,7 @@ impl Trained {
     /// trained on every case if it is there alone.
     #[must_use]
     pub fn usual_folds(&self) -> Folds {
-        if self.folds == [Fold::All] { Folds::List(vec![Fold::All]) } else { Folds::Auto }
+        usual(&self.folds)
     }
 
     /// Opens it, as what is known of the `dataset` says.
@@ -104,7 +119,17 @@ impl Trained {
                 self.check_labels(dataset)?;
                 folder.adapted(|config| dataset.surround(config, made_from))
             }
-            None => folder.adapted(|config| external(config, &self.dataset)),
+            None => folder.adapted(|config| self.external(config)),
+        }
+    }
+
+    /// What is said of weights that nothing is known of.
+    fn external(&self, config: &mut Map<String, Value>) {
+        if !self.dataset.is_empty() {
+            config.insert("source".into(), self.dataset.as_str().into());
+        }
+        if let Some(orientation) = self.orientation {
+            config.insert("orientation".into(), orientation.to_string().into());
         }
     }
 
@@ -133,11 +158,9 @@ impl Trained {
     }
 }
 
-/// What is said of weights that nothing is known of.
-fn external(config: &mut Map<String, Value>, dataset: &str) {
-    if !dataset.is_empty() {
-        config.insert("source".into(), dataset.into());
-    }
+/// Those of `folds` to average.
+fn usual(folds: &[Fold]) -> Folds {
+    if folds == [Fold::All] { Folds::List(vec![Fold::All]) } else { Folds::Auto }
 }
 
 /// Names for models of trainings nothing is known of, each `[dataset, trainer, plans, configuration]`:

@@ -4,7 +4,7 @@ use super::installed::{Model, Place, read_json, unusable};
 use super::{RECIPES, Registry};
 use crate::Result;
 use crate::model::{CONFIGURATIONS, labels, modes};
-use crate::nnunet::is_training;
+use crate::nnunet::{is_training, others};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,9 @@ impl Registry {
         registry.models.sort_by(|a, b| a.name.cmp(&b.name));
         let has = |name: &str| folder.join(name).exists();
         if found == 0 && registry.notes.len() == before && !has("modes.json") && !has("labels") {
-            registry.notes.push(format!("no model in {}", folder.display()));
+            let other = others::of_path(folder).map(|family| format!(", but {family}"));
+            let other = other.unwrap_or_default();
+            registry.notes.push(format!("no model in {}{other}", folder.display()));
         }
 
         let tables = folder.join("labels");

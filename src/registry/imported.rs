@@ -2,6 +2,7 @@
 
 use super::Registry;
 use super::installed::{ByReference, Model, Place, read_json, unusable};
+use crate::model::Orientation;
 use crate::model::tasks::{Dataset, Tasks};
 use crate::nnunet::{Folds, Trained, model_name, model_names, trainings};
 use crate::{Error, Mismatch, Result};
@@ -41,6 +42,9 @@ pub struct Manifest {
     pub link: Option<PathBuf>,
     /// The folds that are averaged.
     pub folds: String,
+    /// How the images lie that it was trained on, where that was said when it was imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orientation: Option<Orientation>,
     /// The checkpoints it was made from.
     pub checkpoints: Vec<Digest>,
     /// The program that imported it.
@@ -71,6 +75,7 @@ impl Manifest {
             weights: Vec::new(),
             link: None,
             folds: folds.to_string(),
+            orientation: trained.orientation,
             checkpoints: Vec::new(),
             imported_by: concat!("fastnnunet ", env!("CARGO_PKG_VERSION")).to_owned(),
         }
@@ -177,7 +182,8 @@ impl Registry {
             let files = files.map(|own| (folder.join(&own.file), own.sha256.clone())).collect();
             return Model::of_folds(&manifest.name, &json, files);
         };
-        let trained = Trained::look(link)?;
+        let mut trained = Trained::look(link)?;
+        trained.orientation = manifest.orientation;
         let known = self.tasks.dataset(&manifest.name);
         let known = known.map(|dataset| (dataset.clone(), self.tasks.made_from.clone()));
         let folds: Folds = manifest.folds.parse()?;

@@ -30,6 +30,8 @@ mod models;
 mod models_dir;
 mod nifti_files;
 mod nnunet;
+#[cfg(feature = "cli")]
+mod other_weights;
 #[cfg(all(feature = "cli", feature = "dicom"))]
 mod outputs;
 mod postprocess;

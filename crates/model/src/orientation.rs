@@ -1,5 +1,9 @@
 //! Anatomical orientation by name.
 
+use crate::Mismatch;
+use std::fmt;
+use std::str::FromStr;
+
 /// The orientation a model was trained in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub enum Orientation {
@@ -14,4 +18,25 @@ pub enum Orientation {
     /// As stored in the file: nnU-Net's `SimpleITKIO`.
     #[serde(rename = "native")]
     Native,
+}
+
+impl Orientation {
+    const ALL: [(&'static str, Self); 3] =
+        [("LPS", Self::Lps), ("RAS", Self::Ras), ("native", Self::Native)];
+}
+
+impl fmt::Display for Orientation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = Self::ALL.iter().find(|(_, own)| own == self);
+        f.pad(known.map_or("", |(name, _)| name))
+    }
+}
+
+impl FromStr for Orientation {
+    type Err = Mismatch;
+
+    fn from_str(text: &str) -> Result<Self, Mismatch> {
+        let known = Self::ALL.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        known.map(|(_, own)| *own).ok_or_else(|| Mismatch::new(text, "LPS, RAS or native"))
+    }
 }

@@ -1,0 +1,116 @@
+//! Weights that are not in a folder of nnU-Net's full name: those that run all the same, and those of
+//! other programs, refused by name.
+
+use crate::copy_folder;
+use assert_cmd::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn nnunet(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nnunet").join(name)
+}
+
+fn program(args: &[&str]) -> Command {
+    let mut command = Command::from(crate::program());
+    command.args(args);
+    command
+}
+
+/// What a failing command says.
+fn refused(command: &mut Command, code: i32) -> String {
+    let run = command.assert().code(code);
+    String::from_utf8_lossy(&run.get_output().stderr).into_owned()
+}
+
+fn labels(path: &Path) -> Vec<f32> {
+    let scan = fastnnunet::Scan::open(path).expect("labels");
+    scan.voxels().to_f32().into_iter().collect()
+}
+
+#[test]
+fn weights_of_mrsegmentator_are_a_renamed_training_whose_images_are_turned() {
+    let folder = tempfile::tempdir().expect("folder");
+    let [base, models] = ["base", "models"].map(|name| folder.path().join(name));
+    copy_folder(&nnunet("models/Dataset001_Plain/nnUNetTrainer__nnUNetPlans__3d_fullres"), &base);
+    let import = |more: &[&str]| {
+        let mut command = program(&["import", "--name", "mrsegmentator", "-o"]);
+        command.arg(&models).arg(&base).args(more);
+        command
+    };
+    let expected = labels(&nnunet("expected/mrsegmentator.nii.gz"));
+    for (turned, agrees) in [(&[][..], false), (&["--orientation", "lps"], true)] {
+        for link in [&[][..], &["--link"]] {
+            import(&["--overwrite"]).args(turned).args(link).assert().success();
+            let output = folder.path().join("labels.nii.gz");
+            let mut run = program(&["--model", "mrsegmentator", "--precision", "f32", "--quiet"]);
+            run.args(["--overwrite", "--models-dir"]).arg(&models).arg("-i");
+            run.arg(nnunet("images/turned.nii.gz")).arg("-o").arg(&output).assert().success();
+            let found = labels(&output);
+            assert_eq!(found.len(), expected.len());
+            let equal = found.iter().zip(&expected).filter(|(a, b)| a == b).count();
+            // Of the rest nnU-Net's 16-bit sums decide (tests/nnunet/README.md).
+            let share = equal as f64 / expected.len() as f64;
+            assert_eq!(share > 0.999, agrees, "{turned:?} {link:?}: {share}");
+        }
+    }
+    // It is another model if its images lie otherwise.
+    let said = refused(&mut import(&["--link", "--orientation", "RAS"]), 7);
+    assert!(said.contains("--overwrite"), "{said}");
+    let again = import(&["--link", "--orientation", "LPS"]).assert().success();
+    let said = String::from_utf8_lossy(&again.get_output().stdout).into_owned();
+    assert!(said.contains("1 of the same weights were there"), "{said}");
+}
+
+#[test]
+fn names_and_orientations_are_for_one_training_that_is_not_known() {
+    let folder = tempfile::tempdir().expect("folder");
+    let known = nnunet("../totalseg/results");
+    let own = nnunet("models/Dataset001_Plain");
+    let cases: [(&Path, &[&str], &str); 5] = [
+        (&known, &["--name", "mine"], "trainings"),
+        (&own, &["--name", "total_low"], "no known task"),
+        (&own, &["--name", "../up"], "lowercase letters"),
+        (&own, &["--orientation", "up"], "LPS, RAS or native"),
+        (&known, &["--orientation", "LPS"], "none for what is known"),
+    ];
+    for (source, more, part) in cases {
+        let mut command = program(&["import", "-o"]);
+        let said = refused(command.arg(folder.path()).arg(source).args(more), 2);
+        assert!(said.contains(part), "{more:?}: {said}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0);
+}
+
+#[test]
+fn weights_of_other_programs_are_refused_by_name() {
+    let folder = tempfile::tempdir().expect("folder");
+    let cases = [
+        ("Task003_Liver/nnUNetTrainerV2__nnUNetPlansv2.1/plans.pkl", "nnU-Net v1"),
+        ("lungmask/unet_r231-d5d2fc3d.pth", "lungmask"),
+        ("wholeBody_ct_segmentation/configs/metadata.json", "MONAI"),
+        ("ct_fm/model.safetensors", "CT-FM"),
+        ("mine/best.ckpt", "without nnU-Net's plans"),
+    ];
+    for (file, name) in cases {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        fs::write(&path, "x").expect("written");
+        let top = folder.path().join(file.split('/').next().expect("a folder"));
+        let said = refused(program(&["import", "--list"]).arg(&top), 4);
+        assert!(said.contains(name) && said.contains("nnU-Net v2"), "{file}: {said}");
+        let to = folder.path().join("labels.nii.gz");
+        let mut run = program(&["-i"]);
+        run.arg(nnunet("images/plain.nii.gz")).arg("-o").arg(&to).arg("--model").arg(&top);
+        let said = refused(&mut run, 4);
+        assert!(said.contains(name), "{file}: {said}");
+        let listed = program(&["modes", "--models-dir"]).arg(&top).assert().success();
+        let said = String::from_utf8_lossy(&listed.get_output().stderr).into_owned();
+        assert!(said.contains(name), "{file}: {said}");
+    }
+    let file = folder.path().join("lungmask/unet_r231-d5d2fc3d.pth");
+    let said = refused(program(&["import", "--list"]).arg(&file), 4);
+    assert!(said.contains("lungmask"), "{said}");
+    let mut run = program(&["-i", "ct.nii.gz", "--model"]);
+    let said = refused(run.arg(&file), 2);
+    assert!(said.contains("an ONNX file"), "{said}");
+}
