@@ -13,7 +13,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use tempfile::NamedTempFile;
 
 /// What becomes of a file that is already there.
@@ -227,16 +227,18 @@ impl<'a> Target<'a> {
                 Ok(old) => self.access.and(Access::of(&old)),
                 Err(_) => self.access,
             };
-            let mut file = temporary(self.path, &folder, access)?;
-            let _unfinished = Unfinished::new(file.path());
+            let make = || temporary(self.path, &folder, access);
+            let (mut file, _unfinished) = Unfinished::made(make, NamedTempFile::path)?;
             // Held until the file has its name: whoever looks for leftovers sees that it is none.
             let _ = file.as_file().try_lock();
             let result = content(&mut Output::new(file.as_file_mut()))?;
             file.as_file().sync_all()?;
+            let held = unfinished();
             let renamed = match self.existing {
                 Existing::Replace => file.persist(self.path),
                 Existing::Keep => file.persist_noclobber(self.path),
             };
+            drop(held);
             renamed.map(|_| result).map_err(|e| e.error)
         };
         write().map_err(|source| Error::Write { path: self.path.to_path_buf(), source })
@@ -353,32 +355,45 @@ impl Seek for Output<'_> {
     }
 }
 
-/// Temporary files that are being written, for [`discard_unfinished`].
+/// Temporary files and folders that are being written, for [`discard_unfinished`].
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// An entry of that list.
-struct Unfinished(PathBuf);
+pub(crate) struct Unfinished(PathBuf);
 
 impl Unfinished {
-    fn new(path: &Path) -> Self {
-        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_path_buf());
-        Self(path.to_path_buf())
+    /// Makes a file or folder that is on the list from its first moment.
+    pub(crate) fn made<T>(
+        make: impl FnOnce() -> io::Result<T>,
+        path: impl FnOnce(&T) -> &Path,
+    ) -> io::Result<(T, Self)> {
+        let mut list = unfinished();
+        let made = make()?;
+        let path = path(&made).to_path_buf();
+        list.push(path.clone());
+        Ok((made, Self(path)))
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.0);
+        unfinished().retain(|path| *path != self.0);
     }
 }
 
-/// Removes the files that other threads are writing, none of which has its name yet: for a program
-/// that is about to end without waiting for them.
+/// Removes what other threads are writing, none of which has its name yet, and lets none of them go
+/// on: for a program that is about to end without waiting for them.
 pub fn discard_unfinished() {
-    let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
-    for path in unfinished.iter() {
-        let _ = fs::remove_file(path);
+    let list = unfinished();
+    for path in list.iter() {
+        let _ = fs::remove_file(path).or_else(|_| fs::remove_dir_all(path));
     }
+    // Whoever would make, name or forget a file now waits for the end.
+    std::mem::forget(list);
 }
 
 fn folder_of(path: &Path) -> PathBuf {

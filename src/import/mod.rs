@@ -228,7 +228,9 @@ pub fn import(
     fs::create_dir_all(to).map_err(failed)?;
     remove_leftovers(to);
     check_space(&todo, to, options)?;
-    let room = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(to).map_err(failed)?;
+    let make = || tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(to);
+    let made = files::Unfinished::made(make, |room| room.path());
+    let (room, _unfinished) = made.map_err(failed)?;
     // Held until all is done: whoever looks for leftovers sees that it is none.
     let lock = fs::File::create(room.path().join(LOCK)).map_err(failed)?;
     let _ = lock.try_lock();

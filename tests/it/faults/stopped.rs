@@ -158,3 +158,38 @@ fn a_killed_run_leaves_nothing_that_the_next_does_not_remove() {
     assert!(started(folder.path()).wait().expect("it ends").success());
     check_left(folder.path(), &MADE, "after kills");
 }
+
+/// An import that is interrupted takes the folder with it in which it made models.
+#[test]
+fn a_signal_ends_an_import_and_leaves_whole_models_only() {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nnunet/models");
+    let import = |to: &Path| {
+        let built = program();
+        let mut command = Command::new(built.get_program());
+        command.arg("import").arg(&models).arg("-o").arg(to);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+    };
+    let whole = tempfile::tempdir().expect("folder");
+    let begun = Instant::now();
+    assert!(import(whole.path()).wait().expect("it ends").success());
+    let length = begun.elapsed();
+    for k in 0..6_u32 {
+        let folder = tempfile::tempdir().expect("folder");
+        let mut child = import(folder.path());
+        thread::sleep(length * (2 * k + 1) / 12);
+        if child.try_wait().expect("a child").is_none() {
+            signal(&child, "INT");
+        }
+        child.wait().expect("it ends");
+        for entry in fs::read_dir(folder.path()).expect("a folder").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            assert!(!name.starts_with('.'), "{k}: {name} is left");
+            let known = whole.path().join(&name);
+            assert_eq!(
+                files_below(&entry.path()).len(),
+                files_below(&known).len(),
+                "{k}: {name} is half"
+            );
+        }
+    }
+}
