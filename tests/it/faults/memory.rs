@@ -4,7 +4,11 @@
 use super::bounded::{Ended, peak_of};
 use super::networks::Network;
 use super::{program, scan};
+#[cfg(target_os = "linux")]
+use crate::nifti_files;
 use serde_json::Value;
+#[cfg(target_os = "linux")]
+use std::{fs, path::Path};
 
 /// One weight of 4 MiB that 500 layers pack, each for itself: 2 GiB from a file of a few megabytes.
 #[cfg(target_os = "linux")]
@@ -59,4 +63,63 @@ fn threads_count_as_what_they_take() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (most, many) = (predicted(&(2 * cores).to_string()), predicted("1024"));
     assert_eq!(most, many);
+}
+
+/// Predicted and measured bytes at the largest moment of a run.
+#[cfg(target_os = "linux")]
+fn predicted_and_measured(image: &Path, folder: &Path) -> (u64, u64) {
+    let run = program()
+        .args(["--model", "selftest", "--json", "--overwrite", "--threads", "2", "-i"])
+        .arg(image)
+        .arg("-o")
+        .arg(folder.join("labels.nii.gz"))
+        .assert()
+        .success();
+    let summary: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
+    let bytes = |field: &str| summary[field].as_u64().expect("bytes");
+    (bytes("predicted_peak_bytes"), bytes("peak_bytes"))
+}
+
+/// Images of more than 100 MB, of integers and of floats, stored along and across; all air, so that
+/// the network has one answer for every tile.
+#[cfg(target_os = "linux")]
+#[test]
+fn predictions_of_large_images_are_close() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("ct.nii");
+    let along = [[0.25, 0.0, 0.0, 0.0], [0.0, 0.25, 0.0, 0.0], [0.0, 0.0, 0.25, 0.0]];
+    let across = [[0.0, 0.0, 0.25, 0.0], [0.0, 0.25, 0.0, 0.0], [0.25, 0.0, 0.0, 0.0]];
+    let (integer, float) =
+        ((-1000_i16).to_le_bytes().to_vec(), (-1000.0_f32).to_le_bytes().to_vec());
+    for (case, srow, datatype, voxel) in [
+        ("integers along", along, 4, &integer),
+        ("integers across", across, 4, &integer),
+        ("floats", along, 16, &float),
+    ] {
+        let slices = 128 * 4 / voxel.len() as i64;
+        let file = nifti_files::Nifti {
+            dim: vec![3, 480, 480, slices],
+            pixdim: [1.0, 0.25, 0.25, 0.25],
+            srow,
+            datatype,
+            voxels: voxel.repeat((480 * 480 * slices) as usize),
+            ..nifti_files::ct()
+        };
+        fs::write(&path, file.bytes()).expect("writes");
+        drop(file);
+        let (predicted, measured) = predicted_and_measured(&path, folder.path());
+        let ratio = measured as f64 / predicted as f64;
+        let [predicted, measured] = [predicted, measured].map(|bytes| bytes >> 20);
+        assert!((0.8..=1.02).contains(&ratio), "{case}: {measured} MiB of {predicted}");
+    }
+}
+
+/// What is taken beside the arrays that are counted: a small case is hardly more.
+#[cfg(target_os = "linux")]
+#[test]
+fn predictions_of_small_images_are_what_the_program_takes() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (predicted, measured) = predicted_and_measured(&scan(), folder.path());
+    let [predicted, measured] = [predicted, measured].map(|bytes| bytes >> 20);
+    assert!(measured <= predicted && predicted <= measured + 12, "{measured} MiB of {predicted}");
 }

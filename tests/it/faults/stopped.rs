@@ -171,8 +171,10 @@ fn a_signal_ends_an_import_and_leaves_whole_models_only() {
     };
     let whole = tempfile::tempdir().expect("folder");
     let begun = Instant::now();
-    assert!(import(whole.path()).wait().expect("it ends").success());
+    // One of these trainings is refused, after several that are not.
+    import(whole.path()).wait().expect("it ends");
     let length = begun.elapsed();
+    assert!(fs::read_dir(whole.path()).expect("a folder").count() > 3);
     for k in 0..6_u32 {
         let folder = tempfile::tempdir().expect("folder");
         let mut child = import(folder.path());
