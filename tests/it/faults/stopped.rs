@@ -37,16 +37,17 @@ fn least_to_start() -> u64 {
         shell.arg("-c").arg(limited).arg(program().get_program());
         shell.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("a shell").success()
     };
-    (1..200).map(|k| k * 16_000).find(starts).expect("it starts")
+    (1..400).map(|k| k * 4_000).find(starts).expect("it starts")
 }
 
 #[test]
 fn limits_of_the_system_end_in_a_code() {
-    let space = |more: u64| format!("-v {}", least_to_start() + more);
+    let least = least_to_start();
+    let space = |more: u64| format!("-v {}", least + more);
     for (limit, codes) in [
         ("-f 1".to_owned(), &[7][..]),
         ("-f 8".to_owned(), &[7]),
-        (space(20_000), &[6]),
+        (space(12_000), &[6]),
         (space(100_000), &[0, 6]),
         (space(300_000), &[0, 6]),
         ("-d 60000".to_owned(), &[0, 6]),
