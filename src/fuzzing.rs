@@ -23,3 +23,8 @@ pub fn plans(plans: &str, dataset: &str) {
 pub fn engine_ini(text: &str) {
     crate::nnunet::fuzzing::engine_ini(text);
 }
+
+/// A released archive: the trainings in it, and what their files hold.
+pub fn archive(path: &Path) {
+    crate::import::fuzzing::archive(path);
+}

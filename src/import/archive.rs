@@ -3,11 +3,12 @@
 //! Names in an archive are looked at, never used as paths.
 
 use super::{Found, named};
+use crate::files::{self, Room};
 use crate::model::tasks::Tasks;
 use crate::nnunet::{CHECKPOINTS, Fold, others};
-use crate::{Error, Mismatch, Result, files};
+use crate::{Error, Mismatch, Result};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
@@ -61,7 +62,7 @@ pub(super) fn find(path: &Path, tasks: &Tasks) -> Result<Vec<Found>> {
             source: path.to_owned(),
             inside: Some(place.clone()),
             folds: checkpoints.keys().filter_map(fold).collect(),
-            bytes: checkpoints.values().sum(),
+            bytes: checkpoints.values().copied().fold(0, u64::saturating_add),
             ..named(dataset, names, tasks)
         })
     };
@@ -98,8 +99,14 @@ fn place_names(place: &str) -> (&str, &str) {
     (parts.next().unwrap_or_default(), training)
 }
 
-/// Unpacks what is needed of a training to `to`; returns its folder.
-pub(super) fn unpack(path: &Path, inside: &str, found: &Found, to: &Path) -> Result<PathBuf> {
+/// Unpacks what is needed of a training to `to` in `room`; returns its folder.
+pub(super) fn unpack(
+    path: &Path,
+    inside: &str,
+    found: &Found,
+    room: &Room,
+    to: &Path,
+) -> Result<PathBuf> {
     let mut archive = open(path)?;
     let is_plain = |name: &str| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
@@ -113,7 +120,7 @@ pub(super) fn unpack(path: &Path, inside: &str, found: &Found, to: &Path) -> Res
     }
     let folder = to.join(dataset).join(training);
     for name in ["plans.json", "dataset.json"] {
-        extract(&mut archive, path, &format!("{inside}/{name}"), &folder.join(name))?;
+        extract(&mut archive, path, &format!("{inside}/{name}"), room, &folder.join(name))?;
     }
     for fold in &found.folds {
         let fold = format!("fold_{fold}");
@@ -121,7 +128,7 @@ pub(super) fn unpack(path: &Path, inside: &str, found: &Found, to: &Path) -> Res
             |name: &&&str| archive.index_for_name(&format!("{inside}/{fold}/{name}")).is_some();
         if let Some(name) = CHECKPOINTS.iter().find(has) {
             let from = format!("{inside}/{fold}/{name}");
-            extract(&mut archive, path, &from, &folder.join(&fold).join(name))?;
+            extract(&mut archive, path, &from, room, &folder.join(&fold).join(name))?;
         }
     }
     Ok(folder)
@@ -131,6 +138,7 @@ fn extract(
     archive: &mut ZipArchive<BufReader<File>>,
     path: &Path,
     name: &str,
+    room: &Room,
     to: &Path,
 ) -> Result<()> {
     let broken = |found: String| Error::model_file(path, Mismatch::new(found, "a whole .zip"));
@@ -139,12 +147,34 @@ fn extract(
     if size > MAX_FILE_BYTES {
         return Err(broken(format!("{name} of {size} bytes")));
     }
-    let failed = |source| Error::Write { path: to.to_path_buf(), source };
-    fs::create_dir_all(to.parent().unwrap_or(to)).map_err(failed)?;
-    let mut file = File::create(to).map_err(failed)?;
-    // No more than was announced and space was looked for.
-    let copied = io::copy(&mut entry.take(size), &mut file).map_err(|e| broken(e.to_string()))?;
+    // No more than was announced and space was looked for. What cannot be read is the archive's fault,
+    // what cannot be written is not.
+    let mut damage = None;
+    let mut entry = Noting { inner: entry.take(size), damage: &mut damage };
+    let copied = room.write(to, |file| io::copy(&mut entry, file));
+    if let Some(damage) = damage {
+        return Err(broken(format!("{name}: {damage}")));
+    }
+    let copied = copied?;
     if copied == size { Ok(()) } else { Err(broken(format!("{copied} of {size} bytes of {name}"))) }
+}
+
+/// Passes bytes on, and keeps what went wrong with reading them.
+struct Noting<'a, R> {
+    inner: R,
+    damage: &'a mut Option<String>,
+}
+
+impl<R: Read> Read for Noting<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer);
+        if let Err(error) = &read
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            *self.damage = Some(error.to_string());
+        }
+        read
+    }
 }
 
 /// SHA-256 of a file in the archive, if it is there.

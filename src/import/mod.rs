@@ -6,8 +6,10 @@
 //! their own name. Nothing half appears: a model is made beside its place and renamed.
 
 mod archive;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 
-use crate::files::{self, Existing, Target};
+use crate::files::{self, Existing, Room, Target};
 use crate::model::Orientation;
 use crate::model::tasks::{Dataset, Tasks};
 use crate::nnunet::{
@@ -16,6 +18,7 @@ use crate::nnunet::{
 use crate::registry::{Digest, Manifest, imports};
 use crate::{Error, Mismatch, Result};
 use prost::Message;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
@@ -64,9 +67,6 @@ pub struct ImportOptions {
 /// Begins the names of folders in which models are made.
 const TEMPORARY: &str = ".fastnnunet-import-";
 
-/// Held while a model is made.
-const LOCK: &str = "lock";
-
 /// Looks for trainings: in folders of any level, in archives, and in archives in folders.
 ///
 /// # Errors
@@ -87,18 +87,19 @@ pub fn find(sources: &[PathBuf], tasks: &Tasks) -> Result<Vec<Found>> {
             found.extend(archive::find(source, tasks)?);
         }
         if found.len() == before {
-            let what = match others::of_path(source) {
-                Some(family) => family,
-                None if source.is_dir() => "a folder without a training",
-                None if source.exists() => "a file",
-                None => "no such folder",
+            let what = match (others::of_path(source), source.metadata()) {
+                (Some(family), _) => family,
+                (None, Ok(found)) if found.is_dir() => "a folder without a training",
+                (None, Ok(_)) => "a file that is no .zip",
+                (None, Err(_)) => "no such folder",
             };
             let expected =
                 "results of nnU-Net v2, a data set or training of them, or a released .zip";
             return Err(Error::model_file(source, Mismatch::new(what, expected)));
         }
     }
-    found.dedup();
+    let mut seen = HashSet::new();
+    found.retain(|one: &Found| seen.insert((one.source.clone(), one.inside.clone())));
     name_unknown(&mut found);
     Ok(found)
 }
@@ -163,7 +164,7 @@ fn of_folder(path: &Path, tasks: &Tasks) -> Result<Found> {
     Ok(Found {
         source: path.to_owned(),
         inside: None,
-        bytes: trained.folds.iter().map(bytes).sum(),
+        bytes: trained.folds.iter().map(bytes).fold(0, u64::saturating_add),
         folds: trained.folds.clone(),
         ..named(&trained.dataset, [&trained.trainer, &trained.plans, &trained.configuration], tasks)
     })
@@ -226,19 +227,15 @@ pub fn import(
     }
     let failed = |source| Error::Write { path: to.to_path_buf(), source };
     fs::create_dir_all(to).map_err(failed)?;
-    remove_leftovers(to);
+    let room = Room::new(to, TEMPORARY).map_err(failed)?;
     check_space(&todo, to, options)?;
-    let make = || tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(to);
-    let made = files::Unfinished::made(make, |room| room.path());
-    let (room, _unfinished) = made.map_err(failed)?;
-    // Held until all is done: whoever looks for leftovers sees that it is none.
-    let lock = fs::File::create(room.path().join(LOCK)).map_err(failed)?;
-    let _ = lock.try_lock();
     for (k, one) in todo.into_iter().enumerate() {
         let unpacked = room.path().join(format!("unpacked-{k}"));
         let mut trained = match &one.inside {
             None => Trained::look(&one.source)?,
-            Some(inside) => Trained::look(&archive::unpack(&one.source, inside, one, &unpacked)?)?,
+            Some(inside) => {
+                Trained::look(&archive::unpack(&one.source, inside, one, &room, &unpacked)?)?
+            }
         };
         trained.orientation = options.orientation;
         let known: Vec<&Dataset> = one.models.iter().filter_map(|m| tasks.dataset(m)).collect();
@@ -253,6 +250,7 @@ pub fn import(
                 known: known.get(m).map(|dataset| (*dataset, tasks.made_from.as_str())),
                 name,
                 folder: room.path().join(format!("made-{k}-{m}")),
+                room: &room,
             };
             let manifest =
                 if options.link { making.link()? } else { making.convert(first.as_deref())? };
@@ -273,13 +271,21 @@ pub fn import(
 /// [`Error::Usage`] if there is none of that name, and [`Error::Write`] if it cannot be removed.
 pub fn remove(name: &str, from: &Path) -> Result<()> {
     let all = imports(from)?;
-    let Some((folder, _)) = all.iter().find(|(_, manifest)| manifest.name == name) else {
-        let names: Vec<&str> = all.iter().map(|(_, manifest)| manifest.name.as_str()).collect();
+    // By its folder too: a manifest that cannot be used does not tell its name.
+    let called = |folder: &Path| folder.file_name().is_some_and(|own| own == name);
+    let says = |found: &Result<Manifest>| found.as_ref().is_ok_and(|own| own.name == name);
+    let found = all.iter().find(|(folder, _)| called(folder));
+    let Some((folder, _)) = found.or_else(|| all.iter().find(|(_, found)| says(found))) else {
+        let own = |(folder, found): &(PathBuf, Result<Manifest>)| match found {
+            Ok(manifest) => manifest.name.clone(),
+            Err(_) => folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        let names: Vec<String> = all.iter().map(own).collect();
         return Err(Error::usage("imported model", name, format!("one of {}", names.join(", "))));
     };
     let failed = |source| Error::Write { path: folder.clone(), source };
-    let room = tempfile::Builder::new().prefix(TEMPORARY).tempdir_in(from).map_err(failed)?;
-    fs::rename(folder, room.path().join(name)).map_err(failed)?;
+    let room = Room::new(from, TEMPORARY).map_err(failed)?;
+    fs::rename(folder, room.path().join("old")).map_err(failed)?;
     room.close().map_err(failed)
 }
 
@@ -381,7 +387,9 @@ fn check_space(found: &[&Found], to: &Path, options: ImportOptions) -> Result<()
     }
     let Ok(free) = fs4::available_space(to) else { return Ok(()) };
     let unpacked = found.iter().filter(|one| one.inside.is_some()).map(|one| one.bytes).max();
-    let need = found.iter().map(|one| one.bytes).sum::<u64>() + unpacked.unwrap_or(0);
+    // Sizes are what archives announce: a sum may be beyond any number.
+    let all = found.iter().map(|one| one.bytes).chain(unpacked);
+    let need = all.fold(0, u64::saturating_add);
     if need <= free {
         return Ok(());
     }
@@ -398,6 +406,7 @@ struct Making<'a> {
     name: &'a str,
     /// Where it is made.
     folder: PathBuf,
+    room: &'a Room,
 }
 
 impl Making<'_> {
@@ -438,9 +447,7 @@ impl Making<'_> {
             let path = self.folder.join(&file);
             let twin = known.as_ref().and_then(|twin| twin.weights.get(fold)).zip(other);
             let digest = if let Some((twin, place)) = twin {
-                fs::create_dir_all(&self.folder)
-                    .and_then(|()| share(&place.join(&twin.file), &path))
-                    .map_err(|source| Error::Write { path: path.clone(), source })?;
+                self.room.share(&place.join(&twin.file), &path)?;
                 Digest { file, ..twin.clone() }
             } else {
                 let bytes = folder.model(fold)?.encode_to_vec();
@@ -464,11 +471,6 @@ impl Making<'_> {
     }
 }
 
-/// One file under two names, or a copy where the disk has no such thing.
-fn share(from: &Path, to: &Path) -> io::Result<()> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
-}
-
 fn checkpoints(folder: &Folder) -> Result<Vec<Digest>> {
     let digest = |fold: usize| {
         let path = folder.checkpoint(fold);
@@ -483,22 +485,18 @@ fn checkpoints(folder: &Folder) -> Result<Vec<Digest>> {
 /// Puts a finished model in its place; one that is there goes to `room`, which will be removed.
 fn put(made: &Path, place: &Path, room: &Path) -> Result<()> {
     let failed = |source| Error::Write { path: place.to_path_buf(), source };
-    if place.exists() {
-        let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        fs::rename(place, room.join(format!("old-{name}"))).map_err(failed)?;
+    let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let old = place.exists().then(|| room.join(format!("old-{name}")));
+    if let Some(old) = &old {
+        fs::rename(place, old).map_err(failed)?;
     }
-    fs::rename(made, place).map_err(failed)
-}
-
-/// Removes what killed imports left. What another one is making is locked.
-fn remove_leftovers(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
-        let lock = fs::File::open(entry.path().join(LOCK));
-        if ours && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
-            let _ = fs::remove_dir_all(entry.path());
+    fs::rename(made, place).map_err(|error| {
+        // It goes back, or it would go with the room.
+        if let Some(old) = &old {
+            let _ = fs::rename(old, place);
         }
-    }
+        failed(error)
+    })
 }
 
 #[cfg(test)]

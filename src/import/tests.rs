@@ -67,3 +67,16 @@ fn data_sets_are_known_by_number_plans_and_configuration() {
         assert_eq!(found.task.is_some(), !models.is_empty());
     }
 }
+
+#[test]
+fn a_model_that_cannot_be_replaced_stays() {
+    let place = tempfile::tempdir().expect("folder");
+    let at = |name: &str| place.path().join(name);
+    for folder in ["model", "room"] {
+        fs::create_dir(at(folder)).expect("folder");
+    }
+    fs::write(at("model/net.onnx"), "old").expect("written");
+    let error = put(&at("never made"), &at("model"), &at("room")).expect_err("nothing to put");
+    assert!(matches!(error, Error::Write { .. }), "{error}");
+    assert_eq!(fs::read(at("model/net.onnx")).expect("still there"), b"old");
+}

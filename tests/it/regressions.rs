@@ -1,13 +1,16 @@
 //! Inputs that once went wrong, found by fuzzing or by users: files of `tests/regressions`, which are
 //! seeds of the fuzz targets their names begin with. Each test is named after its file.
 
+use fastnnunet::import::{self, ImportOptions};
 use fastnnunet::infer::Precision;
 use fastnnunet::infer::cpu::{CpuEngine, Isa};
 use fastnnunet::model::Label;
 use fastnnunet::pipeline::postprocess::Recipe;
+use fastnnunet::registry::Registry;
 use fastnnunet::volume::{Affine, Grid, LabelMap};
 use ndarray::Array3;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 fn read(name: &str) -> Vec<u8> {
@@ -52,4 +55,21 @@ fn recipe_overflow() {
     // All of it is smaller than 10 mm³.
     assert!(report.steps[0].voxels_changed > 0);
     assert_eq!(map.counts()[1], 0);
+}
+
+/// Checkpoints whose announced sizes are together more than a number holds: a panic, or a sum that
+/// every disk has room for.
+#[test]
+fn archive_sizes_beyond_numbers() {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/regressions/archive_sizes_beyond_numbers.zip");
+    let tasks = Registry::embedded().tasks();
+    let found = import::find(&[archive], tasks).expect("trainings");
+    assert_eq!((found.len(), found[0].bytes), (1, u64::MAX));
+    let models = tempfile::tempdir().expect("folder");
+    let mut go_on = |_: &str| ControlFlow::Continue(());
+    let error = import::import(&found, models.path(), tasks, ImportOptions::default(), &mut go_on)
+        .expect_err("no disk is that large");
+    assert_eq!(error.kind(), fastnnunet::ErrorKind::Output, "{error}");
+    assert_eq!(fs::read_dir(models.path()).expect("folder").count(), 0);
 }

@@ -20,7 +20,7 @@ struct Target {
     longest: u32,
 }
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     Target {
         name: "nifti",
         is_dicom: false,
@@ -36,6 +36,7 @@ const TARGETS: [Target; 11] = [
     Target { name: "onnx", is_dicom: false, seeds: &["onnx"], longest: 262_144 },
     Target { name: "network", is_dicom: false, seeds: &[], longest: 4096 },
     Target { name: "checkpoint", is_dicom: false, seeds: &["pth"], longest: 65536 },
+    Target { name: "archive", is_dicom: false, seeds: &[], longest: 16384 },
     Target { name: "pickle", is_dicom: false, seeds: &["pkl"], longest: 16384 },
     Target { name: "plans", is_dicom: false, seeds: &["json", "ini"], longest: 32768 },
     Target { name: "config", is_dicom: false, seeds: &["json"], longest: 16384 },

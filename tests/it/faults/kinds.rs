@@ -78,3 +78,16 @@ fn pipes_and_devices_are_refused_at_once() {
         refused(command.timeout(Duration::from_secs(20)), 4);
     }
 }
+
+/// A pipe that is called like what a killed run leaves is no leftover, and nobody waits for it.
+#[test]
+fn a_pipe_called_like_a_leftover_is_not_waited_for() {
+    let folder = tempfile::tempdir().expect("folder");
+    let odd = folder.path().join(".fastnnunet-l.nii.gz-abcdef.tmp");
+    pipe(&odd);
+    let mut command = program();
+    command.args(["--model", "selftest", "-i"]).arg(scan()).arg("-o");
+    command.arg(folder.path().join("l.nii.gz")).timeout(Duration::from_secs(20));
+    command.assert().success();
+    assert!(odd.exists() && folder.path().join("l.nii.gz").exists());
+}

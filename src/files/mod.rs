@@ -5,12 +5,16 @@
 //! pipe never blocks, a length never lies, a stopped run leaves nothing behind that the next one does
 //! not remove, and no result is easier to read than its source.
 
+mod room;
+
+pub(crate) use room::Room;
+
 use crate::{Error, Mismatch, Result};
 use base16ct::lower;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -228,9 +232,12 @@ impl<'a> Target<'a> {
                 Err(_) => self.access,
             };
             let make = || temporary(self.path, &folder, access);
-            let (mut file, _unfinished) = Unfinished::made(make, NamedTempFile::path)?;
-            // Held until the file has its name: whoever looks for leftovers sees that it is none.
-            let _ = file.as_file().try_lock();
+            // Locked until the file has its name: whoever looks for leftovers sees that it is none.
+            let (mut file, _unfinished) = claimed(|| {
+                let made = Unfinished::made(make, NamedTempFile::path)?;
+                let is_ours = claim(made.0.as_file(), made.0.path());
+                Ok((made, is_ours))
+            })?;
             let result = content(&mut Output::new(file.as_file_mut()))?;
             file.as_file().sync_all()?;
             let held = unfinished();
@@ -363,11 +370,11 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
 }
 
 /// An entry of that list.
-pub(crate) struct Unfinished(PathBuf);
+struct Unfinished(PathBuf);
 
 impl Unfinished {
     /// Makes a file or folder that is on the list from its first moment.
-    pub(crate) fn made<T>(
+    fn made<T>(
         make: impl FnOnce() -> io::Result<T>,
         path: impl FnOnce(&T) -> &Path,
     ) -> io::Result<(T, Self)> {
@@ -430,6 +437,27 @@ fn temporary(path: &Path, folder: &Path, access: Access) -> io::Result<NamedTemp
     builder.tempfile_in(folder)
 }
 
+/// Locks a file that was just made; whether it is still ours. Between its making and its locking
+/// somebody who looks for leftovers may have taken it for one.
+fn claim(file: &File, path: &Path) -> bool {
+    match file.try_lock() {
+        Ok(()) => path.exists(),
+        Err(TryLockError::WouldBlock) => false,
+        // Where nothing can be locked, nobody removes anything.
+        Err(TryLockError::Error(_)) => true,
+    }
+}
+
+/// Makes something anew until it is ours.
+fn claimed<T>(mut make: impl FnMut() -> io::Result<(T, bool)>) -> io::Result<T> {
+    for _ in 0..100 {
+        if let (made, true) = make()? {
+            return Ok(made);
+        }
+    }
+    Err(io::Error::other("whatever is begun there is removed at once"))
+}
+
 /// Removes what a killed run left of the file at `path`. What another run is writing is locked.
 fn remove_leftovers(path: &Path, folder: &Path) {
     let prefix = temporary_prefix(path);
@@ -444,11 +472,43 @@ fn remove_leftovers(path: &Path, folder: &Path) {
             && random == Some(6)
             && bytes.starts_with(prefix)
             && bytes.ends_with(TEMPORARY_SUFFIX.as_bytes());
+        // A pipe of such a name is nobody's result, and is not waited for.
         if ours
-            && let Ok(file) = File::open(entry.path())
+            && let Ok(Opened { file, .. }) = open(&entry.path())
             && file.try_lock().is_ok()
         {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Another run may look for leftovers between the making of a file and its locking.
+    #[test]
+    fn a_file_that_was_taken_for_a_leftover_is_made_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("l.nii.gz");
+        let mut rounds = 0;
+        let make = || {
+            rounds += 1;
+            let made = temporary(&path, folder.path(), Access::ANYONE)?;
+            let other = open(made.path()).expect("it is there");
+            match rounds {
+                // It is looked at,
+                1 => other.file.try_lock().expect("nobody has it"),
+                // or gone.
+                2 => fs::remove_file(made.path())?,
+                _ => {}
+            }
+            let is_ours = claim(made.as_file(), made.path());
+            Ok((made, is_ours))
+        };
+        let made = claimed(make).expect("the third stays");
+        assert!(made.path().exists());
+        assert_eq!(rounds, 3);
+        assert!(claimed(|| Ok(((), false))).is_err());
     }
 }
