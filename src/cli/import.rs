@@ -101,15 +101,30 @@ fn found_json(found: &Found) -> Value {
 fn list_imports(args: &ImportArgs, from: &Path) -> Result<()> {
     let all = imports(from)?;
     if args.json {
-        let list: Vec<Value> = all.iter().map(|(_, manifest)| json!(manifest)).collect();
+        let one = |(folder, manifest): &(PathBuf, Result<Manifest>)| match manifest {
+            Ok(manifest) => json!(manifest),
+            Err(error) => json!({"name": called(folder), "error": report::chain(error)}),
+        };
+        let list: Vec<Value> = all.iter().map(one).collect();
         return report::say(&format!("{}\n", Value::from(list)));
     }
     let mut rows =
         vec![["name", "data set", "training", "folds", "sha256"].map(String::from).to_vec()];
-    for (_, manifest) in &all {
-        rows.push(manifest_row(manifest));
+    for (folder, manifest) in &all {
+        match manifest {
+            Ok(manifest) => rows.push(manifest_row(manifest)),
+            Err(error) => {
+                let (name, why) = (called(folder), report::chain(error));
+                report::tell(&format!("note: {name} cannot be used: {why}"));
+            }
+        }
     }
     report::say(&format!("in {}\n{}", from.display(), table::render(&rows)))
+}
+
+/// The name of an import that does not tell it itself.
+fn called(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn manifest_row(manifest: &Manifest) -> Vec<String> {

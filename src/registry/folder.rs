@@ -49,28 +49,51 @@ impl Registry {
     /// Adds a folder of models: those written side by side, imports, and trainings of nnU-Net, which
     /// stay where they are.
     fn add_folder(&mut self, folder: &Path, place: Place) -> Result<()> {
-        let registry = self;
-        let before = registry.notes.len();
+        let before = self.notes.len();
         let mut found = 0;
         if !is_training(folder) {
             for onnx in files(folder, "onnx")? {
-                let model = Model::listed_in(folder, &onnx)?;
-                registry.models.retain(|known| known.name != model.name);
-                registry.models.push(Arc::new(Model { place, ..model }));
+                let model = Model::listed_in(folder, &onnx);
+                if let Some(model) = self.usable(model, place)? {
+                    self.models.retain(|known| known.name != model.name);
+                    self.models.push(Arc::new(Model { place, ..model }));
+                }
                 found += 1;
             }
-            check_strays(folder)?;
-            found += registry.add_imports(folder, place)?;
+            self.usable(check_strays(folder), place)?;
+            found += self.add_imports(folder, place)?;
         }
-        found += registry.add_trainings(folder, place);
-        registry.models.sort_by(|a, b| a.name.cmp(&b.name));
+        found += self.add_trainings(folder, place);
+        self.models.sort_by(|a, b| a.name.cmp(&b.name));
         let has = |name: &str| folder.join(name).exists();
-        if found == 0 && registry.notes.len() == before && !has("modes.json") && !has("labels") {
+        if found == 0 && self.notes.len() == before && !has("modes.json") && !has("labels") {
             let other = others::of_path(folder).map(|family| format!(", but {family}"));
             let other = other.unwrap_or_default();
-            registry.notes.push(format!("no model in {}{other}", folder.display()));
+            self.notes.push(format!("no model in {}{other}", folder.display()));
         }
+        let mut described = self.clone();
+        let result = described.add_descriptions(folder);
+        if self.usable(result, place)?.is_some() {
+            *self = described;
+        }
+        Ok(())
+    }
 
+    /// What was read, or `None` where it cannot be used and lies in the user's own folder, which
+    /// nobody named: it is noted there, and ends no run that needs none of it.
+    pub(super) fn usable<T>(&mut self, read: Result<T>, place: Place) -> Result<Option<T>> {
+        match read {
+            Err(error) if place == Place::User => {
+                self.notes.push(format!("left out: {error}"));
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    /// Adds the label tables and modes of a folder.
+    fn add_descriptions(&mut self, folder: &Path) -> Result<()> {
+        let registry = self;
         let tables = folder.join("labels");
         if tables.is_dir() {
             let mut written = Vec::new();

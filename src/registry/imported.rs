@@ -137,12 +137,13 @@ impl Manifest {
     }
 }
 
-/// The imports in a folder of models, each with its own folder, sorted by name.
+/// The imports in a folder of models, each with its own folder, sorted by that; a manifest that
+/// cannot be used, as one of a later version, ends none of the others.
 ///
 /// # Errors
 ///
-/// As [`Manifest::read`].
-pub fn imports(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
+/// [`Error::Model`] if there are more than anybody has.
+pub fn imports(folder: &Path) -> Result<Vec<(PathBuf, Result<Manifest>)>> {
     let mut found = Vec::new();
     let Ok(list) = fs::read_dir(folder) else { return Ok(found) };
     for entry in list.flatten() {
@@ -150,7 +151,7 @@ pub fn imports(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
         let hidden = entry.file_name().to_string_lossy().starts_with('.');
         if !hidden
             && path.is_dir()
-            && let Some(manifest) = Manifest::read(&path)?
+            && let Some(manifest) = Manifest::read(&path).transpose()
         {
             found.push((path, manifest));
         }
@@ -159,7 +160,7 @@ pub fn imports(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
             return Err(unusable(folder, found, "a folder of models".to_owned()));
         }
     }
-    found.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
 }
 
@@ -169,8 +170,10 @@ impl Registry {
         let all = imports(folder)?;
         let count = all.len();
         for (folder, manifest) in all {
-            let model = self.imported(&folder, &manifest)?;
-            self.add(Model { place, ..model });
+            let model = manifest.and_then(|manifest| self.imported(&folder, &manifest));
+            if let Some(model) = self.usable(model, place)? {
+                self.add(Model { place, ..model });
+            }
         }
         Ok(count)
     }

@@ -3,6 +3,8 @@
 
 use crate::copy_folder;
 use assert_cmd::Command;
+use fastnnunet::registry::Registry;
+use fastnnunet::{Options, Segmenter, Source};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
@@ -363,5 +365,76 @@ fn the_page_about_weights_has_every_data_set() {
         let start = format!("| {} | `{}` |", dataset.id, dataset.folder);
         let row = page.lines().find(|line| line.starts_with(&start)).expect(&dataset.folder);
         assert!(row.contains(&format!("`{}`", dataset.model)) && row.contains(release), "{row}");
+    }
+}
+
+/// A moved link and a manifest of a later version lie in the folder that nobody names: they end no run
+/// that needs none of them, and can be removed.
+#[test]
+fn what_cannot_be_used_in_the_users_folder_ends_no_run_and_can_be_removed() {
+    let home = tempfile::tempdir().expect("home");
+    let at = |args: &[&str]| {
+        let mut command = program(args);
+        for variable in ["XDG_DATA_HOME", "LOCALAPPDATA", "HOME"] {
+            command.env(variable, home.path());
+        }
+        command
+    };
+    let away = home.path().join("away").join(dataset(298).file_name().expect("a name"));
+    copy_folder(&dataset(298), &away);
+    at(&["import", "--link"]).arg(&away).assert().success();
+    at(&["import"]).arg(dataset(300)).assert().success();
+    fs::remove_dir_all(&away).expect("moved");
+    let own = contents(home.path());
+    let manifest = own.iter().find(|path| path.ends_with("body_low/import.json"));
+    let manifest = manifest.expect("the manifest");
+    let later = fs::read_to_string(manifest).expect("text");
+    fs::write(manifest, later.replace(r#""version": 1"#, r#""version": 2"#)).expect("written");
+
+    let mut run = at(&["--model", "selftest", "-i"]);
+    run.arg(image()).arg("-o").arg(home.path().join("labels.nii.gz"));
+    let said = String::from_utf8_lossy(&run.assert().success().get_output().stderr).into_owned();
+    for what in ["away", "version 2"] {
+        assert!(said.contains("note: left out") && said.contains(what), "{said}");
+    }
+    let run = at(&["import", "--list"]).assert().success();
+    let (list, odd) = (&run.get_output().stdout, &run.get_output().stderr);
+    assert!(String::from_utf8_lossy(list).contains("total_lowest"));
+    assert!(String::from_utf8_lossy(odd).contains("body_low cannot be used"));
+    let nothing = refused(&mut at(&["import", "--remove", "knee"]), 2);
+    assert!(nothing.contains("body_low, total_lowest"), "{nothing}");
+    for name in ["body_low", "total_lowest"] {
+        at(&["import", "--remove", name]).assert().success();
+    }
+    let left = contents(home.path());
+    assert!(!left.iter().any(|path| path.ends_with("import.json")), "{left:?}");
+}
+
+#[test]
+fn one_training_given_several_times_is_one() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (a, b) = (dataset(297), dataset(298));
+    let all = import(&folder.path().join("models"), &[&a, &b, &a], &[]);
+    assert_eq!(names(&all["made"], "name"), ["total_low", "total_lowest"]);
+    let text = folder.path().join("readme.txt");
+    fs::write(&text, "no archive").expect("written");
+    let said = refused(program(&["import", "--list"]).arg(&text), 4);
+    assert!(said.contains("a file that is no .zip"), "{said}");
+    let said = refused(program(&["import", "--list"]).arg(folder.path().join("none")), 4);
+    assert!(said.contains("no such folder"), "{said}");
+}
+
+/// Weights that stay where they are may be gigabytes: they are hashed where somebody asks for it.
+#[test]
+fn linked_weights_are_hashed_where_somebody_asks() {
+    let folder = tempfile::tempdir().expect("folder");
+    let models = folder.path().join("models");
+    import(&models, &[&dataset(298)], &["--link"]);
+    let registry = std::sync::Arc::new(Registry::with_folder(&models).expect("models"));
+    for digests in [false, true] {
+        let source = Source::Model { name: "total_lowest".into(), config: None };
+        let options = Options::default().models(std::sync::Arc::clone(&registry)).digests(digests);
+        let opened = Segmenter::open_with(source, options).expect("it opens");
+        assert_eq!(opened.about().networks[0].sha256.len(), usize::from(digests));
     }
 }

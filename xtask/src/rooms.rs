@@ -28,29 +28,20 @@ const ORDER: [&str; 17] = [
     "cli",
 ];
 
-/// Names that `lib.rs` gives at the top, and the room each comes from.
-const RE_EXPORTED: [(&str, &str); 7] = [
-    ("Error", "error"),
-    ("ErrorKind", "error"),
-    ("Access", "files"),
-    ("Scan", "io"),
-    ("Segmenter", "segmenter"),
-    ("Segmentation", "segmenter"),
-    ("OutputType", "output"),
-];
-
 pub(crate) fn run() -> Result {
     println!("\nrooms of src/: no import runs upward");
     let source = root().join("src");
     let mut files = Vec::new();
     collect(&source, &mut files).map_err(|error| format!("cannot list src: {error}"))?;
     files.sort();
+    let doors = fs::read_to_string(source.join("lib.rs"));
+    let top = Top::new(&doors.map_err(|error| format!("cannot read src/lib.rs: {error}"))?);
     let mut wrong = Vec::new();
     for file in &files {
         let inside = file.strip_prefix(&source).unwrap_or(file);
         let text = fs::read_to_string(file)
             .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-        wrong.extend(upward(inside, &text));
+        wrong.extend(upward(inside, &text, &top));
         if text.contains("#[path") {
             wrong.push(format!("{}: a module by #[path]", inside.display()));
         }
@@ -70,8 +61,37 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The imports of a file that lead to a room after its own.
-fn upward(file: &Path, text: &str) -> Vec<String> {
+/// Names that `lib.rs` gives at the top, and what each comes from: a room, or another crate.
+struct Top(Vec<(String, String)>);
+
+impl Top {
+    fn new(lib: &str) -> Self {
+        let mut names = Vec::new();
+        for line in lib.split(';').filter_map(|line| line.split_once("pub use ")) {
+            let from = word(line.1);
+            if let Some((_, list)) = line.1.split_once('{') {
+                names.extend(heads(list).into_iter().map(|name| (name, from.clone())));
+            } else {
+                let last = line.1.rsplit([':', ' ']).next().unwrap_or_default();
+                names.push((word(last), from));
+            }
+        }
+        Self(names)
+    }
+
+    /// Where a name stands: a place in the order, or none for another crate's.
+    fn place(&self, name: &str) -> Result<Option<usize>> {
+        let given = self.0.iter().find(|(alias, _)| alias == name);
+        let room = given.map_or(name, |(_, room)| room);
+        match place(room) {
+            None if given.is_none() => Err(format!("{name}, which src/lib.rs does not give")),
+            place => Ok(place),
+        }
+    }
+}
+
+/// The imports of a file that lead to a room after its own, or to what nobody knows.
+fn upward(file: &Path, text: &str, top: &Top) -> Vec<String> {
     let Some(room) = file.iter().next().and_then(|first| Path::new(first).file_stem()) else {
         return Vec::new();
     };
@@ -87,20 +107,26 @@ fn upward(file: &Path, text: &str) -> Vec<String> {
     let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
     let code: Vec<&str> =
         code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
-    used(&code.join("\n"))
+    let code = code.join("\n");
+    let is_mod = file.file_stem().is_some_and(|stem| stem == "mod");
+    let depth = file.iter().count() - usize::from(is_mod);
+    let mut wrong: Vec<String> = used(&code)
         .into_iter()
-        .filter_map(|name| {
-            let at = place(&name)?;
-            (at > own).then(|| format!("{}: {room} uses {name}, which is above it", file.display()))
+        .filter_map(|name| match top.place(&name) {
+            Ok(at) if at > Some(own) => Some(format!("{room} uses {name}, which is above it")),
+            Ok(_) => None,
+            Err(unknown) => Some(format!("{room} uses {unknown}")),
         })
-        .collect()
+        .collect();
+    if code.contains(&"super::".repeat(depth)) {
+        wrong.push("super:: leads out of the room, where crate:: says which it is".to_owned());
+    }
+    wrong.iter().map(|what| format!("{}: {what}", file.display())).collect()
 }
 
-/// Where a name of the crate's top stands; `None` for what is no room of ours.
+/// Where a room stands; `None` for what is none.
 fn place(name: &str) -> Option<usize> {
-    let re_exported = RE_EXPORTED.iter().find(|(alias, _)| *alias == name);
-    let room = re_exported.map_or(name, |(_, room)| room);
-    ORDER.iter().position(|known| *known == room)
+    ORDER.iter().position(|known| *known == name)
 }
 
 /// First names after `crate::`, those in braces too.
@@ -144,8 +170,12 @@ mod tests {
 
     #[test]
     fn an_import_that_runs_upward_is_found() {
+        let top = Top::new(
+            "pub use error::{Error, Result};\n#[doc]\npub use fastnnunet_model as model;\npub use \
+             fastnnunet_model::Mismatch;\npub use io::Scan;",
+        );
         // (case, file, text, what is found)
-        let cases: [(_, _, _, &[&str]); 7] = [
+        let cases: [(_, _, _, &[&str]); 12] = [
             ("downward", "pipeline/crop.rs", "use crate::volume::Grid;", &[]),
             ("own room", "pipeline/crop.rs", "use crate::pipeline::Plan;", &[]),
             ("upward", "io/mod.rs", "use crate::segmenter::Case;", &["segmenter"]),
@@ -156,18 +186,26 @@ mod tests {
                 "use crate::{\n    Error, cli::{self, a},\n    pipeline::Plan,\n};",
                 &["cli", "pipeline"],
             ),
-            ("by its name at the top", "files.rs", "use crate::{Result, Scan};", &["io"]),
+            ("by its name at the top", "files.rs", "use crate::{Result, Scan};", &["Scan"]),
             ("in a comment", "files.rs", "// crate::cli prints it", &[]),
+            ("another crate's", "files.rs", "use crate::{Mismatch, model::Name};", &[]),
+            ("a name nobody gives", "cli/mod.rs", "use crate::Attic;", &["Attic"]),
+            ("out of a file", "files.rs", "use super::io;", &["super"]),
+            ("out of a folder", "io/save.rs", "use super::super::cli;", &["super"]),
+            ("within a room", "io/save.rs", "use super::Scan;", &[]),
         ];
         for (case, file, text, expected) in cases {
-            let found = upward(Path::new(file), text);
+            let found = upward(Path::new(file), text, &top);
             assert_eq!(found.len(), expected.len(), "{case}: {found:?}");
+            for (found, name) in found.iter().zip(expected) {
+                assert!(found.contains(name), "{case}: {found}");
+            }
         }
     }
 
     #[test]
     fn a_room_nobody_listed_is_found() {
-        assert_eq!(upward(Path::new("attic/mod.rs"), "").len(), 1);
+        assert_eq!(upward(Path::new("attic/mod.rs"), "", &Top::new("")).len(), 1);
     }
 
     #[test]
