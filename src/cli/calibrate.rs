@@ -24,8 +24,6 @@ fn measure(args: &CalibrateArgs) -> Result<Calibration> {
     if let (Some(_), Source::Model { .. } | Source::Folder { .. }) = (&args.config, &source) {
         return Err(request::usage("--config", "a model with its own", "an ONNX file"));
     }
-    let is_folder = matches!(source, Source::Folder { .. });
-    request::check_of_folders(&args.folds, args.checkpoint.as_deref(), is_folder)?;
     let mut options = Options::default().folds(args.folds.clone());
     options.checkpoint.clone_from(&args.checkpoint);
     options.models = request::models(args.models_dir.as_deref(), false)?;

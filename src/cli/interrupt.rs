@@ -11,7 +11,10 @@ use std::time::Duration;
 static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// What is said on standard output if the run ends before it could say so itself.
-static SAID_LAST: Mutex<String> = Mutex::new(String::new());
+static SAID_LAST: Mutex<Option<Last>> = Mutex::new(None);
+
+/// Puts a text together, once somebody wants it.
+type Last = Box<dyn Fn() -> String + Send>;
 
 /// How long a tile, a file being opened or one being written may take to notice.
 const GRACE: Duration = Duration::from_millis(300);
@@ -27,8 +30,10 @@ pub(crate) fn listen() {
             thread::sleep(GRACE);
         }
         fastnnunet::discard_unfinished();
-        if let Ok(text) = SAID_LAST.try_lock() {
-            let _ = report::say(&text);
+        if let Ok(last) = SAID_LAST.try_lock()
+            && let Some(text) = &*last
+        {
+            let _ = report::say(&text());
         }
         report::tell("error: interrupted");
         process::exit(CODE);
@@ -40,8 +45,8 @@ pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// What is known so far, should the run end now.
-pub(crate) fn say_last(text: String) {
+/// What is to be said should the run end at any moment from now on.
+pub(crate) fn say_last(text: Option<Last>) {
     if let Ok(mut last) = SAID_LAST.lock() {
         *last = text;
     }

@@ -11,9 +11,10 @@ use super::{interrupt, peak, report, threads};
 use fastnnunet::OutputType;
 use fastnnunet::pipeline::{Progress, Stage};
 use fastnnunet::{Case, Error, Result, Scan, Segmentation, Segmenter};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,11 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let started = Instant::now();
     let Request { source, options, first_stage, wanted } = Request::new(args)?;
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
+    let bar = Bar::new(args.quiet);
+    // Before anything can fail: what was left out may be why.
+    for note in notes.iter().filter(|_| !args.quiet) {
+        bar.note(&format!("note: {note}"));
+    }
     let segmenter = Segmenter::open_with(source, options)?;
     if let (Some(task), true) = (&args.task, segmenter.about().is_demonstration) {
         let expected = "its weights, which `fastnnunet import` takes (docs/weights.md)";
@@ -48,12 +54,9 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
         cases: &cases,
         loader: Loader { expect_ct, options, first_stage },
         segmenter,
-        bar: Bar::new(args.quiet),
+        bar,
         opened: started.elapsed(),
     };
-    for note in notes.iter().filter(|_| !args.quiet) {
-        job.bar.note(&format!("note: {note}"));
-    }
     job.announce();
     let result = if cases.batch { job.batch() } else { job.single().map(|()| 0) };
     job.bar.clear();
@@ -120,9 +123,15 @@ impl<'a> Job<'a> {
         let mut tally = Tally { todo: all, ..Tally::default() };
         for (name, error) in &cases.failed {
             self.bar.note(&format!("{name}: {}", report::chain(error)));
-            tally.failed.push(Failed::new(name, error));
+            tally.fail(name, error);
         }
-        tally.skipped.extend(done.iter().map(|files| files.name.as_str()));
+        for files in done {
+            tally.skip(&files.name);
+        }
+        if args.json {
+            let told = Arc::clone(&tally.told);
+            interrupt::say_last(Some(Box::new(move || line(&told))));
+        }
         let loader = self.loader.clone();
         thread::scope(|scope| {
             // A rendezvous: one case is read ahead, none waits in memory.
@@ -151,16 +160,16 @@ impl<'a> Job<'a> {
                     loaded.map(|loaded| self.segment(files, loaded, more)).transpose()
                 });
                 match result {
-                    Ok(None) => tally.skip(&files.name),
+                    Ok(None) => tally.skip_late(&files.name),
                     // Another run was first, with the same.
                     Err(Error::Write { .. }) if files.is_done(args, structures) => {
-                        tally.skip(&files.name);
+                        tally.skip_late(&files.name);
                     }
                     Ok(Some(summary)) => {
                         tally.well += 1;
                         self.bar.note_if(!args.quiet, &summary.to_line());
                         if args.json {
-                            tally.summaries.push(summary.to_json());
+                            tally.told().cases.push(summary.to_json());
                         }
                     }
                     Err(Error::Interrupted) => {
@@ -170,14 +179,11 @@ impl<'a> Job<'a> {
                     Err(error) => {
                         self.bar.note(&format!("{}: {}", files.name, report::chain(&error)));
                         let is_last = ends_the_run(&error);
-                        tally.failed.push(Failed::new(&files.name, &error));
+                        tally.fail(&files.name, &error);
                         if is_last {
                             return;
                         }
                     }
-                }
-                if args.json {
-                    interrupt::say_last(format!("{}\n", tally.to_json()));
                 }
             }
         });
@@ -307,60 +313,76 @@ fn progress(
 struct Tally<'a> {
     todo: usize,
     well: usize,
-    failed: Vec<Failed<'a>>,
-    skipped: Vec<&'a str>,
-    summaries: Vec<serde_json::Value>,
+    /// Cases that could not be done, with their exit codes.
+    failed: Vec<(&'a str, u8)>,
     interrupted: bool,
+    /// Shared with whoever ends an interrupted run.
+    told: Arc<Mutex<Told>>,
 }
 
-/// A case that could not be done.
-struct Failed<'a> {
-    name: &'a str,
-    why: String,
-    exit_code: u8,
+/// What is told of the cases in JSON.
+#[derive(Default)]
+struct Told {
+    cases: Vec<Value>,
+    failed: Vec<Value>,
+    skipped: Vec<Value>,
 }
 
-impl<'a> Failed<'a> {
-    fn new(name: &'a str, error: &Error) -> Self {
-        Self { name, why: report::chain(error), exit_code: report::exit_code(error) }
-    }
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn line(told: &Mutex<Told>) -> String {
+    let Told { cases, failed, skipped } = &*lock(told);
+    format!("{}\n", json!({"cases": cases, "failed": failed, "skipped": skipped}))
 }
 
 impl<'a> Tally<'a> {
-    /// A case that another run finished.
-    fn skip(&mut self, name: &'a str) {
-        self.todo -= 1;
-        self.skipped.push(name);
+    fn told(&self) -> MutexGuard<'_, Told> {
+        lock(&self.told)
     }
 
-    fn to_json(&self) -> serde_json::Value {
-        let failure = |Failed { name, why, exit_code }: &Failed<'_>| serde_json::json!({"case": name, "error": why, "exit_code": exit_code});
-        let failed: Vec<_> = self.failed.iter().map(failure).collect();
-        serde_json::json!({"cases": self.summaries, "failed": failed, "skipped": self.skipped})
+    fn fail(&mut self, name: &'a str, error: &Error) {
+        let (why, exit_code) = (report::chain(error), report::exit_code(error));
+        self.failed.push((name, exit_code));
+        let failure = json!({"case": name, "error": why, "exit_code": exit_code});
+        self.told().failed.push(failure);
+    }
+
+    /// A case that is done already.
+    fn skip(&mut self, name: &str) {
+        self.told().skipped.push(name.into());
+    }
+
+    /// A case that another run finished meanwhile.
+    fn skip_late(&mut self, name: &str) {
+        self.todo -= 1;
+        self.skip(name);
     }
 
     /// Reports, and returns the highest exit code of the cases.
     fn tell(self, args: &PredictArgs) -> Result<u8> {
         if args.json {
-            interrupt::say_last(String::new());
-            report::say(&format!("{}\n", self.to_json()))?;
+            interrupt::say_last(None);
+            report::say(&line(&self.told))?;
         }
-        let Self { todo, well, failed, skipped, interrupted, .. } = self;
+        let skipped = self.told().skipped.len();
+        let Self { todo, well, failed, interrupted, .. } = self;
         if !args.json && !args.quiet {
             let left = todo - well - failed.len();
             let left = if left > 0 { format!(", {left} not begun") } else { String::new() };
-            let (badly, skipped) = (failed.len(), skipped.len());
+            let badly = failed.len();
             report::say(&format!("{well} done, {badly} failed, {skipped} skipped{left}\n"))?;
         }
         if interrupted {
             return Err(Error::Interrupted);
         }
         if !failed.is_empty() {
-            let names: Vec<&str> = failed.iter().map(|failed| failed.name).collect();
+            let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
             report::tell(&format!("error: {} of {todo} cases failed: {names}", failed.len()));
         }
-        Ok(failed.iter().map(|failed| failed.exit_code).max().unwrap_or(0))
+        Ok(failed.iter().map(|(_, exit_code)| *exit_code).max().unwrap_or(0))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::args::PredictArgs;
 use super::outputs::Wanted;
 use super::{peak, user};
-use fastnnunet::nnunet::{self, Folds, is_training};
+use fastnnunet::nnunet::{self, is_training};
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
 use fastnnunet::{Error, FirstStage, Options, Postprocessing, Result, Source};
@@ -28,7 +28,6 @@ impl Request {
             return Err(usage("--config", "a mode", "a model or a trained folder"));
         }
         let is_folder = matches!(source, Source::Folder { .. });
-        check_of_folders(&args.folds, args.checkpoint.as_deref(), is_folder)?;
         let (stage, first_stage) = match &args.previous_stage {
             None => (FirstStage::Own, None),
             Some(path) if is_training(path) && is_folder => {
@@ -57,6 +56,7 @@ impl Request {
         options.precision = args.precision.0;
         options.isa = args.isa;
         options.memory_limit_bytes = peak::limit_bytes(args.memory_limit);
+        options.held_bytes = peak::own_bytes();
         options.gpu_memory_limit_bytes = args.gpu_memory_limit;
         options.mirror = args.mirror.0;
         options.step_size = args.step_size;
@@ -90,19 +90,6 @@ pub(crate) fn source_of(given: &str, config: Option<&Path>) -> Result<Source> {
     match config {
         Some(config) => Ok(Source::Onnx { onnx: own, config }),
         None => Err(usage("--model", "an ONNX file", "--config with it")),
-    }
-}
-
-/// Fails for options of trained folders where there is none.
-pub(crate) fn check_of_folders(
-    folds: &Folds,
-    checkpoint: Option<&str>,
-    is_folder: bool,
-) -> Result<()> {
-    let given = [("--folds", *folds != Folds::Auto), ("--checkpoint", checkpoint.is_some())];
-    match given.into_iter().find(|(_, is_given)| *is_given && !is_folder) {
-        Some((option, _)) => Err(usage(option, "--model without a folder", "a trained folder")),
-        None => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which device runs the network, and the engine for it.
 
 use super::cpu::{CpuEngine, Isa};
-use super::{Engine, Precision};
+use super::{Allowance, Engine, Precision};
 use crate::model::Quantization;
 use crate::model::onnx::Graph;
 use crate::registry::Model;
@@ -93,6 +93,14 @@ pub struct EngineOptions {
     pub gpu_memory_limit_bytes: Option<u64>,
     /// Most bytes of memory that opening may hold on the CPU; `None` for any.
     pub memory_limit_bytes: Option<u64>,
+    /// Bytes that are held besides, which that limit counts.
+    pub held_bytes: u64,
+}
+
+impl EngineOptions {
+    pub(crate) fn allowance(&self) -> Allowance {
+        Allowance { limit_bytes: self.memory_limit_bytes, held_bytes: self.held_bytes }
+    }
 }
 
 /// Loads a model onto a device, for patches of `patch` voxels (`[z, y, x]`, z = 1
@@ -207,8 +215,8 @@ pub fn open_folds(
                 )),
                 _ => {
                     let ranges = if precision == Precision::Int8 { ranges } else { &[] };
-                    let (arithmetic, limit) = ((precision, isa), options.memory_limit_bytes);
-                    CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, ranges, limit)
+                    let (arithmetic, allowed) = ((precision, isa), options.allowance());
+                    CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, ranges, allowed)
                 }
             };
             return match engine {

@@ -54,10 +54,10 @@ pub struct Memory {
     pub during: &'static str,
 }
 
-/// What the program itself, its threads and the allocator take, beside the arrays counted. Measured:
-/// 10 to 18 MiB on two threads, from the smallest case to 900 slices, 28 at most. Constant, as what is
-/// predicted decides which model answers, and that should not change from run to run.
-pub(crate) const BASE_BYTES: u64 = 20 << 20;
+/// What threads, the allocator and the code of a run take, beside the arrays counted and what the
+/// program takes as it starts, which it measures itself (`Options::held_bytes`). Measured: 8 to 15 MiB
+/// on two threads, from the smallest case to 900 slices.
+pub(crate) const BASE_BYTES: u64 = 15 << 20;
 
 /// Most voxels along an axis, of the image and of the network's grid: rows of label maps are
 /// counted in 16 bits.
@@ -307,7 +307,7 @@ impl Plan {
         let moments =
             [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
         let (bytes, during) = moments.into_iter().max().unwrap_or_default();
-        let others = engine_bytes + options.held_bytes + BASE_BYTES;
+        let others = (engine_bytes + BASE_BYTES).saturating_add(options.held_bytes);
         Memory { bytes: bytes.saturating_add(others), during }
     }
 }

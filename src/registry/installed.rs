@@ -335,17 +335,13 @@ impl Model {
         }
     }
 
-    /// Whether the weights still have the SHA-256 they were built in with or listed under.
+    /// Whether the weights of a model of one file still have the SHA-256 they were built in with or
+    /// listed under.
     ///
     /// # Errors
     ///
-    /// As [`onnx`](Self::onnx).
+    /// As [`facts`](Self::facts).
     pub fn is_intact(&self) -> Result<bool> {
-        if matches!(self.weights, Weights::Folds(_) | Weights::Trained(_)) {
-            return (0..self.folds())
-                .map(|fold| self.graph(fold))
-                .try_fold(true, |_, g| g.map(|_| true));
-        }
         Ok(files::sha256(&self.onnx()?) == self.facts()?.sha256)
     }
 
@@ -411,7 +407,7 @@ fn inspect(file: Bytes, config: &ModelConfig, sha256: String) -> Result<Facts, M
 }
 
 /// The text of a JSON file of at most 4 MiB.
-pub(super) fn read_json(path: &Path) -> Result<String> {
+pub(crate) fn read_json(path: &Path) -> Result<String> {
     files::read_text(path, MAX_JSON_BYTES)
         .map_err(|error| Error::model_file(path, error.instead_of("a JSON file")))
 }

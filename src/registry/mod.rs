@@ -10,8 +10,8 @@ mod selection;
 mod subset;
 
 pub use imported::{Digest, MANIFEST, Manifest, imports};
-pub(crate) use installed::MAX_ONNX_BYTES;
 pub use installed::{Facts, Model, Place};
+pub(crate) use installed::{MAX_ONNX_BYTES, read_json};
 pub use selection::{Request, SelectedPart, Selection};
 pub use subset::{LabelSubset, merge_labels, named};
 

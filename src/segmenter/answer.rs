@@ -7,15 +7,13 @@ use super::segmentation::About;
 use crate::infer::EngineOptions;
 use crate::model::{Grade, Label, ModelConfig, Name};
 use crate::nnunet::Folder;
+use crate::pipeline::BASE_BYTES;
 use crate::pipeline::postprocess::Recipe;
 use crate::pipeline::postprocess::sides::Pair;
-use crate::registry::{Model, Registry, Request, Selection};
-use crate::{Error, Mismatch, Result, files};
+use crate::registry::{Model, Registry, Request, Selection, read_json};
+use crate::{Error, Mismatch, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-
-/// Longest configuration read; label tables of hundreds of structures take a hundredth of it.
-const MAX_CONFIG_BYTES: u64 = 4 << 20;
 
 /// Networks that are open, and what becomes of their labels.
 pub(super) struct Answer {
@@ -76,6 +74,7 @@ impl Answer {
                 isa: options.isa,
                 gpu_memory_limit_bytes: options.gpu_memory_limit_bytes,
                 memory_limit_bytes: options.memory_limit_bytes,
+                held_bytes: BASE_BYTES + options.held_bytes,
             },
             registry: options.models.as_deref().unwrap_or(Registry::embedded()),
             depth: 0,
@@ -140,13 +139,10 @@ impl Opening<'_> {
     /// The best models of a mode that are installed and fit. Each engine is opened once: how much
     /// it holds is asked of what will run.
     fn mode(&self, mode: &str, too_large: &[String]) -> Result<Answer> {
-        let options = self.options;
-        if options.checkpoint.is_some() || options.first_stage != FirstStage::Own {
-            return Err(Error::usage(
-                "checkpoint or first stage",
-                format!("mode {mode}"),
-                "a model or a trained folder",
-            ));
+        let (options, found) = (self.options, format!("mode {mode}"));
+        options.check_no_training(&found)?;
+        if options.first_stage != FirstStage::Own {
+            return Err(Error::usage("first stage", found, "a model or a trained folder"));
         }
         let request = Request {
             mode,
@@ -161,8 +157,7 @@ impl Opening<'_> {
             if too_large.iter().any(|name| model.name == *name) {
                 return Ok(false);
             }
-            let network = match Network::from_model(model, None, Some(self.registry), &self.engine)
-            {
+            let network = match self.network(model, None, Some(self.registry)) {
                 Ok(network) => network,
                 Err(Error::Memory { .. }) => return Ok(false),
                 // A user's own model that another device would run is not passed over in silence.
@@ -170,7 +165,7 @@ impl Opening<'_> {
                 Err(error) => return Err(error),
             };
             let bytes = network.memory_bytes(threads);
-            let fits = options.memory_limit_bytes.is_none_or(|limit| bytes <= limit);
+            let fits = self.engine.allowance().check("a tile", bytes).is_ok();
             if fits {
                 opened.insert(model.name.to_string(), network);
             }
@@ -187,7 +182,7 @@ impl Opening<'_> {
         let part = |part: crate::registry::SelectedPart| {
             let network = match opened.remove(&*part.model.name) {
                 Some(network) => network,
-                None => Network::from_model(&part.model, None, Some(self.registry), &self.engine)?,
+                None => self.network(&part.model, None, Some(self.registry))?,
             };
             Ok(Part { network, subset: Some(part.whole) })
         };
@@ -225,7 +220,7 @@ impl Opening<'_> {
             let what = "quality, variant, structures or division of bone";
             return Err(Error::usage(what, "a model", "a mode"));
         }
-        self.options.check_no_training()
+        self.options.check_no_training("a model")
     }
 
     /// One model; in a cascade with the model it refines.
@@ -250,13 +245,22 @@ impl Opening<'_> {
         self.opened(model, None, Some(self.registry))
     }
 
+    fn network(
+        &self,
+        model: &Model,
+        config: Option<ModelConfig>,
+        registry: Option<&Registry>,
+    ) -> Result<Network> {
+        Network::from_model(model, config, registry, &self.engine, self.options.digests)
+    }
+
     fn opened(
         &self,
         model: &Model,
         config: Option<ModelConfig>,
         registry: Option<&Registry>,
     ) -> Result<Answer> {
-        let network = Network::from_model(model, config, registry, &self.engine)?;
+        let network = self.network(model, config, registry)?;
         let recipe = self.recipe(|| {
             let config = network.config();
             // On the grid of a task, it is applied there.
@@ -350,7 +354,5 @@ pub(super) fn trained(path: &Path, options: &Options) -> Result<(Folder, Option<
 }
 
 fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = files::read_text(path, MAX_CONFIG_BYTES)
-        .map_err(|error| Error::model_file(path, error.instead_of("a JSON configuration")))?;
-    ModelConfig::from_json(&text).map_err(|what| Error::model_file(path, what))
+    ModelConfig::from_json(&read_json(path)?).map_err(|what| Error::model_file(path, what))
 }

@@ -111,7 +111,7 @@ impl Subject {
         };
         let is_folder = matches!(source, Source::Folder { .. });
         if !is_folder {
-            options.check_no_training()?;
+            options.check_no_training("a model")?;
         }
         if subject.config.grid.is_some() {
             let expected = "a model that runs on the image's own grid";
@@ -249,7 +249,7 @@ impl Subject {
         match &self.weights {
             Weights::Model(model) => {
                 let registry = self.options.models.as_deref().unwrap_or(Registry::embedded());
-                Network::from_model(model, config, Some(registry), &plain)
+                Network::from_model(model, config, Some(registry), &plain, false)
             }
             Weights::Trained(folder, first) => {
                 Network::from_folder(folder, config, first.as_deref(), &plain, false)

@@ -26,7 +26,7 @@ pub use segmentation::{About, Found, NetworkRun, Segmentation};
 use crate::io::{ReadOptions, Scan};
 use crate::model::{Channel, Label, ModelConfig, Name, Normalization};
 use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
-use crate::{Error, Result};
+use crate::{Access, Error, Result};
 use answer::Answer;
 use run::Done;
 use std::ops::ControlFlow;
@@ -124,16 +124,6 @@ impl Segmenter {
         expects_ct(self.answer.config(), channel)
     }
 
-    /// Bytes that the program and the networks, all of which stay open, hold between two cases.
-    #[must_use]
-    pub fn idle_bytes(&self) -> u64 {
-        let threads = self
-            .pool
-            .as_ref()
-            .map_or_else(rayon::current_num_threads, rayon::ThreadPool::current_num_threads);
-        BASE_BYTES + self.answer.memory_bytes(threads)
-    }
-
     /// Segments one case.
     ///
     /// A case of a cascade that comes with the first stage's labels does not run that stage. Where
@@ -179,13 +169,14 @@ impl Segmenter {
         }
         let (header, affine, access) = {
             let first = case.first()?;
-            let access = case.scans().map(Scan::access).reduce(super::files::Access::and);
+            let access = case.scans().map(Scan::access).reduce(Access::and);
             (first.header().clone(), first.affine(), access.unwrap_or_default())
         };
         #[cfg(feature = "dicom")]
         let source = case.first()?.series().cloned();
         let input = case.into_input(self.read_options().reader)?;
-        let image_bytes = input.image_bytes() + BASE_BYTES + held_bytes;
+        let held_bytes = held_bytes.saturating_add(self.options.held_bytes);
+        let image_bytes = (input.image_bytes() + BASE_BYTES).saturating_add(held_bytes);
         if let Some(limit_bytes) = self.options.memory_limit_bytes
             && image_bytes > limit_bytes
         {
@@ -278,7 +269,9 @@ fn expects_ct(config: &ModelConfig, channel: usize) -> bool {
 fn read_options(config: &ModelConfig, options: &Options) -> ReadOptions {
     ReadOptions {
         reader: config.reader,
-        max_bytes: options.memory_limit_bytes.unwrap_or(u64::MAX),
+        max_bytes: options
+            .memory_limit_bytes
+            .map_or(u64::MAX, |limit| limit.saturating_sub(BASE_BYTES + options.held_bytes)),
         expects_ct: expects_ct(config, 0),
     }
 }

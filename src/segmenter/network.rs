@@ -54,9 +54,10 @@ impl Network {
         config: Option<ModelConfig>,
         registry: Option<&Registry>,
         options: &EngineOptions,
+        digests: bool,
     ) -> Result<Self> {
         if let Some(folder) = model.trained() {
-            let mut network = Self::from_folder(&folder?, config, None, options, true)?;
+            let mut network = Self::from_folder(&folder?, config, None, options, digests)?;
             network.info.name = model.name.to_string();
             network.info.licence = model.licence.to_string();
             network.info.source = model.origin.to_string();
@@ -65,12 +66,12 @@ impl Network {
         let config = config.unwrap_or_else(|| model.config().clone());
         let first = registry.map(|all| all.previous_stage(&model.name, &config)).transpose()?;
         let previous = match first.flatten() {
-            Some(first) => Some(Box::new(Self::from_model(first, None, None, options)?)),
+            Some(first) => Some(Box::new(Self::from_model(first, None, None, options, digests)?)),
             None => None,
         };
         model.file().map_or(Ok(()), |file| check_file(file, options))?;
-        let digests = model.digests()?;
-        let ranges = Quantization::of_weights(&config.int8, &digests)
+        let sha256 = model.digests()?;
+        let ranges = Quantization::of_weights(&config.int8, &sha256)
             .map_err(|other| Error::model(&*model.name, other))?;
         let (folds, patch) = (model.folds(), config.patch_size);
         let engine = if folds > 1 {
@@ -86,7 +87,7 @@ impl Network {
             file: model.file().map(Path::to_path_buf),
             licence: model.licence.to_string(),
             source: model.origin.to_string(),
-            sha256: digests,
+            sha256,
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
@@ -206,5 +207,5 @@ impl Network {
 pub(super) fn check_file(path: &Path, options: &EngineOptions) -> Result<()> {
     // A file that is missing is told of by whoever reads it.
     let bytes = fs::metadata(path).map_or(0, |found| found.len());
-    infer::within(options.memory_limit_bytes, "reading the model", 2 * bytes)
+    options.allowance().check("reading the model", bytes.saturating_mul(2))
 }

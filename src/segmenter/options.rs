@@ -171,6 +171,9 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Bytes of memory a case may hold; more is an error, or the next smaller model of the mode.
     pub memory_limit_bytes: Option<u64>,
+    /// Bytes that the program around the library holds for itself, which that limit counts and what
+    /// is predicted includes.
+    pub held_bytes: u64,
     /// Bytes of a GPU's memory to plan with; `None` for what is free.
     pub gpu_memory_limit_bytes: Option<u64>,
     /// Axes flipped for test-time averaging, of the network's `[z, y, x]`.
@@ -237,6 +240,8 @@ setters! {
     threads(value: usize) => Some(value);
     /// Sets [`memory_limit_bytes`](Self#structfield.memory_limit_bytes).
     memory_limit_bytes(value: u64) => Some(value);
+    /// Sets [`held_bytes`](Self#structfield.held_bytes).
+    held_bytes(value: u64) => value;
     /// Sets [`gpu_memory_limit_bytes`](Self#structfield.gpu_memory_limit_bytes).
     gpu_memory_limit_bytes(value: u64) => Some(value);
     /// Sets [`mirror`](Self#structfield.mirror).
@@ -254,11 +259,13 @@ setters! {
 }
 
 impl Options {
-    /// Fails if there are choices that only trainings have.
-    pub(super) fn check_no_training(&self) -> Result<()> {
-        if self.folds == Folds::Auto && self.checkpoint.is_none() {
-            return Ok(());
+    /// Fails if there are choices that only trained folders have, for `found`, which is none.
+    pub(super) fn check_no_training(&self, found: &str) -> Result<()> {
+        let given =
+            [("folds", self.folds != Folds::Auto), ("checkpoint", self.checkpoint.is_some())];
+        match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((what, _)) => Err(Error::usage(what, found, "a trained folder")),
+            None => Ok(()),
         }
-        Err(Error::usage("folds or checkpoint", "a model", "a trained folder"))
     }
 }

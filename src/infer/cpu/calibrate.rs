@@ -5,7 +5,7 @@ use super::plan::{Operation, Place, Plan, Step};
 use super::run::Done;
 use super::{CpuEngine, Isa, ops};
 use crate::Result;
-use crate::infer::Precision;
+use crate::infer::{Allowance, Precision};
 use crate::model::onnx::Graph;
 use crate::model::{Quantization, Ranges};
 use fastnnunet_kernels::conv::{Layer, Source};
@@ -73,8 +73,8 @@ impl Calibrator {
         isa: Isa,
     ) -> Result<Self> {
         // What feeds the head is to be seen too.
-        let arithmetic = (Precision::F32, isa);
-        let engine = CpuEngine::lower_folds(folds, graph, patch, arithmetic, false, &[], None)?;
+        let (arithmetic, allowed) = ((Precision::F32, isa), Allowance::default());
+        let engine = CpuEngine::lower_folds(folds, graph, patch, arithmetic, false, &[], allowed)?;
         Ok(Self { engine, folds: (0..folds).map(|_| BTreeMap::new()).collect() })
     }
 

@@ -17,7 +17,7 @@ pub use calibrate::Calibrator;
 pub use fastnnunet_kernels::Isa;
 
 use super::{Engine, LinearHead, Precision};
-use crate::infer::{invalid, within};
+use crate::infer::{Allowance, invalid};
 use crate::model::Quantization;
 use crate::model::network::Network;
 use crate::model::onnx::Graph;
@@ -140,7 +140,7 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        Self::lower_folds(folds, graph, patch, (precision, isa), true, &[], None)
+        Self::lower_folds(folds, graph, patch, (precision, isa), true, &[], Allowance::default())
     }
 
     /// As [`open_folds`](Self::open_folds) in int8, by the ranges measured on each fold.
@@ -155,11 +155,12 @@ impl CpuEngine {
         isa: Isa,
         ranges: &[Quantization],
     ) -> Result<Self> {
-        Self::lower_folds(ranges.len(), graph, patch, (Precision::Int8, isa), true, ranges, None)
+        let (arithmetic, allowed) = ((Precision::Int8, isa), Allowance::default());
+        Self::lower_folds(ranges.len(), graph, patch, arithmetic, true, ranges, allowed)
     }
 
     /// As [`open_folds`](Self::open_folds), with `may_stop` before the heads where that is less, in
-    /// int8 by `ranges` where there are any, and within so many bytes: what lowering makes is counted
+    /// int8 by `ranges` where there are any, and within what is allowed: what lowering makes is counted
     /// before it is made.
     pub(super) fn lower_folds(
         folds: usize,
@@ -168,7 +169,7 @@ impl CpuEngine {
         (precision, isa): (Precision, Isa),
         may_stop: bool,
         ranges: &[Quantization],
-        limit_bytes: Option<u64>,
+        allowed: Allowance,
     ) -> Result<Self> {
         let (mut plans, mut heads) = (Vec::new(), Vec::new());
         for fold in 0..folds {
@@ -178,7 +179,7 @@ impl CpuEngine {
             let made = memory::lowering_bytes(&network, in_halves);
             let need_bytes =
                 held.saturating_add(memory::constant_bytes(&network)).saturating_add(made);
-            within(limit_bytes, "opening the network", need_bytes)?;
+            allowed.check("opening the network", need_bytes)?;
             let features = may_stop && network.head().is_some_and(|(c, f)| f * folds < c);
             let (plan, head) = lower::lower(network, precision, isa, features, ranges.get(fold));
             plans.push(plan);

@@ -62,7 +62,8 @@ fn threads_count_as_what_they_take() {
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let (most, many) = (predicted(&(2 * cores).to_string()), predicted("1024"));
-    assert_eq!(most, many);
+    // What the program takes as it starts is measured, and may be on the border of a MiB.
+    assert!(most.abs_diff(many) <= 1 << 20, "{most} and {many}");
 }
 
 /// Predicted and measured bytes at the largest moment of a run.
@@ -114,7 +115,8 @@ fn predictions_of_large_images_are_close() {
     }
 }
 
-/// What is taken beside the arrays that are counted: a small case is hardly more.
+/// What is taken beside the arrays that are counted, in a build of any size: a small case is hardly
+/// more.
 #[cfg(target_os = "linux")]
 #[test]
 fn predictions_of_small_images_are_what_the_program_takes() {
