@@ -7,7 +7,7 @@ const V1: &str = "a training of nnU-Net v1";
 const LUNGMASK: &str = "weights of lungmask";
 const MONAI: &str = "a bundle of MONAI";
 const HUB: &str = "a model of Hugging Face's hub, as CT-FM is one";
-const BARE: &str = "weights of PyTorch without nnU-Net's plans";
+const BARE: &str = "weights of PyTorch without nnU-Net's plans.json";
 
 /// What a file's place holds in lowercase, and whose it is; what says more comes first.
 const SIGNS: &[(&str, &str)] = &[
