@@ -42,9 +42,10 @@ pub use series::is_dicom;
 
 use crate::files::Access;
 use crate::model::Reader;
-use crate::volume::{Affine, Grid, Voxels};
+use crate::volume::{Affine, Grid, VoxelView, Voxels};
 use crate::{Error, Result};
 use failure::Failure;
+use ndarray::Array3;
 use nibabel::Turned;
 use std::path::Path;
 #[cfg(feature = "dicom")]
@@ -130,14 +131,21 @@ impl Scan {
         read(path, options).map_err(|failure| failure.at(path))
     }
 
-    /// An image that a caller has in memory, in Hounsfield units for a CT.
+    /// An image that a caller has in memory, in Hounsfield units for a CT. What stays the caller's
+    /// is a [`Case::lent`](crate::Case::lent).
     ///
     /// # Errors
     ///
-    /// [`Error::Volume`] if the voxels do not have the grid's shape or there are none, or if
-    /// spacing or affine are not finite or span no volume.
+    /// [`Error::Volume`] if the voxels do not have the grid's shape or there are none, if one is not
+    /// finite, or if spacing or affine are not finite or span no volume.
     pub fn new(voxels: impl Into<Voxels>, grid: Grid) -> Result<Self> {
         let voxels = voxels.into();
+        let place = Self::of_place(voxels.view(), grid)?;
+        Ok(Self { read_bytes: voxels.bytes(), voxels, ..place })
+    }
+
+    /// All of a scan but its voxels, of which it has none: those are the caller's.
+    pub(crate) fn of_place(voxels: VoxelView<'_>, grid: Grid) -> Result<Self> {
         if voxels.shape() != grid.shape || grid.shape.contains(&0) {
             return Err(Error::volume(
                 format!("{:?} voxels", voxels.shape()),
@@ -151,11 +159,19 @@ impl Scan {
                 "one that spans a volume",
             ));
         }
+        let not_finite = voxels.not_finite();
+        if not_finite > 0 {
+            let count: usize = grid.shape.iter().product();
+            return Err(Error::volume(
+                format!("{not_finite} of {count} voxels that are not finite"),
+                "finite values",
+            ));
+        }
         Ok(Self {
             affine: grid.affine,
             header: SourceHeader::for_grid(&grid),
-            read_bytes: voxels.bytes(),
-            voxels,
+            read_bytes: 0,
+            voxels: Voxels::F32(Array3::zeros([0; 3])),
             grid,
             warnings: Vec::new(),
             sha256: None,

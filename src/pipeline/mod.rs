@@ -29,7 +29,7 @@ pub use progress::{Progress, Stage, Timings};
 use crate::infer::Engine;
 use crate::io::Scan;
 use crate::model::ModelConfig;
-use crate::volume::{Grid, LabelMap, Voxels};
+use crate::volume::{Grid, Image, LabelMap};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
 use label::{LabelValue, Labeler, Resize};
@@ -43,11 +43,11 @@ use tile::Tiling;
 
 /// One case: the images of one patient, all on one grid.
 ///
-/// Images may be borrowed; those that are not are freed as soon as the network's input is made.
+/// Images may be lent; those that are not are freed as soon as the network's input is made.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     /// The images, `[z, y, x]`, in the model's channel order.
-    pub channels: Vec<Cow<'a, Voxels>>,
+    pub channels: Vec<Image<'a>>,
     /// Where they lie.
     pub grid: Grid,
     /// For the second stage of a cascade: the first stage's labels, on the same grid.
@@ -58,14 +58,14 @@ impl Input<'_> {
     /// Bytes of the images.
     #[must_use]
     pub fn image_bytes(&self) -> u64 {
-        self.channels.iter().map(|channel| channel.bytes()).sum()
+        self.channels.iter().map(Image::bytes).sum()
     }
 
     /// The same case, which stays where it is.
     #[must_use]
     pub fn borrowed(&self) -> Input<'_> {
         Input {
-            channels: self.channels.iter().map(|c| Cow::Borrowed(c.as_ref())).collect(),
+            channels: self.channels.iter().map(|image| image.view().into()).collect(),
             grid: self.grid.clone(),
             previous: self.previous.as_deref().map(Cow::Borrowed),
         }
@@ -74,7 +74,7 @@ impl Input<'_> {
 
 impl<'a> From<&'a Scan> for Input<'a> {
     fn from(scan: &'a Scan) -> Self {
-        let (channels, grid) = (vec![Cow::Borrowed(scan.voxels())], scan.grid().clone());
+        let (channels, grid) = (vec![scan.voxels().into()], scan.grid().clone());
         Self { channels, grid, previous: None }
     }
 }

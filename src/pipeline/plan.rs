@@ -7,10 +7,9 @@ use super::stitch::Stitcher;
 use super::{Input, Settings, crop, normalize, resample};
 use crate::infer::Engine;
 use crate::model::{MIN_STEP_SIZE, ModelConfig};
-use crate::volume::{AxisMap, VoxelView, Voxels, tile_count};
+use crate::volume::{AxisMap, Image, VoxelView, tile_count};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
-use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 /// Grids and choices of one case, from [`plan`].
@@ -234,7 +233,7 @@ impl Plan {
     }
 
     /// The part of an image that is worked on, in the network's axes.
-    pub(super) fn part<'a>(&self, image: &'a Voxels) -> VoxelView<'a> {
+    pub(super) fn part<'a>(&self, image: &'a Image<'_>) -> VoxelView<'a> {
         self.axes.voxels(image.view()).cropped(&self.bounds)
     }
 
@@ -269,9 +268,10 @@ impl Plan {
             self.separate_in,
             &config.resampling,
         );
-        // One image is resampled at a time, and copied first where the file's slices lie across,
+        // One image is resampled at a time, and copied first where its slices lie across,
         // or normalized on its own where a mask says which voxels.
-        let across = self.axes.source[0] != 0;
+        let across =
+            case.channels.iter().any(|c| resample::is_copied(self.part(c), self.separate_in));
         let stored_bytes = case.channels.iter().map(|c| c.bytes().div_ceil(stored)).max();
         let copy = if across { voxels(cropped) * stored_bytes.unwrap_or(float) } else { 0 };
         let masked = config.channels.iter().any(normalize::is_masked);
@@ -297,8 +297,8 @@ impl Plan {
         let answers = voxels(config.patch_size) * (outputs * self.flat_answers) as u64 * float;
         let running = whole_image.unwrap_or(sums + tile + answers).saturating_add(origins);
         // Images that are lent stay where they are while the network runs.
-        let lent = |c: &&Cow<'_, Voxels>| matches!(c, Cow::Borrowed(_));
-        let lent: u64 = case.channels.iter().filter(lent).map(|c| c.bytes()).sum();
+        let lent = |c: &&Image<'_>| matches!(c, Image::Lent(_));
+        let lent: u64 = case.channels.iter().filter(lent).map(Image::bytes).sum();
         let inferring = (lent + image + weights + stored * label + kept).saturating_add(running);
         // While probabilities are written: largest logit, sum, and two of one class.
         let writing =
@@ -341,7 +341,7 @@ fn check_fit(case: &Input<'_>, config: &ModelConfig, engine: &dyn Engine) -> Res
     }
     let whole = |shape: [usize; 3]| shape == grid.shape && !shape.contains(&0);
     let previous = case.previous.as_deref().map(|labels| labels.dim().into());
-    let shapes = images.iter().map(|image| image.shape()).chain(previous);
+    let shapes = images.iter().map(Image::shape).chain(previous);
     if let Some(shape) = shapes.into_iter().find(|&shape| !whole(shape)) {
         return Err(Error::Volume {
             found: format!("{shape:?} voxels"),

@@ -3,7 +3,7 @@
 use crate::io::Scan;
 use crate::model::Reader;
 use crate::pipeline::Input;
-use crate::volume::{Affine, Grid, LabelMap};
+use crate::volume::{Affine, Grid, Image, LabelMap, VoxelView};
 use crate::{Error, Result};
 use std::borrow::Cow;
 
@@ -14,6 +14,8 @@ use std::borrow::Cow;
 #[derive(Clone, Debug)]
 pub struct Case<'a> {
     scans: Vec<Cow<'a, Scan>>,
+    /// The voxels in place of those of the scans, where they are the caller's.
+    lent: Vec<VoxelView<'a>>,
     first_stage: Option<LabelMap>,
 }
 
@@ -21,7 +23,38 @@ impl<'a> Case<'a> {
     /// Several channels of one patient.
     #[must_use]
     pub fn new(scans: impl IntoIterator<Item = Cow<'a, Scan>>) -> Self {
-        Self { scans: scans.into_iter().collect(), first_stage: None }
+        Self { scans: scans.into_iter().collect(), lent: Vec::new(), first_stage: None }
+    }
+
+    /// Channels whose voxels stay the caller's, each with its place. They may lie in memory in any
+    /// order of axes, flipped or with gaps; nothing is copied but a view whose slices interleave,
+    /// for as long as it is resampled.
+    ///
+    /// ```no_run
+    /// use fastnnunet::volume::{Affine, Grid, VoxelView};
+    /// use fastnnunet::{Case, Segmenter};
+    ///
+    /// # fn main() -> fastnnunet::Result<()> {
+    /// // As a scanner wrote it: a slice after the other, 0.8 x 0.8 x 2.5 mm.
+    /// let stored: Vec<i16> = vec![-1024; 133 * 512 * 512];
+    /// let voxels = ndarray::aview1(&stored).into_shape_with_order((133, 512, 512)).expect("all");
+    /// let affine = Affine([[-0.8, 0.0, 0.0, 0.0], [0.0, -0.8, 0.0, 0.0], [0.0, 0.0, 2.5, 0.0]]);
+    /// let grid = Grid { shape: [133, 512, 512], spacing: [2.5, 0.8, 0.8], affine };
+    /// let case = Case::lent([(VoxelView::from(voxels), grid)])?;
+    /// Segmenter::open("bone")?.segment(case)?.save("bone.nii.gz")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Scan::new`].
+    pub fn lent(images: impl IntoIterator<Item = (VoxelView<'a>, Grid)>) -> Result<Self> {
+        let images = images
+            .into_iter()
+            .map(|(voxels, grid)| Ok((Cow::Owned(Scan::of_place(voxels, grid)?), voxels)));
+        let (scans, lent) = images.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok(Self { scans, lent, first_stage: None })
     }
 
     /// With the labels that a cascade's second stage refines, on the grid of the images.
@@ -30,8 +63,8 @@ impl<'a> Case<'a> {
         Self { first_stage: Some(labels), ..self }
     }
 
-    /// The images.
-    pub fn scans(&self) -> impl ExactSizeIterator<Item = &Scan> {
+    /// The images, but for voxels that are lent.
+    pub(super) fn scans(&self) -> impl ExactSizeIterator<Item = &Scan> {
         self.scans.iter().map(AsRef::as_ref)
     }
 
@@ -46,11 +79,15 @@ impl<'a> Case<'a> {
         for scan in self.scans().skip(1) {
             same_grid(&grid, &scan.grid_for(reader)?)?;
         }
-        let voxels = |scan| match scan {
-            Cow::Borrowed(scan) => Cow::Borrowed(Scan::voxels(scan)),
-            Cow::Owned(scan) => Cow::Owned(scan.into_voxels()),
+        let own = |scan| match scan {
+            Cow::Borrowed(scan) => Image::from(Scan::voxels(scan)),
+            Cow::Owned(scan) => Image::Own(scan.into_voxels()),
         };
-        let channels = self.scans.into_iter().map(voxels).collect();
+        let channels = if self.lent.is_empty() {
+            self.scans.into_iter().map(own).collect()
+        } else {
+            self.lent.into_iter().map(Image::Lent).collect()
+        };
         Ok(Input { channels, grid, previous: self.first_stage.map(Cow::Owned) })
     }
 

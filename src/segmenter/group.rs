@@ -13,10 +13,9 @@ use crate::pipeline::crop::{self, Box3};
 use crate::pipeline::postprocess::{Map, Recipe, Report, bodies};
 use crate::pipeline::{Input, OnProgress, Probabilities, Settings, Stage, Timings, grid};
 use crate::registry::LabelSubset;
-use crate::volume::{Affine, AxisMap, Grid, LabelMap, Orientation, Spacing, Voxels};
+use crate::volume::{Affine, AxisMap, Grid, Image, LabelMap, Orientation, Spacing, Voxels};
 use crate::{Error, Result};
 use ndarray::{Array3, Axis, Zip};
-use std::borrow::Cow;
 use std::time::Instant;
 
 /// Networks that run one after the other on the same images.
@@ -175,12 +174,12 @@ impl Around {
         let own = &input.grid;
         let shape = axes.permute(crop::box_shape(bounds));
         let placed = grid::place(&self.grid, shape, axes.permute(own.spacing))?;
-        let bring = |channel: &Cow<'_, Voxels>| {
+        let bring = |channel: &Image<'_>| {
             let part = channel.view().cropped(bounds);
             // What is cut out loses what is behind the point before it is interpolated.
             let cut = self.rough.as_ref().and_then(|_| grid::truncated(part));
             let part = cut.as_ref().map_or(part, Voxels::view);
-            Cow::Owned(grid::to_grid(axes.voxels(part), &self.grid, &placed))
+            Image::Own(grid::to_grid(axes.voxels(part), &self.grid, &placed))
         };
         let [z, y, x] = placed.spacing;
         let affine = Affine([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);

@@ -15,7 +15,7 @@ pub use fastnnunet_model::Orientation;
 pub use labels::LabelMap;
 pub(crate) use tiling::tile_count;
 pub use tiling::{Tiling, tile_starts};
-pub use voxels::{Scale, VoxelView, Voxels};
+pub use voxels::{Image, Scale, VoxelView, Voxels};
 pub(crate) use voxels::{Stored, with_stored};
 
 use fastnnunet_model::Mismatch;

@@ -57,10 +57,7 @@ impl Voxels {
     /// Bytes of the array.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        match self {
-            Self::I16(stored, _) => (stored.len() * size_of::<i16>()) as u64,
-            Self::F32(values) => (values.len() * size_of::<f32>()) as u64,
-        }
+        self.view().bytes()
     }
 
     /// The values as an array of their own.
@@ -85,6 +82,63 @@ impl From<Array3<i16>> for Voxels {
 impl<'a> From<ArrayView3<'a, f32>> for VoxelView<'a> {
     fn from(values: ArrayView3<'a, f32>) -> Self {
         Self::F32(values)
+    }
+}
+
+impl<'a> From<ArrayView3<'a, i16>> for VoxelView<'a> {
+    fn from(values: ArrayView3<'a, i16>) -> Self {
+        Self::I16(values, Scale::NONE)
+    }
+}
+
+/// One image of a case: lent, in whatever order it lies, or handed over and freed once it is used.
+#[derive(Clone, Debug)]
+pub enum Image<'a> {
+    /// It stays where it is.
+    Lent(VoxelView<'a>),
+    /// It is the case's own.
+    Own(Voxels),
+}
+
+impl Image<'_> {
+    /// The values as they lie.
+    #[must_use]
+    pub fn view(&self) -> VoxelView<'_> {
+        match self {
+            Self::Lent(VoxelView::I16(stored, scale)) => VoxelView::I16(stored.reborrow(), *scale),
+            Self::Lent(VoxelView::F32(values)) => VoxelView::F32(values.reborrow()),
+            Self::Own(voxels) => voxels.view(),
+        }
+    }
+
+    /// Voxels per axis, `[z, y, x]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        self.view().shape()
+    }
+
+    /// Bytes of the values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.view().bytes()
+    }
+}
+
+impl<'a> From<&'a Voxels> for Image<'a> {
+    fn from(voxels: &'a Voxels) -> Self {
+        Self::Lent(voxels.view())
+    }
+}
+
+impl<'a> From<VoxelView<'a>> for Image<'a> {
+    fn from(view: VoxelView<'a>) -> Self {
+        Self::Lent(view)
+    }
+}
+
+impl From<Voxels> for Image<'_> {
+    fn from(voxels: Voxels) -> Self {
+        Self::Own(voxels)
     }
 }
 
@@ -136,6 +190,28 @@ impl VoxelView<'_> {
     #[must_use]
     pub fn shape(&self) -> [usize; 3] {
         with_stored!(*self, |stored, _scale| stored.dim().into())
+    }
+
+    /// Bytes of the values, without what lies between them in memory.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::I16(stored, _) => (stored.len() * size_of::<i16>()) as u64,
+            Self::F32(values) => (values.len() * size_of::<f32>()) as u64,
+        }
+    }
+
+    /// How many values are not finite.
+    pub(crate) fn not_finite(&self) -> usize {
+        let ends = [i16::MIN, i16::MAX];
+        match *self {
+            Self::I16(_, scale) if ends.iter().all(|end| end.value(scale).is_finite()) => 0,
+            _ => with_stored!(*self, |stored, scale| {
+                let count =
+                    |n: usize, &v: &_| n + usize::from(!Stored::value(v, scale).is_finite());
+                Zip::from(stored).par_fold(|| 0, count, |a, b| a + b)
+            }),
+        }
     }
 
     /// The value of a voxel.

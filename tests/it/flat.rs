@@ -4,10 +4,9 @@ use crate::counted::Counted;
 use fastnnunet::infer::{self, Engine, EngineOptions};
 use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Input, Labeled, Settings};
-use fastnnunet::volume::{Affine, Grid, LabelMap};
+use fastnnunet::volume::{Affine, Grid, LabelMap, Voxels};
 use fastnnunet::{Error, Existing, Result, registry};
 use ndarray::Array3;
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 /// The self-test's network and its configuration: 16x24x24 voxels of 3x2x2 mm, HU from -500 to 700.
@@ -23,7 +22,7 @@ fn scan(shape: [usize; 3], hu: impl Fn([usize; 3]) -> f32) -> Input<'static> {
     let data = Array3::from_shape_fn(shape, |(z, y, x)| hu([z, y, x]));
     let affine = Affine([[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]]);
     let grid = Grid { shape, spacing: [3.0, 2.0, 2.0], affine };
-    Input { channels: vec![Cow::Owned(data.into())], grid, previous: None }
+    Input { channels: vec![Voxels::from(data).into()], grid, previous: None }
 }
 
 /// Air with noise, beyond it what scanners write outside their field of view, something that

@@ -25,6 +25,7 @@ mod gpu;
 mod import;
 mod io;
 mod labels;
+mod lent;
 mod models;
 #[cfg(feature = "cli")]
 mod models_dir;

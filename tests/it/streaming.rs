@@ -4,10 +4,9 @@ use fastnnunet::Result;
 use fastnnunet::infer::{Engine, LinearHead, Precision};
 use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Input, Settings};
-use fastnnunet::volume::{Affine, Grid, LabelMap};
+use fastnnunet::volume::{Affine, Grid, LabelMap, Voxels};
 use ndarray::{Array2, Array3, Array4, ArrayView4, Axis};
 use proptest::prelude::*;
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 /// A network of one pointwise layer over three features of the patch.
@@ -98,7 +97,7 @@ fn segment(
     let [z, y, x] = spacing;
     let affine = Affine([[x, 0.0, 0.0, 0.0], [0.0, y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
     let grid = Grid { shape, spacing, affine };
-    let channels = vec![Cow::Owned(data.into())];
+    let channels = vec![Voxels::from(data).into()];
     let mut input = Some(Input { channels, grid, previous: None });
     let mut engine = Toy::new(classes, features);
     let settings = Settings::default();

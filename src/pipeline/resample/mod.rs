@@ -147,6 +147,12 @@ pub fn intermediate_voxels(
     voxels as u64
 }
 
+/// Whether [`resample_image`] copies such a source first.
+pub(super) fn is_copied(source: VoxelView<'_>, separate: Option<usize>) -> bool {
+    let axes = slices_first(separate.unwrap_or(0));
+    with_stored!(source, |stored, _scale| slices_interleave(stored.permuted_axes(axes).strides()))
+}
+
 /// The order of axes with `axis` in front.
 fn slices_first(axis: usize) -> [usize; 3] {
     [[0, 1, 2], [1, 0, 2], [2, 0, 1]][axis]

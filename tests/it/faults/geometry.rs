@@ -6,10 +6,9 @@ use fastnnunet::infer::{self, EngineOptions};
 use fastnnunet::io::ReadOptions;
 use fastnnunet::model::{Orientation, Reader};
 use fastnnunet::pipeline::{self, Input, Settings};
-use fastnnunet::volume::{Affine, AxisMap, Grid};
+use fastnnunet::volume::{Affine, AxisMap, Grid, Voxels};
 use fastnnunet::{ErrorKind, Scan, registry};
 use ndarray::Array3;
-use std::borrow::Cow;
 use std::fs;
 use std::ops::ControlFlow;
 
@@ -97,7 +96,7 @@ fn a_grid_from_a_caller_is_checked_too() {
     let config = model.config();
     let options = EngineOptions::default();
     let mut engine = infer::open(model, config.patch_size, &options).expect("engine");
-    let input = Input { channels: vec![Cow::Owned(voxels.into())], grid, previous: None };
+    let input = Input { channels: vec![Voxels::from(voxels).into()], grid, previous: None };
     let go_on = &mut |_| ControlFlow::Continue(());
     let result =
         pipeline::segment(&mut Some(input), config, engine.as_mut(), &Settings::default(), go_on);

@@ -8,9 +8,8 @@ use fastnnunet::infer::{Device, Engine, Precision};
 use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Input, Settings};
 use fastnnunet::registry;
-use fastnnunet::volume::{Affine, Grid, LabelMap};
+use fastnnunet::volume::{Affine, Grid, LabelMap, Voxels};
 use ndarray::Array3;
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 struct Scan {
@@ -61,7 +60,7 @@ impl Scan {
         });
         let affine = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
         let grid = Grid { shape: self.shape, spacing: [1.0; 3], affine };
-        Input { channels: vec![Cow::Owned(data.into())], grid, previous: None }
+        Input { channels: vec![Voxels::from(data).into()], grid, previous: None }
     }
 
     fn settings(&self) -> Settings {
