@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result {
     minimum_rust()?;
     miri()?;
     shell::run(".ci/portable all")?;
+    shell::run(".ci/embed target/release/fastnnunet all")?;
     shell::run(".ci/windows")?;
     reference()?;
     fuzz::run(&["--seconds".to_owned(), "60".to_owned()])
