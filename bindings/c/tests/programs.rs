@@ -15,12 +15,18 @@ use std::sync::LazyLock;
 use std::{env, fs};
 use tempfile::TempDir;
 
-/// Where the library of this build is installed, once for all tests.
+/// Where the library is installed, once for all tests.
 static INSTALLED: LazyLock<PathBuf> = LazyLock::new(|| {
     let prefix = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("installed");
     let test = env::current_exe().expect("this test");
-    let built = test.parent().expect("in a folder");
-    run(Command::new(here("install")).arg("--from").args([built, &prefix]));
+    let profile = test.parent().and_then(Path::parent).expect("two folders above");
+    let target = profile.parent().expect("a folder of cargo's");
+    // A library's file has a name that others can know only where it was asked for.
+    run(Command::new(env!("CARGO"))
+        .args(["build", "--locked", "--package", "fastnnunet-c", "--target-dir"])
+        .arg(target)
+        .current_dir(here("../..")));
+    run(Command::new(here("install")).arg("--from").args([profile, &prefix]));
     prefix
 });
 
