@@ -3,8 +3,8 @@
 //! Handles, structs and numbers come in; a status goes out, and what went wrong as a sentence. No
 //! panic crosses the border, and no memory of one side is freed by the other.
 //!
-//! Each function runs inside [`guard`](status::guard) or [`shielded`](status::shielded); each struct that a caller makes begins with
-//! its size ([`sized`]), so that it can grow.
+//! Each function runs inside `status::guard` or `status::shielded`; each struct that a caller makes begins with
+//! its size (`sized`), so that it can grow.
 
 #![allow(unsafe_code, reason = "what C hands over, Rust cannot check")]
 
