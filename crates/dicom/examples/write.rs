@@ -101,14 +101,17 @@ fn read_segments(json: &str) -> Result<Vec<Segment>, Failure> {
             if let Some(kind) = code(&entry["kind"]) {
                 (segment.kind, segment.category) = (kind, Code::anatomical_structure());
             }
-            segment.modifier = match entry["side"].as_str() {
+            let side = match entry["side"].as_str() {
                 Some("left") => Some(Code::left()),
                 Some("right") => Some(Code::right()),
                 _ => None,
             };
+            segment.region = code(&entry["region"]);
+            // It is that of the region, where there is one.
+            let of_region = segment.region.is_some();
+            *if of_region { &mut segment.region_modifier } else { &mut segment.modifier } = side;
             let rgb = |k: usize| entry["color"][k].as_u64().map(|c| c as u8);
             segment.color = rgb(0).zip(rgb(1)).zip(rgb(2)).map(|((r, g), b)| [r, g, b]);
-            segment.region = code(&entry["region"]);
             Ok(segment)
         })
         .collect()

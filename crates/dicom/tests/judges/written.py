@@ -23,8 +23,8 @@ SEGMENTS = [
     {"id": 2, "name": "kidney_right", "side": "right",
      "kind": ["64033007", "SCT", "Kidney"], "color": [203, 126, 98]},
     {"id": 3, "name": "aorta", "kind": ["15825003", "SCT", "Aorta"], "color": [216, 54, 54]},
-    {"id": 4, "name": "rib_left_1", "side": "left",
-     "kind": ["48535007", "SCT", "First rib"], "color": [255, 236, 201]},
+    {"id": 4, "name": "phalanges_feet_left", "side": "left", "region": ["56459004", "SCT", "Foot"],
+     "kind": ["28641004", "SCT", "Phalanx"], "color": [222, 154, 184]},
     {"id": 5, "name": "absent", "kind": ["10200004", "SCT", "Liver"], "color": [10, 20, 30]},
 ]
 
