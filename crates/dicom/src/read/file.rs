@@ -4,6 +4,7 @@
 use super::dataset::DataSet;
 use super::parse::{self, Parsed, ReadSeek};
 use super::syntax::{self, Syntax};
+use crate::limits::Limits;
 use dicom_core::VR;
 use dicom_dictionary_std::tags;
 use fastnnunet_model::Mismatch;
@@ -25,6 +26,12 @@ pub(crate) struct Opened {
 pub(crate) struct FileLimits {
     pub(crate) max_elements: usize,
     pub(crate) max_bytes: u64,
+}
+
+impl FileLimits {
+    pub(crate) fn of(limits: &Limits) -> Self {
+        Self { max_elements: limits.max_elements, max_bytes: limits.max_file_bytes }
+    }
 }
 
 /// Reads the headers of a file of `len` bytes; `None` if it is not DICOM at all.

@@ -7,7 +7,7 @@ use dicom_dictionary_std::tags;
 use fastnnunet_model::Mismatch;
 
 /// One frame: a slice.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Frame {
     /// First voxel's centre in patient millimetres (left, posterior, superior), and as written.
     pub(crate) position: [f64; 3],

@@ -1,17 +1,18 @@
 //! What one file says about the image it holds: kind, pixels, and where each frame lies.
 
 use super::dataset::DataSet;
-use super::file::Opened;
+use super::file::{self, FileLimits, Opened};
 use super::frame::{Frame, Groups};
-use super::parse::PixelData;
+use super::parse::{PixelData, ReadSeek};
 use super::syntax::{Coding, Syntax};
 use super::text;
+use crate::limits::Limits;
 use dicom_dictionary_std::{tags, uids};
 use fastnnunet_model::Mismatch;
 use std::sync::Arc;
 
 /// An image file, or another object of which no more than that is known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Image {
     /// Number of the file among the places.
     pub(crate) place: usize,
@@ -59,7 +60,7 @@ pub struct Texts {
 }
 
 /// How pixels are stored.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layout {
     pub(crate) syntax: Syntax,
     pub(crate) rows: usize,
@@ -80,6 +81,11 @@ impl Layout {
     pub(crate) fn fits_i16(&self) -> bool {
         self.bits_stored <= if self.signed { 16 } else { 15 }
     }
+}
+
+/// Said of a file that is not what it was when its series was looked for.
+pub(crate) fn changed() -> Mismatch {
+    Mismatch::new("a file that changed while it was read", "the same file")
 }
 
 /// Classes whose images can be slices.
@@ -151,6 +157,13 @@ impl Image {
         };
         image.standing = judged.unwrap_or_else(Standing::Unusable);
         image
+    }
+
+    /// Reads the headers of the file once more, when its pixels or its patient are wanted: hours may lie
+    /// between.
+    pub(crate) fn again(&self, source: &mut dyn ReadSeek, len: u64) -> Result<Opened, Mismatch> {
+        let opened = file::open(source, len, FileLimits::of(&Limits::default()))?;
+        opened.filter(|opened| Self::of(opened, self.place) == *self).ok_or_else(changed)
     }
 
     fn judge(&mut self, set: &DataSet) -> Result<Standing, Mismatch> {

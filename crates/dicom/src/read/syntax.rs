@@ -29,7 +29,7 @@ pub(crate) enum Coding {
 }
 
 /// What a file says it is encoded as.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Syntax {
     pub(crate) uid: &'static str,
     /// What the syntax is called in a message.

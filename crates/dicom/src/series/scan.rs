@@ -38,10 +38,7 @@ pub struct ScanOptions {
 /// below it that cannot be read is one that is not used.
 pub fn scan(path: &Path, options: &ScanOptions) -> Result<Catalog> {
     let places = Arc::new(Places::find(path, &options.limits)?);
-    let limits = FileLimits {
-        max_elements: options.limits.max_elements,
-        max_bytes: options.limits.max_file_bytes,
-    };
+    let limits = FileLimits::of(&options.limits);
     let read: Vec<Found> =
         (0..places.len()).into_par_iter().map(|place| look(&places, place, limits)).collect();
 

@@ -6,8 +6,7 @@ use crate::Verdict;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::pixels::{self, Value};
-use crate::read::file::{self, FileLimits};
-use crate::read::image::Image;
+use crate::read::image::{Image, changed};
 use crate::read::place::{Content, Places};
 use crate::series::Series;
 use crate::series::stack::{Slice, Stack};
@@ -16,7 +15,7 @@ use fastnnunet_model::Mismatch;
 use ndarray::Array3;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use std::io::{Cursor, Read, SeekFrom};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 /// Bounds of reading a volume.
@@ -168,18 +167,20 @@ fn read_file<T: Value>(
     let path = places.path(image.place);
     let damaged = |fault| Error::input(path, fault);
     let unreadable = |source| Error::Read { path: path.to_path_buf(), source };
-    let content = places.open(image.place)?;
+    let mut content = places.open(image.place)?;
     if let (Content::File(_, len), false, true) =
         (&content, image.layout.syntax.deflated, image.frames.len() > 1)
     {
         // Many frames: each reads its own part of the file.
         let len = *len;
+        image.again(content.source().0, len).map_err(damaged)?;
         frames.into_par_iter().try_for_each(|(slice, out)| {
             let mut content = places.open(image.place)?;
             let bytes = frame_bytes(&mut content, slice).map_err(damaged)?;
             decode(slice, &bytes, out).map_err(damaged)
         })?;
         let Content::File(mut file, _) = content else { unreachable!("it was one") };
+        file.rewind().map_err(unreadable)?;
         let mut hash = Sha256::new();
         let mut block = vec![0; 1 << 16];
         let mut left = len;
@@ -203,20 +204,10 @@ fn read_file<T: Value>(
     Ok(digest)
 }
 
-/// The bytes that positions of pixels count in.
+/// The bytes that positions of pixels count in, of a file that is still what it was.
 fn data_of(image: &Image, bytes: Vec<u8>) -> Result<Vec<u8>, Mismatch> {
-    if !image.layout.syntax.deflated {
-        return Ok(bytes);
-    }
-    let limits = FileLimits {
-        max_elements: Limits::default().max_elements,
-        max_bytes: Limits::default().max_file_bytes,
-    };
-    let len = bytes.len() as u64;
-    let opened = file::open(&mut Cursor::new(bytes), len, limits)?;
-    opened
-        .and_then(|opened| opened.inflated)
-        .ok_or_else(|| Mismatch::new("a file that changed while it was read", "the same file"))
+    let opened = image.again(&mut Cursor::new(&bytes[..]), bytes.len() as u64)?;
+    Ok(opened.inflated.unwrap_or(bytes))
 }
 
 fn extents(slice: &Slice) -> Result<Vec<(u64, u64)>, Mismatch> {
@@ -230,10 +221,7 @@ fn joined<'a>(
     let part = |&(start, len): &(u64, u64)| {
         let end = usize::try_from(start.saturating_add(len)).ok();
         let start = usize::try_from(start).ok();
-        start
-            .zip(end)
-            .and_then(|(start, end)| bytes.get(start..end))
-            .ok_or_else(|| Mismatch::new("a file that changed while it was read", "the same file"))
+        start.zip(end).and_then(|(start, end)| bytes.get(start..end)).ok_or_else(changed)
     };
     match parts {
         [one] => Ok(part(one)?.into()),
@@ -248,7 +236,7 @@ fn frame_bytes(content: &mut Content, slice: &Slice) -> Result<Vec<u8>, Mismatch
     let mut bytes = Vec::new();
     for (start, len) in extents(slice)? {
         if start.saturating_add(len) > file_len {
-            return Err(Mismatch::new("a file that changed while it was read", "the same file"));
+            return Err(changed());
         }
         source.seek(SeekFrom::Start(start)).map_err(failed)?;
         source.take(len).read_to_end(&mut bytes).map_err(failed)?;

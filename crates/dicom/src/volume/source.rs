@@ -2,9 +2,7 @@
 
 use super::{Grid, regrid};
 use crate::error::{Error, Result};
-use crate::limits::Limits;
 use crate::read::dataset::{DataSet, Element};
-use crate::read::file::{self, FileLimits};
 use crate::read::image::Image;
 use crate::read::parse::PixelData;
 use crate::read::place::Places;
@@ -157,15 +155,10 @@ impl Source {
     /// the digest of what was read, so that the same series always gets the same ones.
     pub(super) fn read(places: &Places, stack: &Stack, sha256: &str) -> Result<Self> {
         let first = &stack.slices[0].image;
-        let limits = FileLimits {
-            max_elements: Limits::default().max_elements,
-            max_bytes: Limits::default().max_file_bytes,
-        };
         let mut content = places.open(first.place)?;
         let (source, len) = content.source();
-        let opened = file::open(source, len, limits)
-            .map_err(|fault| Error::input(places.path(first.place), fault))?;
-        let set = opened.map(|opened| opened.parsed.set).unwrap_or_default();
+        let opened = first.again(source, len);
+        let set = opened.map_err(|fault| Error::input(places.path(first.place), fault))?.parsed.set;
         let copied: Vec<Element> = COPIED.iter().filter_map(|tag| set.get(*tag)).cloned().collect();
         let lossy = stack.slices.iter().any(|slice| slice.image.layout.lossy);
         let first_of = |tags: [Tag; 4]| tags.iter().find_map(|tag| set.text(*tag));

@@ -53,6 +53,35 @@ fn regular_series_read_as_simpleitk_reads_them() {
     }
 }
 
+/// Between looking for series and reading one lie hours, in a batch.
+#[test]
+fn a_file_that_says_other_things_by_the_time_it_is_loaded_is_refused() {
+    let files = |fixture: &Fixture| {
+        let entries = std::fs::read_dir(fixture.path()).expect("a folder");
+        let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+        paths.sort();
+        paths
+    };
+    let other = Fixture::unpack("regular", "implicit_little");
+    for name in ["explicit_little", "deflated", "jpeg_lossless_sv1", "enhanced"] {
+        let fixture = Fixture::unpack("regular", name);
+        let catalog = catalog(&fixture);
+        let series = catalog.pick(None).expect(name);
+        series.load(&LoadOptions::default()).expect(name);
+        let paths = files(&fixture);
+        // Another slice of the series, or one of another.
+        let from = if paths.len() > 1 { &paths[0] } else { &files(&other)[0] };
+        std::fs::copy(from, paths.last().expect("a file")).expect("copies");
+        match series.load(&LoadOptions::default()) {
+            Err(Error::Input { path, found, .. }) => {
+                assert!(found.contains("changed"), "{name}: {found}");
+                assert_eq!(Some(&path), paths.last(), "{name}");
+            }
+            other => panic!("{name}: {:?}", other.map(|loaded| loaded.notes)),
+        }
+    }
+}
+
 fn verdict(series: &Series) -> (&'static str, String) {
     match &series.verdict {
         Verdict::Suitable => ("suitable", String::new()),
