@@ -139,7 +139,8 @@ impl<'a> Writer<'a> {
             models.extend(network.sha256.iter().map(model));
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Algorithm { name: "fastnnunet".to_owned(), version, models })
+        let task = self.result.answer.name.to_string();
+        Ok(Algorithm { name: "fastnnunet".to_owned(), version, task, models })
     }
 
     fn drawn(&self, kind: OutputType) -> Result<&'a Scan> {

@@ -27,8 +27,6 @@ pub(super) struct Answer {
     pub(super) sides: Sides,
     /// The structures once bone is divided, where it is.
     pub(super) divided: Option<Vec<Label>>,
-    /// A name for results: the mode, the model or the configuration.
-    pub(super) name: Name,
     pub(super) about: About,
 }
 
@@ -191,8 +189,8 @@ impl Opening<'_> {
         // Models that bring a task's own way of cleaning up are not cleaned up by the mode's.
         let recipe = recipe.filter(|_| groups.iter().all(|group| group.around.is_none()));
         let recipe = self.recipe(|| recipe.as_deref().map(|name| self.named(name)).transpose())?;
-        let about = about(&groups, why, grade, grade == Grade::Demo, missing);
-        let answer = Answer { groups, labels, context, recipe, sides, divided, name: mode, about };
+        let about = about(mode, &groups, why, grade, grade == Grade::Demo, missing);
+        let answer = Answer { groups, labels, context, recipe, sides, divided, about };
         answer.recipe.check(&answer.seen())?;
         Ok(answer)
     }
@@ -297,10 +295,10 @@ impl Opening<'_> {
         let grade = network.info().grade;
         let parts = vec![Part { network, subset: None }];
         let groups = self.groups(parts, &seen(&labels, &context), &[])?;
-        let about = about(&groups, String::new(), grade, is_demonstration, Vec::new());
+        let about = about(name, &groups, String::new(), grade, is_demonstration, Vec::new());
         recipe.check(&labels)?;
         let sides = Sides::default();
-        Ok(Answer { groups, labels, context, recipe, sides, divided: None, name, about })
+        Ok(Answer { groups, labels, context, recipe, sides, divided: None, about })
     }
 
     /// The recipe of that name, which a mode or a model's configuration gives.
@@ -319,6 +317,7 @@ impl Opening<'_> {
 }
 
 fn about(
+    name: Name,
     groups: &[Group],
     choice: String,
     grade: Grade,
@@ -328,7 +327,7 @@ fn about(
     let stages = groups.iter().flat_map(Group::networks).flat_map(Network::stages);
     let networks = stages.map(|network| network.info().clone()).collect();
     let modality = groups[0].parts[0].network.config().modality.clone();
-    About { choice, networks, grade, is_demonstration, modality, missing }
+    About { name, choice, networks, grade, is_demonstration, modality, missing }
 }
 
 /// A trained folder, and in a cascade the one it refines unless labels are given.

@@ -148,6 +148,6 @@ fn id_of(answer: &Answer, name: &str) -> Result<u16> {
             format!("no structure {name}"),
             "it, as another model is cut to where it is",
         );
-        Error::model(answer.name.as_str(), what)
+        Error::model(answer.about.name.as_str(), what)
     })
 }

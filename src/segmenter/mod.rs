@@ -102,7 +102,7 @@ impl Segmenter {
     /// A name for results: the mode, the model, or the folder's configuration.
     #[must_use]
     pub fn name(&self) -> &Name {
-        &self.answer.name
+        &self.answer.about.name
     }
 
     /// Images per case.

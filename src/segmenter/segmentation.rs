@@ -4,7 +4,7 @@ use super::network::NetworkInfo;
 use crate::Result;
 use crate::files::{Access, Existing, Target};
 use crate::io::{self, SourceHeader};
-use crate::model::{Grade, Label};
+use crate::model::{Grade, Label, Name};
 use crate::pipeline::postprocess::Report;
 use crate::pipeline::{Memory, Probabilities, Timings};
 use crate::volume::{Affine, Grid, LabelMap};
@@ -47,6 +47,8 @@ pub struct Segmentation {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct About {
+    /// A name for results: the mode, the model or the configuration.
+    pub name: Name,
     /// One sentence: which models, and why these; empty where they were asked for by name.
     pub choice: String,
     /// The networks in the order they run: a cascade's first stage before its second.

@@ -58,7 +58,12 @@ fn segmentations(series: &str, labels: &str, folder: &Path) -> Result<(), Failur
     let map = ArrayView3::from_shape(source.grid.shape, &bytes)?;
     let segments: Vec<Segment> =
         (1..=117).map(|id| Segment::named(id, &format!("structure_{id}"))).collect();
-    let algorithm = Algorithm { name: "speed".into(), version: "1".into(), models: Vec::new() };
+    let algorithm = Algorithm {
+        name: "speed".into(),
+        version: "1".into(),
+        task: String::new(),
+        models: Vec::new(),
+    };
     let options = ObjectOptions::default();
     let about = About { source: &source, algorithm: &algorithm, options: &options };
     println!("start 0 0 {:.0}", peak_mb());

@@ -32,6 +32,7 @@ fn main() -> Result<(), Failure> {
     let algorithm = Algorithm {
         name: "fastnnunet".into(),
         version: env!("CARGO_PKG_VERSION").into(),
+        task: "judged".into(),
         models: vec![Model {
             name: "judged".into(),
             sha256: loaded.sha256.clone(),

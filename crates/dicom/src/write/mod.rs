@@ -240,7 +240,12 @@ mod tests {
             licence: text.into(),
             source: text.into(),
         };
-        let algorithm = Algorithm { name: text.into(), version: text.into(), models: vec![model] };
+        let algorithm = Algorithm {
+            name: text.into(),
+            version: text.into(),
+            task: text.into(),
+            models: vec![model],
+        };
         let options = ObjectOptions::default();
         let about = About { source: &source, algorithm: &algorithm, options: &options };
         let code = Code::new(text, text, text);

@@ -65,7 +65,7 @@ pub(super) fn common(about: &About<'_>, kind: &Kind) -> Item {
         text(tags::SERIES_DATE, VR::DA, &date),
         text(tags::SERIES_TIME, VR::TM, &time),
         keyword(tags::MODALITY, kind.modality),
-        long(tags::SERIES_DESCRIPTION, &format!("{} - {RESEARCH_ONLY}", kind.description)),
+        long(tags::SERIES_DESCRIPTION, &series_description(kind.description, &algorithm.task)),
         long(tags::MANUFACTURER, &algorithm.name),
         long(tags::MANUFACTURER_MODEL_NAME, &algorithm.name),
         // The models are the device: another set of them is another one.
@@ -75,6 +75,15 @@ pub(super) fn common(about: &About<'_>, kind: &Kind) -> Item {
         set.put(element);
     }
     set
+}
+
+/// What lists of series show: kind of object and task, of which there is as much as fits.
+fn series_description(kind: &str, task: &str) -> String {
+    const MOST: usize = 64;
+    let end = format!(" - {RESEARCH_ONLY}");
+    let task = if task.is_empty() { String::new() } else { format!(" {task}") };
+    let begin = format!("{kind}{task}");
+    begin.chars().take(MOST - end.len()).collect::<String>() + &end
 }
 
 /// The frame of reference of the source.
@@ -183,4 +192,22 @@ pub(super) fn image(slice: &SourceSlice) -> Item {
 
 pub(super) fn recommended_color(rgb: [u8; 3]) -> elements::Element {
     unsigned_list(tags::RECOMMENDED_DISPLAY_CIE_LAB_VALUE, color::lab(rgb))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_of_series_fit_and_end_as_they_must() {
+        let cases = [
+            ("bone", "Segmentation bone - Research use only"),
+            ("", "Segmentation - Research use only"),
+            (&"x".repeat(64), &format!("Segmentation {} - Research use only", "x".repeat(31))),
+        ];
+        for (task, expected) in cases {
+            assert_eq!(series_description("Segmentation", task), expected);
+            assert!(expected.len() <= 64);
+        }
+    }
 }

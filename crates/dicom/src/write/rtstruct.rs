@@ -5,7 +5,7 @@ use super::elements::{Item, decimal, integer, item, keyword, long, sequence, sho
 use super::file::{Encoding, Sink, encoded};
 use super::modules::{self, Kind};
 use super::places::{Place, places};
-use super::segment::Segment;
+use super::segment::{Algorithm, Segment};
 use super::{About, Label, Labeling, Out, RESEARCH_ONLY, Written};
 use crate::volume::{Planes, Source, SourceSlice};
 use dicom_core::VR;
@@ -63,10 +63,12 @@ fn header(about: &About<'_>, present: &[(usize, &Segment)]) -> Item {
     let mut set = modules::common(about, &kind);
     modules::frame_of_reference(about.source, &mut set);
     let (date, time) = modules::made(about);
+    let Algorithm { name, task, .. } = about.algorithm;
     for element in [
         text(tags::OPERATORS_NAME, VR::PN, ""),
-        short(tags::STRUCTURE_SET_LABEL, &about.algorithm.name),
-        long(tags::STRUCTURE_SET_NAME, &about.algorithm.name),
+        // What planning systems list.
+        short(tags::STRUCTURE_SET_LABEL, if task.is_empty() { name } else { task }),
+        long(tags::STRUCTURE_SET_NAME, format!("{name} {task}").trim()),
         text(tags::STRUCTURE_SET_DESCRIPTION, VR::ST, RESEARCH_ONLY),
         text(tags::STRUCTURE_SET_DATE, VR::DA, &date),
         text(tags::STRUCTURE_SET_TIME, VR::TM, &time),

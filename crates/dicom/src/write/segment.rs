@@ -92,6 +92,8 @@ pub struct Algorithm {
     pub name: String,
     /// Version of the program.
     pub version: String,
+    /// What was asked of it, as `bone`: tells series of several results of one study apart. May be empty.
+    pub task: String,
     /// The models that took part.
     pub models: Vec<Model>,
 }

@@ -43,7 +43,12 @@ fn algorithm() -> Algorithm {
         licence: "CC-BY-4.0".into(),
         source: String::new(),
     };
-    Algorithm { name: "fastnnunet".into(), version: "1.2.3".into(), models: vec![model] }
+    Algorithm {
+        name: "fastnnunet".into(),
+        version: "1.2.3".into(),
+        task: "kidneys".into(),
+        models: vec![model],
+    }
 }
 
 /// Two boxes.
@@ -118,7 +123,8 @@ fn objects_have_the_patient_and_identifiers_of_their_own() {
         assert_eq!(text(&object, tags::PATIENT_ID), "P1", "{name}");
         assert_eq!(text(&object, tags::STUDY_INSTANCE_UID), loaded.source.study_uid, "{name}");
         assert_eq!(text(&object, tags::SERIES_DATE), "20240102", "{name}");
-        assert!(text(&object, tags::SERIES_DESCRIPTION).contains("Research use only"), "{name}");
+        let description = text(&object, tags::SERIES_DESCRIPTION);
+        assert!(description.ends_with(" kidneys - Research use only"), "{name}: {description}");
         assert_eq!(text(&object, tags::SOP_INSTANCE_UID), written.instance_uid, "{name}");
         assert_eq!(text(&object, tags::SERIES_INSTANCE_UID), written.series_uid, "{name}");
         let meta = object.meta().media_storage_sop_instance_uid().trim_end_matches('\0');
