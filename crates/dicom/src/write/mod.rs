@@ -275,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn the_conformance_statement_lists_what_is_copied() {
+        let statement = include_str!("../../../../docs/dicom.md");
+        for tag in COPIED {
+            let entry = StandardDataDictionary.by_tag(tag).expect("a standard attribute");
+            let keyword = format!("`{}`", entry.alias());
+            assert!(statement.contains(&keyword), "docs/dicom.md lacks {keyword}");
+        }
+    }
+
+    #[test]
     fn text_like_an_identifier_left_blank_stays_what_it_is() {
         let blank = file::BLANK;
         let other = blank.replace('0', "1");

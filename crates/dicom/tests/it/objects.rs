@@ -4,7 +4,8 @@
 
 use crate::fixtures::Fixture;
 use dicom_core::Tag;
-use dicom_dictionary_std::tags;
+use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
+use dicom_dictionary_std::{StandardDataDictionary, tags};
 use dicom_object::{DefaultDicomObject, InMemDicomObject, open_file};
 use fastnnunet_dicom::write::{
     About, Algorithm, Code, Fresh, Labeling, Model, ObjectOptions, Picture, SegEncoding,
@@ -32,7 +33,11 @@ fn segments() -> Vec<Segment> {
     vec![
         Segment { color: Some([200, 100, 50]), ..kidney(1, "kidney_left", Code::left()) },
         kidney(2, "kidney_right", Code::right()),
-        Segment::named(3, "something"),
+        Segment {
+            region: Some(Code::sct("56459004", "Foot")),
+            region_modifier: Some(Code::left()),
+            ..Segment::named(3, "something")
+        },
     ]
 }
 
@@ -309,6 +314,35 @@ fn ids_with_gaps_keep_their_number_in_a_labelmap_and_are_named_in_binary() {
             encoding == SegEncoding::Binary,
             "{described}"
         );
+    }
+}
+
+/// Keywords of all elements, those of items too.
+fn keywords(set: &InMemDicomObject, found: &mut BTreeSet<&'static str>) {
+    for element in set {
+        let tag = element.header().tag;
+        let entry = StandardDataDictionary.by_tag(tag).expect("a standard attribute");
+        found.insert(entry.alias());
+        element.items().into_iter().flatten().for_each(|item| keywords(item, found));
+    }
+}
+
+#[test]
+fn the_conformance_statement_lists_every_attribute_that_is_written() {
+    let statement = include_str!("../../../../docs/dicom.md");
+    let (_, rest) = statement.split_once("## Attributes").expect("the list");
+    let (list, _) = rest.split_once("## Archives").expect("its end");
+    let listed: BTreeSet<&str> = list.split('`').skip(1).step_by(2).collect();
+    for (group, name) in [("regular", "explicit_little"), ("regular", "enhanced_jpeg2000")] {
+        let loaded = loaded(group, name);
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut found = BTreeSet::new();
+        for (kind, _) in write_all(folder.path(), &loaded, &ObjectOptions::default()) {
+            keywords(&open(folder.path(), &kind), &mut found);
+        }
+        assert!(found.len() > 100, "{found:?}");
+        let unlisted: Vec<_> = found.difference(&listed).collect();
+        assert!(unlisted.is_empty(), "docs/dicom.md lacks {unlisted:?}");
     }
 }
 
