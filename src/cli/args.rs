@@ -411,7 +411,7 @@ impl PredictArgs {
 
     /// Where results go, the program's own choice if nothing was said.
     pub(crate) fn output_or_default(&self) -> &Path {
-        self.output.as_deref().unwrap_or(Path::new("results"))
+        self.output.as_deref().unwrap_or(Path::new(RESULTS))
     }
 
     /// What becomes of a picture or probabilities that are there: whoever goes on where a run was
@@ -507,6 +507,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
     let bytes = number * base.powi(power as i32);
     if bytes >= 1.0 && bytes < 2_f64.powi(63) { Ok(bytes as u64) } else { Err(wrong()) }
 }
+
+/// Where results go that were given no place.
+pub(crate) const RESULTS: &str = "results";
 
 /// Long options accept `-` and `_` alike: `--enable_subseg` is `--enable-subseg`.
 pub(crate) fn dashed(argument: OsString) -> OsString {

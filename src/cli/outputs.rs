@@ -71,6 +71,9 @@ impl Outputs {
     /// report that is there one that this run gives another.
     #[cfg(feature = "dicom")]
     pub(crate) fn check_uids(&self, args: &PredictArgs) -> Result<()> {
+        if !(args.new_uids && args.skip_existing) {
+            return Ok(());
+        }
         let path = |kind| self.files.iter().find(|file| file.kind == kind).map(|file| &file.path);
         let [Some(seg), Some(report)] = [OutputType::DicomSeg, OutputType::Sr].map(path) else {
             return Ok(());
@@ -80,9 +83,6 @@ impl Outputs {
             [false, true] => (report, seg),
             _ => return Ok(()),
         };
-        if !(args.new_uids && args.skip_existing) {
-            return Ok(());
-        }
         let found = format!("{} without {}", there.display(), missing.display());
         Err(usage("--new-uids", found, "both or neither, as the report names the segmentation"))
     }

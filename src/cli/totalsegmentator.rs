@@ -4,7 +4,7 @@
 //! program: `docs/from-totalsegmentator.md` is the table, and the tests read it. Without it only
 //! its short words for what we have as well are understood.
 
-use super::args::dashed;
+use super::args::{RESULTS, dashed};
 use super::request::usage;
 use fastnnunet::Result;
 use fastnnunet::registry::Registry;
@@ -143,8 +143,15 @@ impl Word {
     fn is_also_ours(&self) -> bool {
         matches!(
             self.becomes,
-            Becomes::Ours(_) | Becomes::Words(_) | Becomes::Structures(_) | Becomes::Device
-        ) || ["-o", "-ot", "-s", "-p"].contains(&self.short)
+            Becomes::Ours(_)
+                | Becomes::Words(_)
+                | Becomes::Structures(_)
+                | Becomes::Device
+                | Becomes::Output
+                | Becomes::OutputType
+                | Becomes::Statistics
+                | Becomes::Preview
+        )
     }
 }
 
@@ -401,7 +408,7 @@ impl Line {
             line.extend(["--output".into(), output.into()]);
         }
         let beside = output.map_or_else(
-            || PathBuf::from("results"),
+            || PathBuf::from(RESULTS),
             |output| if is_folder { output } else { folder_of(&output) },
         );
         let files = [

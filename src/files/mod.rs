@@ -258,16 +258,29 @@ impl<'a> Target<'a> {
     ///
     /// Those of [`write`](Self::write), as far as they can be foreseen.
     pub(crate) fn check(self) -> Result<()> {
+        Self::check_all(&[self])
+    }
+
+    /// The same of files in one folder, which is tried once.
+    pub(crate) fn check_all(all: &[Self]) -> Result<()> {
+        all.iter().try_for_each(|target| target.check_place())?;
+        all.first().map_or(Ok(()), |target| target.check_folder())
+    }
+
+    /// Checks that nothing is there, or what may be replaced.
+    fn check_place(self) -> Result<()> {
+        let found = match fs::symlink_metadata(self.path) {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(_) if self.existing == Existing::Keep => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        };
+        found.map_err(|source| Error::Write { path: self.path.to_path_buf(), source })
+    }
+
+    /// Checks that a file can be made there.
+    fn check_folder(self) -> Result<()> {
         let check = || -> io::Result<()> {
-            match fs::symlink_metadata(self.path) {
-                Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-                Ok(_) if self.existing == Existing::Keep => {
-                    return Err(io::ErrorKind::AlreadyExists.into());
-                }
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
             // The nearest folder that exists is where missing ones would be created.
             let folder = folder_of(self.path);
             let missing = |p: &Path| {

@@ -149,10 +149,9 @@ fn extract(
     }
     // No more than was announced and space was looked for. What cannot be read is the archive's fault,
     // what cannot be written is not.
-    let mut damage = None;
-    let mut entry = Noting { inner: entry.take(size), damage: &mut damage };
+    let mut entry = Noting { inner: entry.take(size), damage: None };
     let copied = room.write(to, |file| io::copy(&mut entry, file));
-    if let Some(damage) = damage {
+    if let Some(damage) = entry.damage {
         return Err(broken(format!("{name}: {damage}")));
     }
     let copied = copied?;
@@ -160,18 +159,18 @@ fn extract(
 }
 
 /// Passes bytes on, and keeps what went wrong with reading them.
-struct Noting<'a, R> {
+struct Noting<R> {
     inner: R,
-    damage: &'a mut Option<String>,
+    damage: Option<String>,
 }
 
-impl<R: Read> Read for Noting<'_, R> {
+impl<R: Read> Read for Noting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer);
         if let Err(error) = &read
             && error.kind() != io::ErrorKind::Interrupted
         {
-            *self.damage = Some(error.to_string());
+            self.damage = Some(error.to_string());
         }
         read
     }

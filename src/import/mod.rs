@@ -226,7 +226,6 @@ pub fn import(
         return Ok(all);
     }
     let failed = |source| Error::Write { path: to.to_path_buf(), source };
-    fs::create_dir_all(to).map_err(failed)?;
     let room = Room::new(to, TEMPORARY).map_err(failed)?;
     check_space(&todo, to, options)?;
     for (k, one) in todo.into_iter().enumerate() {

@@ -163,7 +163,7 @@ impl Frame {
     }
 }
 
-fn length(step: [f64; 3]) -> f64 {
+pub(super) fn length(step: [f64; 3]) -> f64 {
     step.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 

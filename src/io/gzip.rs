@@ -28,9 +28,7 @@ pub(super) struct Deflated {
 
 /// Writes `parts`, one after the other, as one gzip member.
 pub(super) fn write(out: &mut impl Write, parts: &[&[u8]], level: Compression) -> io::Result<()> {
-    let pieces: Vec<&[u8]> = parts.iter().flat_map(|p| p.chunks(PIECE_BYTES)).collect();
-    let deflated: io::Result<Vec<_>> = pieces.into_par_iter().map(|p| deflate(p, level)).collect();
-    join(out, deflated?.iter())
+    join(out, &deflate_all(parts, level)?)
 }
 
 /// Writes pieces, one after the other, as one gzip member.
@@ -54,11 +52,8 @@ pub(super) fn join<'a>(
 
 /// `body` as zlib (RFC 1950).
 pub(super) fn zlib(body: &[u8], level: Compression) -> io::Result<Vec<u8>> {
-    let pieces: Vec<&[u8]> = body.chunks(PIECE_BYTES).collect();
-    let deflated: Vec<Deflated> =
-        pieces.into_par_iter().map(|p| deflate(p, level)).collect::<io::Result<_>>()?;
     let mut out = vec![0x78, 0x9c];
-    for piece in &deflated {
+    for piece in &deflate_all(&[body], level)? {
         out.extend(&piece.bytes);
     }
     out.extend(FINAL_BLOCK);
@@ -81,6 +76,12 @@ fn adler32(bytes: &[u8]) -> u32 {
         b %= MODULUS;
     }
     b << 16 | a
+}
+
+/// Deflates `parts` on all threads, piece by piece.
+fn deflate_all(parts: &[&[u8]], level: Compression) -> io::Result<Vec<Deflated>> {
+    let pieces: Vec<&[u8]> = parts.iter().flat_map(|p| p.chunks(PIECE_BYTES)).collect();
+    pieces.into_par_iter().map(|p| deflate(p, level)).collect()
 }
 
 /// Deflates a piece, which ends at a byte border.

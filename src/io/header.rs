@@ -65,17 +65,22 @@ impl SourceHeader {
     #[must_use]
     pub fn for_grid(grid: &Grid) -> Self {
         let ([z, y, x], [dz, dy, dx]) = (grid.shape, grid.spacing);
-        let small = [z, y, x].iter().all(|&n| i16::try_from(n).is_ok());
+        Self::placed([x, y, z].map(|n| n as i64), [dx, dy, dz], grid.affine.0)
+    }
+
+    /// The same of voxels and millimetres along the file's axes, and rows of the affine.
+    fn placed([x, y, z]: [i64; 3], [dx, dy, dz]: [f64; 3], rows: [[f64; 4]; 3]) -> Self {
+        let small = [x, y, z].iter().all(|&n| i16::try_from(n).is_ok());
         Self {
             version: if small { NiftiVersion::One } else { NiftiVersion::Two },
-            dim: [3, x as i64, y as i64, z as i64, 1, 1, 1, 1],
+            dim: [3, x, y, z, 1, 1, 1, 1],
             pixdim: [1.0, dx, dy, dz, 1.0, 1.0, 1.0, 1.0],
             xyzt_units: 2,
             qform_code: 0,
             sform_code: 1,
             quaternion: [0.0; 3],
             offset: [0.0; 3],
-            srow: grid.affine.0,
+            srow: rows,
         }
     }
 
@@ -187,21 +192,9 @@ pub(super) struct Placement {
 impl Placement {
     /// The header that a NIfTI of this image would have.
     pub(super) fn header(self, encoding: Encoding, packing: Packing, bytes: u64) -> Header {
-        let Self { sizes: [x, y, z], spacing: [dx, dy, dz], rows, warnings } = self;
-        let small = [x, y, z].iter().all(|&n| i16::try_from(n).is_ok());
-        let source = SourceHeader {
-            version: if small { NiftiVersion::One } else { NiftiVersion::Two },
-            dim: [3, x, y, z, 1, 1, 1, 1],
-            pixdim: [1.0, dx, dy, dz, 1.0, 1.0, 1.0, 1.0],
-            xyzt_units: 2,
-            qform_code: 0,
-            sform_code: 1,
-            quaternion: [0.0; 3],
-            offset: [0.0; 3],
-            srow: rows,
-        };
+        let Self { sizes, spacing, rows, warnings } = self;
         Header {
-            source,
+            source: SourceHeader::placed(sizes, spacing, rows),
             encoding,
             data_offset: bytes,
             slope_is_void: false,

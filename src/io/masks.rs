@@ -74,7 +74,7 @@ pub(crate) fn save_masks(
     check_folder(folder.path)?;
     let files = structure_files(folder.path, structures, MASK);
     let targets: Vec<Target<'_>> = files.iter().map(|path| Target { path, ..folder }).collect();
-    targets.iter().try_for_each(|target| target.check())?;
+    Target::check_all(&targets)?;
     let ids: Vec<u16> = structures.iter().map(|label| label.id).collect();
     match labels {
         LabelMap::U8(labels) => write_all(&in_order(labels), &ids, header, &targets),
@@ -100,7 +100,7 @@ fn write_all<T: Copy + Into<u16> + Sync>(
     let occurring: Vec<Vec<bool>> = pieces.par_iter().map(|piece| occurring(piece)).collect();
     let level = Compression::new(LEVEL);
     // Most pieces of most structures hold nothing; they are all deflated alike.
-    let head = gzip::deflate(&encode(header, BYTES), level);
+    let head = gzip::deflate(&encode(header, BYTES, &[]), level);
     let nothing = gzip::deflate(&vec![0; PIECE_BYTES], level);
     ids.par_iter().zip(targets).try_for_each(|(&id, target)| {
         target.write(|file| {

@@ -4,6 +4,7 @@
 //! or zlib-compressed. Voxels in another file are refused: names from files are never paths.
 
 use super::failure::Failure;
+use super::geometry::length;
 use super::gzip;
 use super::header::{Header, Packing, Placement};
 use super::lines::{Lines, numbers};
@@ -73,14 +74,14 @@ impl Fields {
     }
 
     fn check_layout(&self) -> Result<(), Failure> {
-        let of = |names: &[&str]| self.get(names).unwrap_or_default().to_owned();
+        let of = |names: &[&str]| self.get(names).unwrap_or_default();
         if of(&["ElementDataFile"]) != "LOCAL" {
             return Err(Failure::unusable(
                 "a MetaImage header whose voxels are in another file",
                 "header and voxels in one file (.mha)",
             ));
         }
-        if !matches!(of(&["ObjectType"]).as_str(), "Image" | "") {
+        if !matches!(of(&["ObjectType"]), "Image" | "") {
             return Err(Failure::unusable("a MetaImage that is no image", "ObjectType = Image"));
         }
         if self.get(&["BinaryData"]).is_some() && !self.is_true(&["BinaryData"])? {
@@ -182,7 +183,7 @@ fn encode(labels: LabelArray<'_>, affine: &Affine, bytes: usize) -> String {
         LabelArray::U16(_) => "MET_USHORT",
     };
     let columns = [0, 1, 2].map(|c| lps(affine, c));
-    let spacing = columns.map(|column| column.iter().map(|v| v * v).sum::<f64>().sqrt());
+    let spacing = columns.map(length);
     let text = |values: &[f64]| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
     let directions: Vec<f64> = (0..9).map(|k| columns[k / 3][k % 3] / spacing[k / 3]).collect();
     format!(

@@ -4,6 +4,7 @@
 //! another file are refused: names from files are never paths.
 
 use super::failure::Failure;
+use super::geometry::length;
 use super::gzip;
 use super::header::{Header, Packing, Placement};
 use super::lines::{Lines, numbers};
@@ -48,7 +49,7 @@ pub(super) fn read(stream: &mut Stream) -> Result<Header, Failure> {
     let fields = Fields(fields);
     fields.check_layout()?;
     let sizes = fields.sizes()?;
-    let (sample, bytes) = fields.sample()?;
+    let sample = fields.sample()?;
     let packing = match fields.required("encoding")?.to_ascii_lowercase().as_str() {
         "raw" => Packing::Plain,
         "gz" | "gzip" => Packing::Gzip,
@@ -59,7 +60,7 @@ pub(super) fn read(stream: &mut Stream) -> Result<Header, Failure> {
     };
     let big_endian = match fields.get("endian") {
         Some("big") => true,
-        None if bytes > 1 && packing == Packing::Plain => {
+        None if sample.bytes() > 1 && packing == Packing::Plain => {
             return Err(Failure::unusable("a NRRD without `endian`", "little or big"));
         }
         _ => false,
@@ -112,7 +113,7 @@ impl Fields {
         }
     }
 
-    fn sample(&self) -> Result<(Sample, usize), Failure> {
+    fn sample(&self) -> Result<Sample, Failure> {
         let name = self.required("type")?;
         let sample = match name {
             "signed char" | "int8" | "int8_t" => Sample::I8,
@@ -144,7 +145,7 @@ impl Fields {
                 return Err(Failure::unusable(found, "integers of 8 to 64 bits, float or double"));
             }
         };
-        Ok((sample, sample.bytes()))
+        Ok(sample)
     }
 
     /// Axes and origin, by the rules of ITK: what names no space that has left and right is taken as
@@ -188,7 +189,6 @@ impl Fields {
             let [x, y, z] = columns.map(|column| signs[r] * column[r]);
             [x, y, z, signs[r] * origin[r]]
         });
-        let length = |column: [f64; 3]| column.iter().map(|v| v * v).sum::<f64>().sqrt();
         Ok(Placement { sizes, spacing: columns.map(length), rows, warnings })
     }
 }

@@ -116,7 +116,7 @@ pub(crate) fn save_labels_to(
     let compress = is_compressed(target.path)?;
     target.write(|file| {
         let table = label_table::extension(structures);
-        let head = encode_with(header, labels.datatype(), &table);
+        let head = encode(header, labels.datatype(), &table);
         let body = labels.bytes();
         if compress {
             let mut out = io::BufWriter::new(file);
@@ -156,13 +156,8 @@ fn is_compressed(path: &Path) -> Result<bool> {
     }
 }
 
-/// The header and the four bytes that say no extension follows.
-pub(super) fn encode(header: &SourceHeader, datatype: (i16, i16)) -> Vec<u8> {
-    encode_with(header, datatype, &[])
-}
-
 /// The header and what stands between it and the voxels.
-fn encode_with(header: &SourceHeader, datatype: (i16, i16), extension: &[u8]) -> Vec<u8> {
+pub(super) fn encode(header: &SourceHeader, datatype: (i16, i16), extension: &[u8]) -> Vec<u8> {
     // A caller's own header may exceed what NIfTI-1 can store.
     let wide = header.dim.iter().any(|&n| n > i64::from(i16::MAX));
     match header.version {

@@ -4,7 +4,7 @@
 //! Hounsfield units on the grid the slices lie on, right, anterior and superior counted as in NIfTI.
 
 use super::voxels::Stats;
-use super::{ReadOptions, Rules, Scan, SourceHeader, plausibility};
+use super::{ReadOptions, Rules, Scan, SourceHeader, meta_image, nrrd, plausibility};
 use crate::files::{self, Access};
 use crate::volume::{Affine, Grid, Scale, Voxels};
 use crate::{Error, Result};
@@ -35,7 +35,7 @@ pub fn is_dicom(path: &Path) -> Result<bool> {
     }
     let sizes = [348_i32, 540];
     let nifti = sizes.iter().any(|n| begins(&n.to_le_bytes()) || begins(&n.to_be_bytes()));
-    let lines = [&b"NRRD"[..], b"ObjectT", b"NDims"].iter().any(|start| begins(start));
+    let lines = begins(&nrrd::MAGIC[..4]) || meta_image::STARTS.iter().any(|start| begins(start));
     if nifti || lines || begins(&[0x1f, 0x8b]) {
         return Ok(false);
     }

@@ -88,7 +88,7 @@ fn mesh(
     if determinant < 0.0 {
         surface.triangles.iter_mut().for_each(|triangle| triangle.swap(1, 2));
     }
-    let steps = [0, 1, 2].map(|axis| affine.step(axis).iter().map(|v| v * v).sum::<f64>().sqrt());
+    let steps = [0, 1, 2].map(|axis| length(affine.step(axis)));
     let shortest = steps.into_iter().fold(f64::INFINITY, f64::min);
     smooth::to_volume(&mut surface, voxels as f64 * determinant.abs(), shortest);
     Mesh { vertices: surface.vertices, triangles: surface.triangles }
@@ -152,7 +152,7 @@ impl Surface {
         index
     }
 
-    /// Six times the volume of the tetrahedron of each triangle and the first vertex, added up.
+    /// What it encloses.
     fn volume(&self) -> f64 {
         volume(&self.vertices, &self.triangles)
     }
@@ -171,6 +171,7 @@ impl Mesh {
     }
 }
 
+/// The volume of the tetrahedron of each triangle and the first vertex, added up.
 fn volume(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> f64 {
     let Some(base) = vertices.first() else { return 0.0 };
     let from_base = |v: u32| sub(vertices[v as usize], *base);
@@ -187,6 +188,10 @@ fn sub(a: [f32; 3], b: [f32; 3]) -> [f64; 3] {
 
 fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+}
+
+fn length(v: [f64; 3]) -> f64 {
+    dot(v, v).sqrt()
 }
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {

@@ -1,6 +1,6 @@
 //! Smoothing that keeps a surface where it is, and its volume.
 
-use super::{Surface, cross, dot, sub};
+use super::{Surface, cross, length, sub};
 
 /// Steps of Taubin's filter (1995): one that shrinks and one that swells a little more, so that
 /// waves longer than some ten edges pass and shorter ones, the steps of voxels, do not.
@@ -55,7 +55,7 @@ pub(super) fn to_volume(surface: &mut Surface, target: f64, shortest: f64) {
             return;
         }
         let Surface { vertices, triangles } = surface;
-        let area = triangles.iter().map(|t| dot_root(twice_area(vertices, t)) / 2.0).sum::<f64>();
+        let area = triangles.iter().map(|t| length(twice_area(vertices, t)) / 2.0).sum::<f64>();
         if area <= 0.0 {
             return;
         }
@@ -80,7 +80,7 @@ pub(super) fn normals(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> Vec<[f32
         }
     }
     let unit = |sum: [f64; 3]| {
-        let length = dot_root(sum);
+        let length = length(sum);
         // Where triangles cancel each other out any direction is as good.
         if length > 0.0 { sum.map(|v| (v / length) as f32) } else { [0.0, 0.0, 1.0] }
     };
@@ -88,11 +88,7 @@ pub(super) fn normals(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> Vec<[f32
 }
 
 /// Normal of a triangle, twice as long as its area is large.
-fn twice_area(vertices: &[[f32; 3]], triangle: &[u32; 3]) -> [f64; 3] {
+pub(super) fn twice_area(vertices: &[[f32; 3]], triangle: &[u32; 3]) -> [f64; 3] {
     let [a, b, c] = triangle.map(|v| vertices[v as usize]);
     cross(sub(b, a), sub(c, a))
-}
-
-fn dot_root(v: [f64; 3]) -> f64 {
-    dot(v, v).sqrt()
 }

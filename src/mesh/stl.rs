@@ -1,6 +1,7 @@
 //! Surfaces as a folder: a binary STL for each structure that was found, and a list of them.
 
-use super::{Found, Mesh, cross, dot, found, mesh, sub};
+use super::smooth::twice_area;
+use super::{Found, Mesh, found, length, mesh};
 use crate::files::{Existing, Target};
 use crate::io::{check_folder, structure_files};
 use crate::model::Label;
@@ -32,8 +33,8 @@ pub(crate) fn save_stl(folder: Target<'_>, result: &Segmentation) -> Result<()> 
     let files = stl_files(folder.path, structures);
     let index = index_of(folder.path);
     let at = |path| Target { path, ..folder };
-    at(&index).check()?;
-    files.iter().try_for_each(|path| at(path).check())?;
+    let all: Vec<Target<'_>> = files.iter().chain([&index]).map(|path| at(path)).collect();
+    Target::check_all(&all)?;
     let affine = result.affine();
     let found = found(&result.labels, structures);
     let file_of = |label: &Label| {
@@ -94,9 +95,8 @@ fn write(file: &mut impl Write, surface: &Mesh) -> io::Result<()> {
     out.write_all(&count.to_le_bytes())?;
     for triangle in &surface.triangles {
         let corners = triangle.map(|v| surface.vertices[v as usize]);
-        let [a, b, c] = corners;
-        let normal = cross(sub(b, a), sub(c, a));
-        let length = dot(normal, normal).sqrt();
+        let normal = twice_area(&surface.vertices, triangle);
+        let length = length(normal);
         let unit = if length > 0.0 { normal.map(|v| (v / length) as f32) } else { [0.0; 3] };
         let mut record = [0; 50];
         for (bytes, value) in record.chunks_mut(4).zip(unit.iter().chain(corners.as_flattened())) {

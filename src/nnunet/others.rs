@@ -28,13 +28,12 @@ const MAX_FILES: usize = 10_000;
 const LEVELS: usize = 4;
 
 /// Whose weights the files are, given by their places with `/` between folders; `None` if no name says.
-pub(crate) fn of_files<'a>(files: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
-    let places = files.map(|file| format!("/{}", file.to_ascii_lowercase()));
-    let sign = |(sign, family): &(&str, &'static str)| {
-        places.clone().any(|place| place.contains(sign)).then_some(*family)
-    };
-    let ends = |place: &String| ENDINGS.iter().any(|ending| place.ends_with(ending));
-    SIGNS.iter().find_map(sign).or_else(|| places.clone().any(|p| ends(&p)).then_some(BARE))
+pub(crate) fn of_files<'a>(files: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let places: Vec<String> = files.map(|file| format!("/{}", file.to_ascii_lowercase())).collect();
+    let holds = |sign: &str| places.iter().any(|place| place.contains(sign));
+    let known = SIGNS.iter().find(|(sign, _)| holds(sign)).map(|(_, family)| *family);
+    let is_bare = || ENDINGS.iter().any(|end| places.iter().any(|place| place.ends_with(end)));
+    known.or_else(|| is_bare().then_some(BARE))
 }
 
 /// As [`of_files`], of a file or of what is in a folder.

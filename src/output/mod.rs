@@ -267,7 +267,8 @@ impl OutputType {
     pub fn check(self, path: &Path, existing: Existing, structures: &[Label]) -> Result<()> {
         self.check_name(path)?;
         let files = self.possible_files(path, structures);
-        files.iter().try_for_each(|file| Target::new(file, existing).check())
+        let targets: Vec<_> = files.iter().map(|file| Target::new(file, existing)).collect();
+        Target::check_all(&targets)
     }
 
     fn check_name(self, path: &Path) -> Result<()> {

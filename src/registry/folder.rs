@@ -65,16 +65,18 @@ impl Registry {
         }
         found += self.add_trainings(folder, place);
         self.models.sort_by(|a, b| a.name.cmp(&b.name));
-        let has = |name: &str| folder.join(name).exists();
-        if found == 0 && self.notes.len() == before && !has("modes.json") && !has("labels") {
+        let is_described = ["modes.json", "labels"].iter().any(|name| folder.join(name).exists());
+        if found == 0 && self.notes.len() == before && !is_described {
             let other = others::of_path(folder).map(|family| format!(", but {family}"));
             let other = other.unwrap_or_default();
             self.notes.push(format!("no model in {}{other}", folder.display()));
         }
-        let mut described = self.clone();
-        let result = described.add_descriptions(folder);
-        if self.usable(result, place)?.is_some() {
-            *self = described;
+        if is_described {
+            let mut described = self.clone();
+            let result = described.add_descriptions(folder);
+            if self.usable(result, place)?.is_some() {
+                *self = described;
+            }
         }
         Ok(())
     }
@@ -93,35 +95,34 @@ impl Registry {
 
     /// Adds the label tables and modes of a folder.
     fn add_descriptions(&mut self, folder: &Path) -> Result<()> {
-        let registry = self;
         let tables = folder.join("labels");
         if tables.is_dir() {
             let mut written = Vec::new();
             for path in files(&tables, "json")? {
                 written.push((stem(&path), read_json(&path)?));
             }
-            let own = labels::parse(&written, &registry.tables)
+            let own = labels::parse(&written, &self.tables)
                 .map_err(|e| unusable(&tables, e, "label tables as in config/labels".to_owned()))?;
-            registry.tables.retain(|known| own.iter().all(|table| table.name != known.name));
-            registry.tables.extend(own);
-            registry.tables.sort_by(|a, b| a.name.cmp(&b.name));
+            self.tables.retain(|known| own.iter().all(|table| table.name != known.name));
+            self.tables.extend(own);
+            self.tables.sort_by(|a, b| a.name.cmp(&b.name));
         }
 
         let path = folder.join("modes.json");
         if path.exists() {
             let mut own = modes::parse(&read_json(&path)?).map_err(|e| bad_modes(&path, e))?;
-            registry.tasks.fill(&mut own).map_err(|e| bad_modes(&path, e))?;
+            self.tasks.fill(&mut own).map_err(|e| bad_modes(&path, e))?;
             for mode in own {
-                match registry.modes.iter_mut().find(|known| known.name == mode.name) {
+                match self.modes.iter_mut().find(|known| known.name == mode.name) {
                     Some(known) => *known = mode,
-                    None => registry.modes.push(mode),
+                    None => self.modes.push(mode),
                 }
             }
         }
         // A table that was replaced may lack what a mode of the program needs.
         let known: Vec<&str> = RECIPES.iter().map(|(name, _)| *name).collect();
-        modes::check_tables(&registry.modes, &registry.tables)
-            .and_then(|()| modes::check_recipes(&registry.modes, &known))
+        modes::check_tables(&self.modes, &self.tables)
+            .and_then(|()| modes::check_recipes(&self.modes, &known))
             .map_err(|e| bad_modes(&path, e))
     }
 }

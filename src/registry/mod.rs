@@ -13,6 +13,7 @@ pub use imported::{Digest, MANIFEST, Manifest, imports};
 pub use installed::{Facts, Model, Place};
 pub(crate) use installed::{MAX_ONNX_BYTES, read_json};
 pub use selection::{Request, SelectedPart, Selection};
+pub(crate) use subset::sides_of;
 pub use subset::{LabelSubset, merge_labels, named};
 
 use crate::model::labels::{self, LabelTable};

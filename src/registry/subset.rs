@@ -149,7 +149,7 @@ where
 }
 
 /// The labels that a table has for the two sides of a structure.
-pub(super) fn sides_of(name: &str, table: &[Label]) -> Option<(u16, u16)> {
+pub(crate) fn sides_of(name: &str, table: &[Label]) -> Option<(u16, u16)> {
     let side = |side: &str| {
         let name = format!("{name}_{side}");
         table.iter().find(|label| label.name == name).map(|label| label.id)

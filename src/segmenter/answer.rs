@@ -7,10 +7,9 @@ use super::segmentation::About;
 use crate::infer::EngineOptions;
 use crate::model::{Grade, Label, ModelConfig, Name};
 use crate::nnunet::Folder;
-use crate::pipeline::BASE_BYTES;
 use crate::pipeline::postprocess::Recipe;
 use crate::pipeline::postprocess::sides::Pair;
-use crate::registry::{Model, Registry, Request, Selection, read_json};
+use crate::registry::{Model, Registry, Request, Selection, read_json, sides_of};
 use crate::{Error, Mismatch, Result};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -44,9 +43,8 @@ impl Sides {
     fn new(halves: impl Iterator<Item = (u16, u16)>, seen: &[Label]) -> Self {
         let halves: Vec<Pair> = halves.map(|(left, right)| Pair { left, right }).collect();
         let pair = |label: &Label| {
-            let right = format!("{}_right", label.name.strip_suffix("_left")?);
-            let right = seen.iter().find(|other| other.name == right)?.id;
-            Some(Pair { left: label.id, right })
+            let (left, right) = sides_of(label.name.strip_suffix("_left")?, seen)?;
+            Some(Pair { left, right })
         };
         let known = seen.iter().filter_map(pair).filter(|pair| !halves.contains(pair)).collect();
         Self { halves, known }
@@ -72,7 +70,7 @@ impl Answer {
                 isa: options.isa,
                 gpu_memory_limit_bytes: options.gpu_memory_limit_bytes,
                 memory_limit_bytes: options.memory_limit_bytes,
-                held_bytes: BASE_BYTES + options.held_bytes,
+                held_bytes: options.base_bytes(),
             },
             registry: options.models.as_deref().unwrap_or(Registry::embedded()),
             depth: 0,

@@ -271,7 +271,7 @@ fn read_options(config: &ModelConfig, options: &Options) -> ReadOptions {
         reader: config.reader,
         max_bytes: options
             .memory_limit_bytes
-            .map_or(u64::MAX, |limit| limit.saturating_sub(BASE_BYTES + options.held_bytes)),
+            .map_or(u64::MAX, |limit| limit.saturating_sub(options.base_bytes())),
         expects_ct: expects_ct(config, 0),
     }
 }

@@ -4,6 +4,7 @@ use super::names::Names;
 use crate::infer::cpu::Isa;
 use crate::infer::{Device, Precision};
 use crate::nnunet::Folds;
+use crate::pipeline::BASE_BYTES;
 use crate::pipeline::postprocess::Recipe;
 use crate::registry::Registry;
 use crate::{Error, Result};
@@ -259,6 +260,11 @@ setters! {
 }
 
 impl Options {
+    /// What is taken beside counted arrays, and what the caller holds.
+    pub(super) fn base_bytes(&self) -> u64 {
+        BASE_BYTES.saturating_add(self.held_bytes)
+    }
+
     /// Fails if there are choices that only trained folders have, for `found`, which is none.
     pub(super) fn check_no_training(&self, found: &str) -> Result<()> {
         let given =

@@ -110,7 +110,7 @@ impl Run {
     }
 }
 
-fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nnunet").join(name)
 }
 

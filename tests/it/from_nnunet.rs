@@ -1,14 +1,11 @@
 //! The table of `docs/from-nnunet.md`, row by row, through the built program.
 
+use crate::folders::path;
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const TABLE: &str = include_str!("../../docs/from-nnunet.md");
-
-fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nnunet").join(name)
-}
 
 /// A run of the reference whose folder can answer a row.
 fn run_for(ours: &str) -> Value {

@@ -34,8 +34,15 @@ fn training(dataset: &Path) -> PathBuf {
     fs::read_dir(dataset).expect("a data set").next().expect("a training").expect("entry").path()
 }
 
-fn program(args: &[&str]) -> Command {
+pub(crate) fn program(args: &[&str]) -> Command {
     let mut command = Command::from(crate::program());
+    command.args(args);
+    command
+}
+
+/// The same for a user whose own folders are below `home`.
+fn program_of(home: &Path, args: &[&str]) -> Command {
+    let mut command = Command::from(crate::program_of(home));
     command.args(args);
     command
 }
@@ -162,13 +169,7 @@ fn every_mode_that_total_covers_answers_from_it() {
 #[test]
 fn the_users_own_folder_is_looked_into_without_being_named() {
     let home = tempfile::tempdir().expect("home");
-    let at = |args: &[&str]| {
-        let mut command = program(args);
-        for variable in ["XDG_DATA_HOME", "LOCALAPPDATA", "HOME"] {
-            command.env(variable, home.path());
-        }
-        command
-    };
+    let at = |args: &[&str]| program_of(home.path(), args);
     at(&["import"]).arg(dataset(298)).assert().success();
     let run = at(&["import", "--list", "--json"]).assert().success();
     let list: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
@@ -373,13 +374,7 @@ fn the_page_about_weights_has_every_data_set() {
 #[test]
 fn what_cannot_be_used_in_the_users_folder_ends_no_run_and_can_be_removed() {
     let home = tempfile::tempdir().expect("home");
-    let at = |args: &[&str]| {
-        let mut command = program(args);
-        for variable in ["XDG_DATA_HOME", "LOCALAPPDATA", "HOME"] {
-            command.env(variable, home.path());
-        }
-        command
-    };
+    let at = |args: &[&str]| program_of(home.path(), args);
     let away = home.path().join("away").join(dataset(298).file_name().expect("a name"));
     copy_folder(&dataset(298), &away);
     at(&["import", "--link"]).arg(&away).assert().success();

@@ -15,6 +15,7 @@ mod faults;
 mod flat;
 #[cfg(feature = "cli")]
 mod folders;
+#[cfg(all(feature = "cli", feature = "dicom"))]
 mod forms;
 #[cfg(feature = "cli")]
 mod from_nnunet;
@@ -64,14 +65,20 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// The built program, run as cargo runs the tests themselves: under emulation for another machine.
+/// The built program, run as cargo runs the tests themselves: under emulation for another machine. Its
+/// user has no models of their own.
 #[cfg(feature = "cli")]
 fn program() -> std::process::Command {
+    program_of(std::path::Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/nobody")))
+}
+
+/// The same for a user whose own folders are below `home`.
+#[cfg(feature = "cli")]
+fn program_of(home: &std::path::Path) -> std::process::Command {
     use assert_cmd::cargo::CommandCargoExt;
     let mut program = std::process::Command::cargo_bin("fastnnunet").expect("cargo built it");
-    // Nobody's own models.
     for folder in ["XDG_DATA_HOME", "LOCALAPPDATA", "HOME"] {
-        program.env(folder, concat!(env!("CARGO_TARGET_TMPDIR"), "/nobody"));
+        program.env(folder, home);
     }
     program
 }

@@ -1,7 +1,8 @@
 //! Running commands where the workspace is, loudly.
 
+use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 /// What a task ends in; the message says which command failed.
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
@@ -22,17 +23,8 @@ pub(crate) fn run_with(line: &str, variables: &[(&str, &str)]) -> Result {
     let shown: Vec<String> =
         variables.iter().map(|(name, value)| format!("{name}='{value}' ")).collect();
     println!("\n$ {}{line}", shown.concat());
-    let mut words = line.split_whitespace();
-    let status = Command::new(words.next().unwrap_or_default())
-        .args(words)
-        .envs(variables.iter().copied())
-        .current_dir(root())
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("`{line}` failed ({status})")),
-        Err(error) => Err(format!("`{line}` did not start: {error}")),
-    }
+    let status = command(line).envs(variables.iter().copied()).status();
+    well(line, status.map_err(|error| not_started(line, &error))?)
 }
 
 /// As [`run_with`] beside others: what it says is printed when it has ended, of a success the lines
@@ -42,31 +34,34 @@ pub(crate) fn run_apart(
     variables: &[(&str, &str)],
     matter: impl Fn(&str) -> bool,
 ) -> Result {
-    let mut words = line.split_whitespace();
-    let output = Command::new(words.next().unwrap_or_default())
-        .args(words)
-        .envs(variables.iter().copied())
-        .current_dir(root())
-        .output()
-        .map_err(|error| format!("`{line}` did not start: {error}"))?;
-    let ok = output.status.success();
+    let output = command(line).envs(variables.iter().copied()).output();
+    let output = output.map_err(|error| not_started(line, &error))?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    let said: Vec<&str> = said.lines().filter(|said| !ok || matter(said)).collect();
+    let is_told = |said: &&str| !output.status.success() || matter(said);
+    let said: Vec<&str> = said.lines().filter(is_told).collect();
     println!("\n$ {line}\n{}", said.join("\n"));
-    if ok { Ok(()) } else { Err(format!("`{line}` failed ({})", output.status)) }
+    well(line, output.status)
 }
 
 /// What `line` prints.
 pub(crate) fn output(line: &str) -> Result<String> {
+    let output = command(line).output().map_err(|error| not_started(line, &error))?;
+    well(line, output.status)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn command(line: &str) -> Command {
     let mut words = line.split_whitespace();
-    let output =
-        Command::new(words.next().unwrap_or_default()).args(words).current_dir(root()).output();
-    match output {
-        Ok(output) if output.status.success() => {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        }
-        Ok(output) => Err(format!("`{line}` failed ({})", output.status)),
-        Err(error) => Err(format!("`{line}` did not start: {error}")),
-    }
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).current_dir(root());
+    command
+}
+
+fn not_started(line: &str, error: &io::Error) -> String {
+    format!("`{line}` did not start: {error}")
+}
+
+fn well(line: &str, status: ExitStatus) -> Result {
+    if status.success() { Ok(()) } else { Err(format!("`{line}` failed ({status})")) }
 }

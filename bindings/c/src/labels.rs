@@ -92,7 +92,12 @@ unsafe impl Sized_ for Timing {
 }
 
 impl SegmentationResult {
-    pub(crate) fn new(segmentation: Segmentation, warnings: Vec<String>) -> Self {
+    /// A handle that `fnn_result_free` frees.
+    pub(crate) fn handle(segmentation: Segmentation, warnings: &[String]) -> *mut Self {
+        Box::into_raw(Box::new(Self::new(segmentation, warnings)))
+    }
+
+    fn new(segmentation: Segmentation, warnings: &[String]) -> Self {
         let found = segmentation.found().into_iter().map(|structure| Found {
             id: structure.id,
             name: text::of(&structure.name),

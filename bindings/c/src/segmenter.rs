@@ -8,7 +8,7 @@ use crate::sized::{self, Sized_};
 use crate::status::{Status, guard, shielded, usage};
 use crate::text;
 use fastnnunet::pipeline::Progress as Step;
-use fastnnunet::{Case, Error, Scan, Source, model};
+use fastnnunet::{Case, Error, Scan, Segmentation, Source, model};
 use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,9 +91,9 @@ pub unsafe extern "C" fn fnn_open_mode(
     segmenter: *mut *mut Segmenter,
 ) -> Status {
     // SAFETY: the caller's promise is the same.
-    guard(|| unsafe {
+    unsafe {
         open(options, segmenter, || Ok(Source::Mode(text::required(mode, "mode")?.to_owned())))
-    })
+    }
 }
 
 /// Opens a model by its name, as `fastnnunet models` lists it.
@@ -108,11 +108,11 @@ pub unsafe extern "C" fn fnn_open_model(
     segmenter: *mut *mut Segmenter,
 ) -> Status {
     // SAFETY: the caller's promise is the same.
-    guard(|| unsafe {
+    unsafe {
         open(options, segmenter, || {
             Ok(Source::Model { name: text::required(name, "model")?.to_owned(), config: None })
         })
-    })
+    }
 }
 
 /// Opens a folder that nnU-Net v2 trained: the one with `plans.json`, `dataset.json` and folds.
@@ -127,11 +127,11 @@ pub unsafe extern "C" fn fnn_open_folder(
     segmenter: *mut *mut Segmenter,
 ) -> Status {
     // SAFETY: the caller's promise is the same.
-    guard(|| unsafe {
+    unsafe {
         open(options, segmenter, || {
             Ok(Source::Folder { path: text::required(path, "folder")?.into(), config: None })
         })
-    })
+    }
 }
 
 /// Opens an ONNX file with its configuration, a JSON file.
@@ -147,14 +147,14 @@ pub unsafe extern "C" fn fnn_open_onnx(
     segmenter: *mut *mut Segmenter,
 ) -> Status {
     // SAFETY: the caller's promise is the same.
-    guard(|| unsafe {
+    unsafe {
         open(options, segmenter, || {
             Ok(Source::Onnx {
                 onnx: text::required(onnx, "onnx")?.into(),
                 config: text::required(config, "config")?.into(),
             })
         })
-    })
+    }
 }
 
 /// Opens what `source` says.
@@ -166,22 +166,24 @@ unsafe fn open(
     options: *const Options,
     segmenter: *mut *mut Segmenter,
     source: impl FnOnce() -> Result<Source, Error>,
-) -> Result<(), Error> {
-    // SAFETY: a place for a pointer by the caller's promise.
-    let place = unsafe { emptied(segmenter, "segmenter") }?;
-    check_process()?;
-    // SAFETY: the caller's promise is the same.
-    let options = unsafe { options::read(options) }?;
-    let open = fastnnunet::Segmenter::open_with(source()?, options)?;
-    let labels = open.structures().iter().map(LabelTexts::new).collect();
-    *place = Box::into_raw(Box::new(Segmenter {
-        channels: open.images(),
-        choice: text::of(&open.about().choice),
-        grade: text::of(&open.about().grade.to_string()),
-        labels,
-        open: Mutex::new(open),
-    }));
-    Ok(())
+) -> Status {
+    guard(|| {
+        // SAFETY: a place for a pointer by the caller's promise.
+        let place = unsafe { emptied(segmenter, "segmenter") }?;
+        check_process()?;
+        // SAFETY: the caller's promise is the same.
+        let options = unsafe { options::read(options) }?;
+        let open = fastnnunet::Segmenter::open_with(source()?, options)?;
+        let labels = open.structures().iter().map(LabelTexts::new).collect();
+        *place = Box::into_raw(Box::new(Segmenter {
+            channels: open.images(),
+            choice: text::of(&open.about().choice),
+            grade: text::of(&open.about().grade.to_string()),
+            labels,
+            open: Mutex::new(open),
+        }));
+        Ok(())
+    })
 }
 
 /// The place where a handle will be, with NULL in it until there is one.
@@ -334,7 +336,10 @@ pub unsafe extern "C" fn fnn_segment_images(
         let mut turn = open.turn()?;
         // SAFETY: the images are as their fields say by the caller's promise.
         let case = Case::lent(unsafe { image::lent(images, count) }?)?;
-        *place = run(&mut turn, case, Vec::new(), &callback)?;
+        let done = run(&mut turn, case, &callback)?;
+        // Others need not wait while what was found is counted.
+        drop(turn);
+        *place = SegmentationResult::handle(done, &[]);
         Ok(())
     })
 }
@@ -375,7 +380,9 @@ pub unsafe extern "C" fn fnn_segment_files(
         let case = Case::from(scans);
         let names: Vec<String> = names.into_iter().map(ToOwned::to_owned).collect();
         let warnings = case.warnings(&names);
-        *place = run(&mut turn, case, warnings, &callback)?;
+        let done = run(&mut turn, case, &callback)?;
+        drop(turn);
+        *place = SegmentationResult::handle(done, &warnings);
         Ok(())
     })
 }
@@ -384,14 +391,12 @@ pub unsafe extern "C" fn fnn_segment_files(
 fn run(
     segmenter: &mut fastnnunet::Segmenter,
     case: Case<'_>,
-    warnings: Vec<String>,
     callback: &Callback,
-) -> Result<*mut SegmentationResult, Error> {
+) -> Result<Segmentation, Error> {
     let tell = &mut |step: Step| {
         callback.tell(stage_name(step.stage), step.done as u64, step.total as u64)
     };
-    let done = segmenter.segment_with(case, 0, tell)?;
-    Ok(Box::into_raw(Box::new(SegmentationResult::new(done, warnings))))
+    segmenter.segment_with(case, 0, tell)
 }
 
 impl Segmenter {

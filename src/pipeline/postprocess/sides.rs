@@ -51,23 +51,9 @@ pub fn correct<T: Voxel>(
     };
     Some(match unit {
         Unit::Components(connectivity) => {
-            let components = Components::new(runs, &classes, connectivity);
-            let mut sums = vec![0.0; components.voxels.len()];
-            // Linear along a run: its ends say the mean.
-            runs.for_each(|z, y, i, run| {
-                if let Some(sum) = sums.get_mut(components.of_run[i] as usize) {
-                    let at = |x: u16| line.right_of(axes.position([z, y, usize::from(x)]));
-                    *sum += f64::midpoint(at(run.start), at(run.end - 1)) * run.voxels() as f64;
-                }
-            });
-            let labels: Vec<_> = (components.class.iter().zip(&components.voxels).zip(sums))
-                .map(|((&label, &voxels), sum)| {
-                    partner(label, sum / voxels as f64).unwrap_or(label)
-                })
-                .collect();
-            map.relabel(|i, run| {
-                labels.get(components.of_run[i] as usize).copied().unwrap_or(run.label)
-            })
+            let at = |voxel| line.right_of(axes.position(voxel));
+            let choose = |label, mean| partner(label, mean).unwrap_or(label);
+            relabel_components(map, &classes, connectivity, at, choose)
         }
         Unit::Voxels => {
             let mut edits = Vec::new();
@@ -114,25 +100,41 @@ pub fn tell_apart<T: Voxel>(
         (None, None) => None,
     };
     let lefts: Vec<u16> = halves.iter().map(|pair| pair.left).collect();
-    let components = Components::new(runs, &Classes::each(&lefts), Connectivity::TwentySix);
+    let right = |label: u16| halves.iter().find(|pair| pair.left == label).map(|pair| pair.right);
+    let at = |voxel| axes.position(voxel)[2];
+    let choose = |label, mean| match middle {
+        None => 0,
+        Some(middle) if mean > middle => right(label).unwrap_or(label),
+        Some(_) => label,
+    };
+    let classes = Classes::each(&lefts);
+    let changed = relabel_components(map, &classes, Connectivity::TwentySix, at, choose);
+    (middle.is_some() || changed == 0).then_some(changed)
+}
+
+/// Gives each component the label that `choose` makes of its own and of the mean of `at` over its
+/// voxels, which is linear along a run. Returns the number of voxels changed.
+fn relabel_components<T: Voxel>(
+    map: &mut Map<'_, T>,
+    classes: &Classes,
+    connectivity: Connectivity,
+    at: impl Fn([usize; 3]) -> f64,
+    choose: impl Fn(u16, f64) -> u16,
+) -> u64 {
+    let runs = map.runs();
+    let components = Components::new(runs, classes, connectivity);
     let mut sums = vec![0.0; components.voxels.len()];
     runs.for_each(|z, y, i, run| {
         if let Some(sum) = sums.get_mut(components.of_run[i] as usize) {
-            let at = |x: u16| axes.position([z, y, usize::from(x)])[2];
-            *sum += f64::midpoint(at(run.start), at(run.end - 1)) * run.voxels() as f64;
+            // Its ends say the mean.
+            let [first, last] = [run.start, run.end - 1].map(|x| at([z, y, usize::from(x)]));
+            *sum += f64::midpoint(first, last) * run.voxels() as f64;
         }
     });
-    let right = |label: u16| halves.iter().find(|pair| pair.left == label).map(|pair| pair.right);
     let labels: Vec<u16> = (components.class.iter().zip(&components.voxels).zip(sums))
-        .map(|((&label, &voxels), sum)| match middle {
-            None => 0,
-            Some(middle) if sum / voxels as f64 > middle => right(label).unwrap_or(label),
-            Some(_) => label,
-        })
+        .map(|((&label, &voxels), sum)| choose(label, sum / voxels as f64))
         .collect();
-    let changed = map
-        .relabel(|i, run| labels.get(components.of_run[i] as usize).copied().unwrap_or(run.label));
-    (middle.is_some() || changed == 0).then_some(changed)
+    map.relabel(|i, run| labels.get(components.of_run[i] as usize).copied().unwrap_or(run.label))
 }
 
 /// Calls `f` with the run's index and the position of every voxel that has a class.
