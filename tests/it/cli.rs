@@ -349,7 +349,7 @@ fn memory_limit_is_code_6() {
 pub(crate) fn bones() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("folder");
     let selftest = fastnnunet::registry::find("selftest").expect("self-test model");
-    for (name, mm) in [("bone_low", 4.0), ("bone_medium", 2.0)] {
+    for (name, mm) in [("bone_low", 2.5), ("bone_medium", 1.5)] {
         let mut config: Value = serde_json::from_str(selftest.config_json()).expect("JSON");
         config.as_object_mut().expect("an object").remove("model_path");
         config["grade"] = "starter".into();
@@ -359,7 +359,7 @@ pub(crate) fn bones() -> tempfile::TempDir {
         std::fs::write(at("json"), config.to_string()).expect("writes");
         std::fs::write(at("onnx"), selftest.onnx().expect("embedded")).expect("writes");
     }
-    let (shape, spacing) = ([192, 192, 64], [0.75, 0.75, 1.0]);
+    let (shape, spacing) = ([384, 384, 64], [0.75, 0.75, 1.0]);
     let voxels = shape.iter().product::<i64>() as usize;
     let mut srow = [[0.0; 4]; 3];
     (0..3).for_each(|k| srow[k][k] = spacing[k]);
