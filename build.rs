@@ -4,9 +4,7 @@
 //! Reads nothing but the package, writes nothing but `OUT_DIR`. The same files give the same
 //! output. A file that cannot be used fails the build with one message naming the model.
 
-use fastnnunet_model::graph;
-use fastnnunet_model::manifest::{self, Checked};
-use std::fmt::Write as _;
+use fastnnunet_model::manifest;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -31,9 +29,7 @@ fn run() -> Result<(), String> {
     let out = std::env::var("OUT_DIR").map_err(|e| e.to_string())?;
     let (root, out) = (Path::new(&root), Path::new(&out));
     let models = manifest::load(root)?;
-    let tables = manifest::label_tables(root)?;
-    let recipes = manifest::recipes(root)?;
-    write(&out.join("registry.rs"), registry(root, &models, &tables, &recipes).as_bytes())?;
+    write(&out.join("registry.rs"), manifest::source(root, &models)?.as_bytes())?;
     #[cfg(feature = "reference")]
     write(&out.join("networks.rs"), reference::networks(out, &models)?.as_bytes())?;
     Ok(())
@@ -43,139 +39,90 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|e| format!("cannot write {}: {e}", path.display()))
 }
 
-/// The source of `registry.rs`: the tables `src/model/registry.rs` includes.
-fn registry(
-    root: &Path,
-    models: &[Checked],
-    tables: &[(String, String)],
-    recipes: &[(String, String)],
-) -> String {
-    let mut code =
-        String::from("#[allow(clippy::unreadable_literal)]\nstatic MODELS: &[Embedded] = &[\n");
-    for Checked { entry, configuration, summary, .. } in models {
-        let manifest::Entry { name, file, sha256, origin, licence, grade, .. } = entry;
-        let graph::Summary { opset, input_channels, output_channels } = summary;
-        let _ = write!(
-            code,
-            "    Embedded {{
-        name: {name:?},
-        configuration: {configuration:?},
-        config_json: include_str!({}),
-        origin: {origin:?},
-        licence: {licence:?},
-        grade: Grade::{grade:?},
-        onnx: include_bytes!({}),
-        sha256: {sha256:?},
-        opset: {opset},
-        channels: ({input_channels}, {output_channels}),
-    }},
-",
-            in_package(&format!("config/{configuration}/{name}.json")),
-            in_package(&format!("models/{file}")),
-        );
-    }
-    let modes = if root.join("config/modes.json").exists() {
-        format!("include_str!({})", in_package("config/modes.json"))
-    } else {
-        r##"r#"{"modes": []}"#"##.to_owned()
-    };
-    let tasks = if root.join("config/tasks.json").exists() {
-        format!("include_str!({})", in_package("config/tasks.json"))
-    } else {
-        let none = r#"{"version": 1, "made_from": "", "datasets": [], "tasks": []}"#;
-        format!("{none:?}")
-    };
-    let _ = write!(code, "];\n\nstatic MODES_JSON: &str = {modes};\n\n");
-    let _ = write!(code, "static TASKS_JSON: &str = {tasks};\n\n");
-    for (list, folder, files) in
-        [("LABEL_TABLES", "labels", tables), ("RECIPES", "postprocess", recipes)]
-    {
-        let _ = writeln!(code, "static {list}: &[(&str, &str)] = &[");
-        for (name, _) in files {
-            let file = in_package(&format!("config/{folder}/{name}.json"));
-            let _ = writeln!(code, "    ({name:?}, include_str!({file})),");
-        }
-        code.push_str("];\n\n");
-    }
-    code
-}
-
-/// An expression for a file of the package that holds no machine's path.
-fn in_package(file: &str) -> String {
-    format!(r#"concat!(env!("CARGO_MANIFEST_DIR"), "/{file}")"#)
-}
-
 /// The networks as Rust code, run by `src/infer/burn.rs`.
 #[cfg(feature = "reference")]
 mod reference {
-    use super::{Checked, Path, write};
+    use super::{Path, write};
     use burn_import::{LoadStrategy, ModelGen};
+    use fastnnunet_model::manifest::{self, Checked};
     use fastnnunet_model::network::Network;
     use fastnnunet_model::{graph, head, onnx};
     use prost::Message as _;
     use std::fmt::Write as _;
-    use std::panic;
+    use std::{fs, panic};
 
-    /// Runs the importer over all models; the source of `networks.rs`.
+    /// What makes other code of the same network when it changes: the importer, and what is done
+    /// with what it wrote.
+    const GENERATOR: &str = "burn-onnx 0.22.0, form 1";
+
+    /// The source of `networks.rs`: the code of all models, and the table of them.
     pub(super) fn networks(out: &Path, models: &[Checked]) -> Result<String, String> {
-        let folder = out.join("burn");
-        let mut code = String::new();
-        let mut table = String::from(
-            "#[allow(clippy::unreadable_literal)]\nstatic NETWORKS: &[Network] = &[\n",
-        );
+        let (mut code, mut table) = (String::new(), String::new());
         for model in models {
             let name = &model.entry.name;
-            let weights = import(&folder, model)
+            let folder = imported(&out.join("burn"), model)
                 .map_err(|e| format!("model {name}: burn cannot import it: {e}"))?;
-            let (pieces, rest) = share(model, &weights);
-            write(&folder.join(format!("{name}.rest")), &rest)?;
+            let file =
+                |end| format!("concat!(env!(\"OUT_DIR\"), \"/burn/{folder}/network.{end}\")");
             let rank = if model.two_d { "Plane" } else { "Volume" };
             let _ = write!(
                 code,
                 "#[allow(clippy::all, clippy::pedantic, clippy::unwrap_used, missing_docs)]
 #[allow(unused, unreachable_pub, rust_2018_idioms)]
 mod model_{name} {{
-    use super::{{Layer, Normalize}};
-    include!(concat!(env!(\"OUT_DIR\"), \"/burn/{name}.rs\"));
+    include!({});
 }}
 
-"
+",
+                file("rs")
             );
             let _ = write!(
                 table,
                 "    Network {{
         name: {name:?},
-        pieces: &[{pieces}],
-        rest: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/burn/{name}.rest\")),
-        load: |weights, device, precision| {{
-            let model = converted(model_{name}::Model::from_bytes(weights, device), precision);
+        weights: include_bytes!({}),
+        load: |weights, device| {{
+            let model = model_{name}::Model::from_bytes(weights, device);
             Forward::{rank}(Box::new(move |input| model.forward(input)))
         }},
     }},
-"
+",
+                file("bpk")
             );
         }
-        table.push_str("];\n");
-        Ok(code + &table)
+        Ok(format!("{code}static NETWORKS: &[Network] = &[\n{table}];\n"))
     }
 
-    /// Generates `<name>.rs` and returns the weights file that goes with it.
-    fn import(folder: &Path, model: &Checked) -> Result<Vec<u8>, String> {
-        let name = &model.entry.name;
+    /// The folder with a model's code and weights, named by what decides about them: what was
+    /// imported once is not imported again.
+    fn imported(all: &Path, model: &Checked) -> Result<String, String> {
         let mut network = graph::parse(model.onnx.clone()).map_err(|e| e.to_string())?;
         let graph = onnx::Graph::from_proto(network.clone()).map_err(|e| e.to_string())?;
-        let checked = Network::new(graph, model.patch_size).map_err(|e| e.to_string())?;
-        let onnx = if head::cut(&mut network, &checked) {
-            let path = folder.join(format!("{name}.onnx"));
-            std::fs::create_dir_all(folder)
-                .map_err(|e| format!("cannot make {}: {e}", folder.display()))?;
-            write(&path, &network.encode_to_vec())?;
-            path.to_string_lossy().into_owned()
-        } else {
-            format!("models/{}", model.entry.file)
-        };
+        head::cut(&mut network, &Network::new(graph, model.patch_size).map_err(|e| e.to_string())?);
+        let onnx = network.encode_to_vec();
+        let name = manifest::sha256(&[GENERATOR.as_bytes(), &onnx].concat());
+        if all.join(&name).exists() {
+            return Ok(name);
+        }
+        // Complete or not there.
+        let new = all.join("new");
+        let failed = |e: std::io::Error| format!("{}: {e}", new.display());
+        if new.exists() {
+            fs::remove_dir_all(&new).map_err(failed)?;
+        }
+        fs::create_dir_all(&new).map_err(failed)?;
+        import(&new, &onnx)?;
+        fs::rename(&new, all.join(&name)).map_err(failed)?;
+        Ok(name)
+    }
+
+    /// Writes `network.rs` and `network.bpk`, the same bytes for the same network.
+    fn import(folder: &Path, onnx: &[u8]) -> Result<(), String> {
+        let path = folder.join("network.onnx");
+        write(&path, onnx)?;
         let mut importer = ModelGen::new();
-        importer.input(&onnx).out_dir(&folder.to_string_lossy()).load_strategy(LoadStrategy::Bytes);
+        importer.input(&path.to_string_lossy()).out_dir(&folder.to_string_lossy());
+        importer.load_strategy(LoadStrategy::Bytes);
         // The importer reports by panicking; its message is ours to print.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
@@ -187,87 +134,14 @@ mod model_{name} {{
                 .unwrap_or("a panic without message")
                 .to_owned()
         })?;
-        let path = folder.join(format!("{name}.rs"));
-        let code = std::fs::read_to_string(&path)
-            .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
         // The first line is a comment with the path of the ONNX file, which may be a machine's.
+        let path = folder.join("network.rs");
+        let code = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         let code = code.split_once('\n').filter(|(first, _)| first.starts_with("//"));
-        let (_, code) = code.ok_or("generated code without its first comment")?;
-        write(&path, our_layers(code)?.as_bytes())?;
-        let path = folder.join(format!("{name}.bpk"));
+        write(&path, code.ok_or("generated code without its first comment")?.1.as_bytes())?;
+        let path = folder.join("network.bpk");
         let weights = without_ids(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        // Nothing reads the file, and its random numbers would differ from build to build.
-        std::fs::remove_file(&path)
-            .map_err(|e| format!("cannot remove {}: {e}", path.display()))?;
-        Ok(weights)
-    }
-
-    /// The layers we call in place of burn's (`src/infer/burn/norm.rs` and `layers.rs`): field of
-    /// the generated code, its type, and our method.
-    const OURS: [(&str, &str, &str); 5] = [
-        ("instancenormalization", "InstanceNorm", "normalize"),
-        ("convtranspose3d", "ConvTranspose3d", "apply"),
-        ("convtranspose2d", "ConvTranspose2d", "apply"),
-        ("conv3d", "Conv3d", "apply"),
-        ("conv2d", "Conv2d", "apply"),
-    ];
-
-    /// The generated code with our layers called.
-    fn our_layers(code: &str) -> Result<String, String> {
-        let mut code = code.to_owned();
-        for (field, kind, method) in OURS {
-            let access = format!(".{field}");
-            let mut parts = code.split(&access);
-            let mut result = parts.next().unwrap_or_default().to_owned();
-            let mut called = 0;
-            for part in parts {
-                let digits = |c: char| c.is_ascii_digit();
-                let number = part.len() - part.trim_start_matches(digits).len();
-                let (number, rest) = part.split_at(number);
-                let argument = rest
-                    .trim_start()
-                    .strip_prefix(".forward(")
-                    .ok_or_else(|| format!("layer {field}{number} is not called as expected"))?;
-                let _ = write!(result, ".{field}{number}.{method}({argument}");
-                called += 1;
-            }
-            // Nothing else in the code may run burn's.
-            let declared = code.matches(&format!(": {kind},")).count();
-            if called < declared {
-                return Err(format!("{called} of {declared} layers {kind} are ours"));
-            }
-            code = result;
-        }
-        Ok(fused(code))
-    }
-
-    /// The code with each leaky `ReLU` that alone reads a normalization taken into that.
-    fn fused(mut code: String) -> String {
-        const ACTIVATION: &str = "burn::tensor::activation::leaky_relu(";
-        let mut from = 0;
-        while let Some(at) = code[from..].find(ACTIVATION).map(|at| from + at) {
-            from = at + ACTIVATION.len();
-            let Some((name, slope)) = code[from..].split_once(')').and_then(|(arguments, _)| {
-                let (name, slope) = arguments.split_once(',')?;
-                Some((name.trim().to_owned(), slope.trim_matches([' ', '\n', ',']).to_owned()))
-            }) else {
-                continue;
-            };
-            let named = |c: char| c.is_alphanumeric() || c == '_';
-            let uses = code.split(|c| !named(c)).filter(|word| *word == name).count();
-            let made = code.find(&format!("let {name} = ")).map(|made| (made, ".normalize("));
-            let Some((made, method)) = made.filter(|_| uses == 2) else { continue };
-            let statement = code[made..at].split(';').next().unwrap_or_default();
-            let Some((before, argument)) = statement.split_once(method) else { continue };
-            let argument = argument.trim_end_matches(')');
-            let fused = format!("{before}.normalize_leaky({argument}, {slope})");
-            let (start, end) = (made, made + statement.len());
-            let call = at..from + code[from..].find(')').map_or(0, |end| end + 1);
-            code.replace_range(call, &name);
-            code.replace_range(start..end, &fused);
-            from = start + fused.len();
-        }
-        code
+        write(&path, &weights)
     }
 
     /// The weights file without the random number the importer gives each tensor.
@@ -283,45 +157,5 @@ mod model_{name} {{
             writer = writer.with_metadata(key, value);
         }
         Ok(writer.into_bytes()?.to_vec())
-    }
-
-    /// Alignment of tensors in burn's weights file.
-    const ALIGNMENT: usize = 256;
-
-    /// Writes burn's weights file as pieces of the ONNX file, which is embedded anyway, runs
-    /// of zeros, and the rest: so the weights are in the program once.
-    fn share(model: &Checked, weights: &[u8]) -> (String, Vec<u8>) {
-        let parsed = graph::parse(model.onnx.clone()).unwrap_or_default();
-        let mut tensors: Vec<&[u8]> = parsed
-            .graph
-            .iter()
-            .flat_map(|graph| &graph.initializer)
-            .map(|tensor| &tensor.raw_data[..])
-            .filter(|data| data.len() >= 16)
-            .collect();
-        tensors.sort_by_key(|data| std::cmp::Reverse(data.len()));
-        let file = model.onnx.as_ptr() as usize;
-        let (mut pieces, mut rest) = (String::new(), Vec::new());
-        let mut at = 0;
-        while at < weights.len() {
-            let left = &weights[at..];
-            if let Some(data) = tensors.iter().find(|data| left.starts_with(data)) {
-                // The decoder slices the file, so the offset is a difference of addresses.
-                let start = data.as_ptr() as usize - file;
-                let _ = write!(pieces, "Piece::Onnx({start}, {}), ", data.len());
-                at += data.len();
-                continue;
-            }
-            let stop = (ALIGNMENT - at % ALIGNMENT).min(left.len());
-            let zeros = left[..stop].iter().take_while(|&&byte| byte == 0).count();
-            if zeros == stop {
-                let _ = write!(pieces, "Piece::Zeros({stop}), ");
-            } else {
-                let _ = write!(pieces, "Piece::Rest({stop}), ");
-                rest.extend_from_slice(&left[..stop]);
-            }
-            at += stop;
-        }
-        (pieces, rest)
     }
 }

@@ -70,6 +70,7 @@ pub fn engines(device: Device) -> Vec<EngineOptions> {
                 (true, Device::Cpu),
                 (cfg!(feature = "reference"), Device::Reference),
                 (cfg!(feature = "cuda"), Device::Cuda(0)),
+                (cfg!(all(feature = "cuda", feature = "reference")), Device::ReferenceCuda(0)),
                 (cfg!(feature = "vulkan"), Device::Vulkan(0)),
             ];
             built.iter().filter(|(is, _)| *is).map(|(_, device)| *device).collect()
@@ -80,7 +81,7 @@ pub fn engines(device: Device) -> Vec<EngineOptions> {
     for device in devices {
         let (levels, halves): (Vec<Option<Isa>>, &[Precision]) = match device {
             Device::Cpu => (Isa::available().into_iter().map(Some).collect(), &[Precision::Bf16]),
-            Device::Reference => (vec![None], &[]),
+            Device::Reference | Device::ReferenceCuda(_) => (vec![None], &[]),
             _ => (vec![None], &[Precision::F16, Precision::Bf16]),
         };
         for isa in levels {
@@ -141,7 +142,7 @@ impl<'a> Plain<'a> {
             }
         })?;
         let repeats = match options.device {
-            Device::Cuda(_) | Device::Vulkan(_) => true,
+            Device::Cuda(_) | Device::Vulkan(_) | Device::ReferenceCuda(_) => true,
             _ => alone(|| engine.logits(self.input.view()))?
                 .iter()
                 .map(|v| v.to_bits())

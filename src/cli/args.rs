@@ -59,6 +59,9 @@ pub(crate) enum Command {
     Calibrate(CalibrateArgs),
     /// Check that this machine computes what it should, with every engine it can run
     Selftest(SelftestArgs),
+    /// Compile the GPU kernels of a mode or model and keep them, so that no later run waits for them
+    #[cfg(feature = "cuda")]
+    Warm(WarmArgs),
 }
 
 /// Runs the networks inside this program on a fixed patch with each engine, on the CPU with each
@@ -66,8 +69,8 @@ pub(crate) enum Command {
 /// SHA-256 and that one thread gives the same bytes as all. Code 5 if an engine fails.
 #[derive(Debug, Args)]
 pub(crate) struct SelftestArgs {
-    /// Device: auto (all of this build), cpu, cuda[:N], vulkan[:N] or reference; one asked for by
-    /// name and missing is an error
+    /// Device: auto (all of this build), cpu, cuda[:N], vulkan[:N], reference or reference:cuda[:N];
+    /// one asked for by name and missing is an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
     /// A model by name [default: all]
@@ -76,9 +79,51 @@ pub(crate) struct SelftestArgs {
     /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
+    /// `fastnnunet/kernels` in the platform's folder of caches]
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) kernel_cache: Option<super::kernels::Folder>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Runs each network of a mode or model once, on nothing, and keeps the kernels that this took: in the
+/// platform's folder of caches or the one named, which can be copied to machines with the same kind of
+/// GPU, driver and program.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Args)]
+pub(crate) struct WarmArgs {
+    /// A mode, as listed by `fastnnunet modes`
+    #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
+    pub(crate) mode: Option<String>,
+    /// Grid of a mode that offers several: lowest, low, medium or high
+    #[arg(long, value_name = "QUALITY", requires = "mode", conflicts_with = "model")]
+    pub(crate) quality: Option<Quality>,
+    /// A model instead of a mode: a name, an ONNX file (with --config), or a trained folder
+    #[arg(long, value_name = "MODEL", conflicts_with = "mode")]
+    pub(crate) model: Option<String>,
+    /// The configuration of an ONNX file
+    #[arg(long, value_name = "JSON")]
+    pub(crate) config: Option<PathBuf>,
+    /// A folder with further models
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) models_dir: Option<PathBuf>,
+    /// Leave out the user's own folder of models
+    #[arg(long)]
+    pub(crate) no_user_models: bool,
+    /// Device: cuda[:N] or reference:cuda[:N]
+    #[arg(long, value_name = "DEVICE", default_value = "cuda")]
+    pub(crate) device: Device,
+    /// Arithmetic: f32, f16 or bf16
+    #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
+    pub(crate) precision: Chosen<Precision>,
+    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
+    /// `fastnnunet/kernels` in the platform's folder of caches]
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) kernel_cache: Option<super::kernels::Folder>,
 }
 
 /// Takes results folders of nnU-Net v2, data sets or trainings in them, released .zip files, and folders
@@ -330,8 +375,8 @@ pub(crate) struct PredictArgs {
     /// borders, longer, another result)
     #[arg(long, value_name = "HOW", default_value = "own", value_parser = parse_labels)]
     pub(crate) labels: LabelsBack,
-    /// Device: auto, cpu, cuda[:N], vulkan[:N] or reference; one asked for by name and missing is
-    /// an error
+    /// Device: auto, cpu, cuda[:N], vulkan[:N], reference or reference:cuda[:N]; one asked for by name
+    /// and missing is an error
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: Device,
     /// Arithmetic: auto (int8 where it was measured to give the same labels, else bf16 products
@@ -364,6 +409,11 @@ pub(crate) struct PredictArgs {
     /// Plan with at most this much of a GPU's memory, such as 3GiB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) gpu_memory_limit: Option<u64>,
+    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
+    /// `fastnnunet/kernels` in the platform's folder of caches]
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) kernel_cache: Option<super::kernels::Folder>,
     /// Draw an overview picture (.png); a folder if there are several cases
     #[arg(long, value_name = "PATH")]
     pub(crate) preview: Option<PathBuf>,

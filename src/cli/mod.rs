@@ -12,6 +12,8 @@ mod convert;
 mod images;
 mod import;
 mod interrupt;
+#[cfg(feature = "cuda")]
+mod kernels;
 mod list;
 mod load;
 mod outputs;
@@ -66,6 +68,8 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Command::Convert(request)) => convert::run(request).map(|()| 0),
         Some(Command::Calibrate(request)) => calibrate::run(request).map(|()| 0),
         Some(Command::Selftest(request)) => selftest::run(request).map(|()| 0),
+        #[cfg(feature = "cuda")]
+        Some(Command::Warm(request)) => kernels::warm(request).map(|()| 0),
         None => predict::run(&cli.predict),
     };
     match result {

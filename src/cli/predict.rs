@@ -3,6 +3,8 @@
 use super::args::PredictArgs;
 use super::bar::Bar;
 use super::cases::{CaseFiles, Cases};
+#[cfg(feature = "cuda")]
+use super::kernels;
 use super::load::{Loaded, Loader};
 use super::request::{Request, usage};
 use super::summary::{DEMONSTRATION, Summary, weights};
@@ -34,6 +36,9 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let started = Instant::now();
     let Request { source, options, first_stage, wanted } = Request::new(args)?;
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
+    #[cfg(feature = "cuda")]
+    let notes =
+        [notes, Vec::from_iter(kernels::keep(args.kernel_cache.as_ref(), args.device))].concat();
     let bar = Bar::new(args.quiet);
     // Before anything can fail: what was left out may be why.
     for note in notes.iter().filter(|_| !args.quiet) {

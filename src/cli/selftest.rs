@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 
 pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if let Some(note) = super::kernels::keep(args.kernel_cache.as_ref(), args.device) {
+        report::tell(&format!("note: {note}"));
+    }
     let registry = Registry::embedded();
     let (models, timed): (Vec<&Model>, Option<&Model>) = if let Some(name) = &args.model {
         let model = list::find(registry, name)?;

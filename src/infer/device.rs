@@ -24,6 +24,8 @@ pub enum Device {
     Vulkan(usize),
     /// The generated network on burn-flex: slow, independent of our kernels.
     Reference,
+    /// The generated network on burn's CUDA backend, on the device of that number.
+    ReferenceCuda(usize),
 }
 
 impl fmt::Display for Device {
@@ -34,6 +36,7 @@ impl fmt::Display for Device {
             Self::Cuda(index) => write!(f, "cuda:{index}"),
             Self::Vulkan(index) => write!(f, "vulkan:{index}"),
             Self::Reference => f.write_str("reference"),
+            Self::ReferenceCuda(index) => write!(f, "reference:cuda:{index}"),
         }
     }
 }
@@ -41,8 +44,8 @@ impl fmt::Display for Device {
 impl FromStr for Device {
     type Err = Error;
 
-    /// Reads `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N` or `reference`; `cuda` is
-    /// `cuda:0`.
+    /// Reads `auto`, `cpu`, `cuda`, `cuda:N`, `vulkan`, `vulkan:N`, `reference`, `reference:cuda` or
+    /// `reference:cuda:N`; without a number it is the first.
     fn from_str(text: &str) -> Result<Self> {
         let number = |index: &str| {
             // `parse` alone would take a plus sign.
@@ -60,21 +63,19 @@ impl FromStr for Device {
             },
             Some(("cuda", index)) => number(index).map(Self::Cuda),
             Some(("vulkan", index)) => number(index).map(Self::Vulkan),
+            Some(("reference", "cuda")) => Some(Self::ReferenceCuda(0)),
+            Some(("reference", rest)) => {
+                rest.strip_prefix("cuda:").and_then(number).map(Self::ReferenceCuda)
+            }
             Some(_) => None,
         };
         device.ok_or_else(|| Error::Usage {
             what: "device".to_owned(),
             found: text.to_owned(),
-            expected: "auto, cpu, cuda, cuda:N, vulkan, vulkan:N or reference".to_owned(),
+            expected: "auto, cpu, cuda, cuda:N, vulkan, vulkan:N, reference or reference:cuda[:N]"
+                .to_owned(),
         })
     }
-}
-
-/// What generated code multiplies in. Half precision is not its default: nobody has measured what
-/// that does to labels.
-#[cfg(feature = "reference")]
-pub(super) fn of_generated_code(precision: Option<Precision>) -> Precision {
-    precision.unwrap_or(Precision::F32)
 }
 
 /// How to open an engine.
@@ -84,7 +85,7 @@ pub struct EngineOptions {
     pub device: Device,
     /// What it multiplies in. `None` on the CPU for int8 where that was measured to give the same
     /// labels ([`Quantization::is_close`]), else for bf16 where it is faster, as nnU-Net multiplies
-    /// in fp16 on a GPU, else for f32.
+    /// in fp16 on a GPU, else for f32. On GPUs it stands for f32.
     pub precision: Option<Precision>,
     /// Instruction set of the CPU engine; `None` for the best there is.
     pub isa: Option<Isa>,
@@ -134,59 +135,30 @@ pub fn open_with(
         let ranges = ranges.map(std::slice::from_ref).unwrap_or_default();
         open_folds(&model.name, 1, graph, patch, ranges, options)
     };
-    let device = options.device;
-    let bytes = options.precision == Some(Precision::Int8);
-    if bytes && !matches!(device, Device::Auto | Device::Cpu) {
-        let reason = "int8 runs on the CPU only; use auto or cpu".to_owned();
-        return Err(Error::Device { device: device.to_string(), reason });
-    }
-    match device {
-        // Who names a precision or instruction set of the CPU gets the CPU.
-        Device::Auto if options.precision == Some(Precision::F16) => {
-            gpu(model, patch, Device::Cuda(0), options)
+    match options.device {
+        Device::Reference => reference(model, None, options),
+        Device::ReferenceCuda(index) => reference(model, Some(index), options),
+        Device::Auto if options.precision.is_none() && options.isa.is_none() => {
+            ours().or_else(|lacking| reference(model, None, options).map_err(|_| lacking))
         }
-        Device::Auto if options.precision.is_some() || options.isa.is_some() => ours(),
-        Device::Auto => gpu(model, patch, Device::Cuda(0), options)
-            .or_else(|_| ours())
-            .or_else(|lacking| reference(model, options).map_err(|_| lacking)),
-        Device::Cpu => ours(),
-        Device::Reference => reference(model, options),
-        Device::Cuda(_) | Device::Vulkan(_) => gpu(model, patch, device, options),
+        _ => ours(),
     }
 }
 
-#[cfg(feature = "reference")]
-fn gpu(
-    model: &Model,
-    patch: [usize; 3],
-    device: Device,
-    options: &EngineOptions,
-) -> Result<Box<dyn Engine>> {
-    built(device)?;
-    let options = EngineOptions { device, ..*options };
-    Ok(Box::new(super::gpu::GpuEngine::open(model, patch, &options)?))
-}
-
-#[cfg(not(feature = "reference"))]
-fn gpu(_: &Model, _: [usize; 3], device: Device, _: &EngineOptions) -> Result<Box<dyn Engine>> {
-    built(device)?;
-    Err(missing(device, "reference"))
-}
-
-/// Whether this build knows a GPU of that kind.
+/// Whether this build knows a device of that kind.
 fn built(device: Device) -> Result<()> {
-    match device {
-        Device::Cuda(_) if cfg!(not(feature = "cuda")) => Err(missing(device, "cuda")),
-        Device::Vulkan(_) if cfg!(not(feature = "vulkan")) => Err(missing(device, "vulkan")),
-        _ => Ok(()),
-    }
-}
-
-fn missing(device: Device, feature: &str) -> Error {
-    Error::Device {
+    let lacking = match device {
+        Device::Cuda(_) | Device::ReferenceCuda(_) if cfg!(not(feature = "cuda")) => "cuda",
+        Device::Vulkan(_) if cfg!(not(feature = "vulkan")) => "vulkan",
+        Device::Reference | Device::ReferenceCuda(_) if cfg!(not(feature = "reference")) => {
+            "reference"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Device {
         device: device.to_string(),
-        reason: format!("this build lacks the feature `{feature}`"),
-    }
+        reason: format!("this build lacks the feature `{lacking}`"),
+    })
 }
 
 /// Loads networks that are known only at run time: those of one or several folds, whose logits
@@ -195,7 +167,7 @@ fn missing(device: Device, feature: &str) -> Error {
 ///
 /// # Errors
 ///
-/// As [`open`]; only the CPU runs such networks.
+/// As [`open`]; the reference runs the models inside the program only.
 pub fn open_folds(
     name: &str,
     folds: usize,
@@ -204,34 +176,80 @@ pub fn open_folds(
     ranges: &[Quantization],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
-    let reason = match options.device {
-        Device::Auto | Device::Cpu => {
-            let isa = options.isa.unwrap_or_else(Isa::best);
-            let precision = options.precision.unwrap_or_else(|| usual(isa, folds, ranges));
-            let engine = match precision {
-                Precision::Int8 if ranges.len() != folds => Err(super::invalid(
-                    "no measured ranges of this network",
-                    "the field int8 in its configuration, as `fastnnunet calibrate` writes it",
-                )),
-                _ => {
-                    let ranges = if precision == Precision::Int8 { ranges } else { &[] };
-                    let (arithmetic, allowed) = ((precision, isa), options.allowance());
-                    CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, ranges, allowed)
-                }
-            };
-            return match engine {
-                Ok(engine) => Ok(Box::new(engine)),
-                Err(Error::Model { found, expected, .. }) => {
-                    Err(Error::Model { model: name.to_owned(), found, expected })
-                }
-                Err(error) => Err(error),
-            };
+    built(options.device)?;
+    let on = |device| EngineOptions { device, ..*options };
+    let opened = match options.device {
+        Device::Cpu => cpu(folds, graph, patch, ranges, options),
+        Device::Cuda(_) | Device::Vulkan(_) => gpu(folds, graph, patch, options),
+        // The CPU multiplies no fp16.
+        Device::Auto if options.precision == Some(Precision::F16) => {
+            built(Device::Cuda(0)).and_then(|()| gpu(folds, graph, patch, &on(Device::Cuda(0))))
         }
-        Device::Reference | Device::Cuda(_) | Device::Vulkan(_) => {
-            "it runs the models inside the program only; use auto or cpu"
+        // Who names another precision or an instruction set of the CPU gets the CPU.
+        Device::Auto if options.precision.is_some() || options.isa.is_some() || !gpu_works() => {
+            cpu(folds, graph, patch, ranges, options)
         }
+        Device::Auto => gpu(folds, graph, patch, &on(Device::Cuda(0)))
+            .or_else(|_| cpu(folds, graph, patch, ranges, options)),
+        Device::Reference | Device::ReferenceCuda(_) => Err(Error::Device {
+            device: options.device.to_string(),
+            reason: "it runs the models inside the program only; use another device".to_owned(),
+        }),
     };
-    Err(Error::Device { device: options.device.to_string(), reason: reason.to_owned() })
+    opened.map_err(|error| match error {
+        Error::Model { found, expected, .. } => {
+            Error::Model { model: name.to_owned(), found, expected }
+        }
+        error => error,
+    })
+}
+
+fn cpu(
+    folds: usize,
+    graph: &mut dyn FnMut(usize) -> Result<Graph>,
+    patch: [usize; 3],
+    ranges: &[Quantization],
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    let isa = options.isa.unwrap_or_else(Isa::best);
+    let precision = options.precision.unwrap_or_else(|| usual(isa, folds, ranges));
+    if precision == Precision::Int8 && ranges.len() != folds {
+        return Err(super::invalid(
+            "no measured ranges of this network",
+            "the field int8 in its configuration, as `fastnnunet calibrate` writes it",
+        ));
+    }
+    let ranges = if precision == Precision::Int8 { ranges } else { &[] };
+    let (arithmetic, allowed) = ((precision, isa), options.allowance());
+    Ok(Box::new(CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, ranges, allowed)?))
+}
+
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+fn gpu(
+    folds: usize,
+    graph: &mut dyn FnMut(usize) -> Result<Graph>,
+    patch: [usize; 3],
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    Ok(Box::new(super::GpuEngine::open_folds(folds, graph, patch, options)?))
+}
+
+#[cfg(not(any(feature = "cuda", feature = "vulkan")))]
+fn gpu(
+    _: usize,
+    _: &mut dyn FnMut(usize) -> Result<Graph>,
+    _: [usize; 3],
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    built(options.device).and(Err(super::invalid("no GPU in this build", "one")))
+}
+
+/// Whether the first CUDA device can be used.
+fn gpu_works() -> bool {
+    #[cfg(feature = "cuda")]
+    return fastnnunet_gpu::check_cuda(0).is_ok();
+    #[cfg(not(feature = "cuda"))]
+    false
 }
 
 /// The precision of the CPU where nobody asks for one. It depends on the CPU and on what was
@@ -248,16 +266,19 @@ fn usual(isa: Isa, folds: usize, ranges: &[Quantization]) -> Precision {
 }
 
 #[cfg(feature = "reference")]
-fn reference(model: &Model, options: &EngineOptions) -> Result<Box<dyn Engine>> {
-    super::burn::open(model, of_generated_code(options.precision))
+fn reference(
+    model: &Model,
+    cuda: Option<usize>,
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
+    built(cuda.map_or(Device::Reference, Device::ReferenceCuda))?;
+    super::burn::open(model, cuda, options.precision)
 }
 
 #[cfg(not(feature = "reference"))]
-fn reference(model: &Model, _: &EngineOptions) -> Result<Box<dyn Engine>> {
-    Err(Error::Device {
-        device: Device::Reference.to_string(),
-        reason: format!("{} needs a build with the feature `reference`", model.name),
-    })
+fn reference(_: &Model, cuda: Option<usize>, _: &EngineOptions) -> Result<Box<dyn Engine>> {
+    let device = cuda.map_or(Device::Reference, Device::ReferenceCuda);
+    built(device).and(Err(super::invalid("no reference in this build", "one")))
 }
 
 #[cfg(test)]
@@ -271,19 +292,34 @@ mod tests {
             ("cpu", Device::Cpu),
             ("cuda:0", Device::Cuda(0)),
             ("cuda:12", Device::Cuda(12)),
+            ("vulkan:1", Device::Vulkan(1)),
             ("reference", Device::Reference),
+            ("reference:cuda:3", Device::ReferenceCuda(3)),
         ] {
             assert_eq!(text.parse::<Device>().expect(text), device);
             assert_eq!(device.to_string(), text);
         }
         assert_eq!("cuda".parse::<Device>().expect("cuda"), Device::Cuda(0));
+        let on_cuda = "reference:cuda".parse::<Device>().expect("reference:cuda");
+        assert_eq!(on_cuda, Device::ReferenceCuda(0));
     }
 
     #[test]
     fn a_wrong_name_lists_the_right_ones() {
-        for text in
-            ["", "gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda:99999999999999999999"]
-        {
+        for text in [
+            "",
+            "gpu",
+            "CPU",
+            "cuda:",
+            "cuda:x",
+            "cuda:-1",
+            "cuda:+1",
+            "cuda:99999999999999999999",
+            "reference:",
+            "reference:vulkan",
+            "reference:cuda:",
+            "reference:0",
+        ] {
             let error = text.parse::<Device>().expect_err(text);
             assert_eq!(error.kind(), crate::ErrorKind::Usage);
             assert!(error.to_string().contains("reference"), "{error}");

@@ -8,10 +8,17 @@ mod burn;
 pub mod cpu;
 mod device;
 mod difference;
-pub mod gpu;
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+mod gpu;
+#[cfg(any(feature = "reference", feature = "cuda", feature = "vulkan"))]
+mod stopped;
 
 pub use device::{Device, EngineOptions, open, open_folds, open_with};
 pub use difference::{Difference, sample_patch};
+#[cfg(feature = "cuda")]
+pub use fastnnunet_gpu::{check_cuda, keep_kernels_in, kernel_counts};
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+pub use gpu::GpuEngine;
 
 use crate::Result;
 use crate::model::network;
@@ -43,6 +50,14 @@ impl From<&network::Conv> for LinearHead {
 }
 
 impl LinearHead {
+    /// Takes the last layer off the network of one of so many folds, where the features of all folds
+    /// together are fewer than the classes.
+    #[cfg(any(feature = "reference", feature = "cuda", feature = "vulkan"))]
+    pub(crate) fn late(network: &mut network::Network, folds: usize) -> Option<Self> {
+        let narrow = network.head().is_some_and(|(classes, features)| features * folds < classes);
+        narrow.then(|| network.take_head()).flatten().as_ref().map(Self::from)
+    }
+
     /// The head whose logits are the mean of those of `heads`, in the features of all of them
     /// one after the other; `None` without heads or if they have different classes.
     #[must_use]

@@ -108,6 +108,11 @@ impl Answer {
         self.groups.iter().flat_map(Group::networks)
     }
 
+    /// Runs each network once on nothing.
+    pub(super) fn warm(&mut self) -> Result<()> {
+        self.groups.iter_mut().try_for_each(Group::warm)
+    }
+
     /// The configuration that says how images are read and how many there are.
     pub(super) fn config(&self) -> &ModelConfig {
         self.groups[0].parts[0].network.config()

@@ -83,6 +83,16 @@ impl<'a, 'b> Log<'a, 'b> {
 }
 
 impl Group {
+    /// Runs each network once on nothing, those around them first.
+    pub(super) fn warm(&mut self) -> Result<()> {
+        if let Some(around) = &mut self.around {
+            let rough = around.rough.as_mut().map(|rough| &mut rough.answer);
+            let refine = around.refine.as_mut().map(|refine| &mut refine.answer);
+            rough.into_iter().chain(refine).try_for_each(|answer| answer.warm())?;
+        }
+        self.parts.iter_mut().try_for_each(|part| part.network.warm())
+    }
+
     /// The networks, those around them first.
     pub(super) fn networks(&self) -> Box<dyn Iterator<Item = &Network> + '_> {
         let around = self.around.iter().flat_map(|around| {

@@ -124,6 +124,17 @@ impl Segmenter {
         expects_ct(self.answer.config(), channel)
     }
 
+    /// Runs each network once on nothing, so that what its device compiles or reserves is there before
+    /// the first case; on a CUDA device compiled kernels are kept where
+    /// [`infer::keep_kernels_in`](crate::infer) says.
+    ///
+    /// # Errors
+    ///
+    /// Those of the engines.
+    pub fn warm(&mut self) -> Result<()> {
+        self.answer.warm()
+    }
+
     /// Segments one case.
     ///
     /// A case of a cascade that comes with the first stage's labels does not run that stage. Where

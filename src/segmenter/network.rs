@@ -1,12 +1,14 @@
 //! One network with its configuration and, in a cascade, the network it refines.
 
 use super::segmentation::NetworkRun;
-use crate::infer::{self, Engine, EngineOptions, Precision};
+use crate::infer::{self, Engine, EngineOptions, Precision, Tiles};
 use crate::model::{Grade, ModelConfig, Quantization};
 use crate::nnunet::Folder;
+use crate::pipeline::tile::{self, Tiling};
 use crate::pipeline::{self, Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
 use crate::{Error, Mismatch, Result};
+use ndarray::Array4;
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -157,6 +159,28 @@ impl Network {
     /// Bytes that it holds, with the stage it refines, once it has run.
     pub(super) fn memory_bytes(&self, threads: usize) -> u64 {
         self.stages().map(|network| network.engine.memory_bytes(threads)).sum()
+    }
+
+    /// Runs the network once on nothing, and the stage it refines: a patch, and tiles of an image where
+    /// the device takes one.
+    pub(super) fn warm(&mut self) -> Result<()> {
+        if let Some(first) = &mut self.previous {
+            first.warm()?;
+        }
+        let (patch, channels) = (self.config.patch_size, self.engine.input_channels());
+        let nothing = |[z, y, x]: [usize; 3]| Array4::<f32>::zeros((channels, z, y, x));
+        self.engine.logits(nothing(patch).view())?;
+        // As many tiles as run at once: twice the patch along each axis, or eight slices.
+        let shape = if patch[0] == 1 { [8, patch[1], patch[2]] } else { patch.map(|n| 2 * n) };
+        let (tiling, weights) = (Tiling::new(shape, patch, 1.0), tile::uniform(patch));
+        let (image, passes) = (nothing(shape), [Vec::new()]);
+        let tiles = Tiles {
+            image: image.view(),
+            tiling: &tiling,
+            weights: weights.view(),
+            passes: &passes,
+        };
+        self.engine.run_image(tiles, &mut || Ok(())).map(drop)
     }
 
     /// Runs the network on a case, after the stage it refines if the case has no labels yet. The

@@ -160,6 +160,31 @@ fn check(name: &str, more: &[OsString]) -> tempfile::TempDir {
     folder
 }
 
+/// Runs for devices beside the CPU: each kind of network, several folds, a cascade.
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+pub(crate) const ON_DEVICES: [&str; 9] = [
+    "folds_0_1",
+    "cascade",
+    "plain",
+    "mirroring",
+    "resenc",
+    "2d",
+    "regions",
+    "two_channels",
+    "transposed",
+];
+
+/// As [`check`], on a device.
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+pub(crate) fn check_on(name: &str, device: fastnnunet::infer::Device) {
+    let run = Run::named(name);
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("case.nii.gz");
+    let mut command = run.command(&output);
+    command.args(["--device", &device.to_string()]).assert().success();
+    run.compare(&output);
+}
+
 /// One test per run, named after it, and the list of them.
 macro_rules! runs {
     ($($test:ident: $name:literal,)*) => {

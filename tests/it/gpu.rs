@@ -3,23 +3,25 @@
 
 mod pipeline;
 
-use fastnnunet::infer::gpu::{GpuEngine, footprint};
-use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, Tiles, open};
+use crate::engines::may_be_missing;
+use fastnnunet::infer::{Device, Engine, EngineOptions, GpuEngine, Precision, Tiles, open};
+use fastnnunet::model::onnx::Graph;
 use fastnnunet::pipeline::mirror_passes;
 use fastnnunet::pipeline::tile::{Tiling, gaussian, uniform};
 use fastnnunet::registry;
 use ndarray::{Array3, Array4, Axis, s};
 
-/// Devices that run whole images, and how far from the tile-by-tile reference they may be,
-/// relative to the largest logit. On the same device the same code adds in the same order; two
-/// devices may each be 1e-5 from the truth.
-const DEVICES: &[(Device, f32)] = &[
-    (Device::Reference, 1e-6),
+/// Devices that run whole images.
+const DEVICES: &[Device] = &[
     #[cfg(feature = "vulkan")]
-    (Device::Vulkan(0), 2e-5),
+    Device::Vulkan(0),
     #[cfg(feature = "cuda")]
-    (Device::Cuda(0), 2e-5),
+    Device::Cuda(0),
 ];
+
+/// How far from the CPU's tiles they may be, relative to the largest logit: two engines may each be
+/// 1e-5 from the truth.
+const TOLERANCE: f32 = 2e-5;
 
 /// An image, its tiles and the passes over them.
 struct Case {
@@ -77,16 +79,11 @@ impl Case {
         if self.gaussian { gaussian(self.patch) } else { uniform(self.patch) }
     }
 
-    /// The map as the pipeline makes it: every tile through the reference engine.
+    /// The map as the pipeline makes it: every tile through the CPU's engine.
     fn expected(&self) -> Array4<f32> {
         let model = registry::find(self.model).expect("a model for tests");
-        let options = EngineOptions {
-            device: Device::Reference,
-            precision: Some(Precision::F32),
-            ..EngineOptions::default()
-        };
         let facts = model.facts().expect("known to the build");
-        let mut engine = open(model, self.patch, &options).expect("reference engine");
+        let mut engine = open(model, self.patch, &on(Device::Cpu, None)).expect("the CPU's engine");
         let (image, tiling) = (self.image(), self.tiling());
         let passes = mirror_passes(self.mirrored);
         let [z, y, x] = self.patch;
@@ -128,22 +125,6 @@ impl Case {
     }
 }
 
-/// Says that a device is skipped; fails where the caller of the tests promised it.
-#[allow(clippy::print_stdout, reason = "a skipped case says why")]
-pub(crate) fn may_be_missing(device: Device, error: &fastnnunet::Error) {
-    let promise = match device {
-        Device::Cuda(_) => Some("REQUIRE_CUDA"),
-        Device::Vulkan(_) => Some("REQUIRE_VULKAN"),
-        _ => None,
-    };
-    assert!(promise.and_then(std::env::var_os).is_none(), "{error}");
-    println!("skipped: {error}");
-}
-
-fn engine(case: &Case, device: Device, limit: Option<u64>) -> Option<GpuEngine> {
-    open_on(device, case.model, case.patch, limit)
-}
-
 fn on(device: Device, gpu_memory_limit_bytes: Option<u64>) -> EngineOptions {
     EngineOptions {
         device,
@@ -161,11 +142,10 @@ fn open_on(
     limit: Option<u64>,
 ) -> Option<GpuEngine> {
     let model = registry::find(model).expect("a model of this build");
-    match GpuEngine::open(model, patch, &on(device, limit)) {
+    let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
+    match GpuEngine::open_folds(1, graph, patch, &on(device, limit)) {
         Ok(engine) => Some(engine),
         Err(error) => {
-            assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
-            assert_ne!(device, Device::Reference, "{error}");
             may_be_missing(device, &error);
             None
         }
@@ -178,8 +158,9 @@ fn whole_images_match_the_pipeline() {
         let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
         let (expected, passes) = (case.expected(), mirror_passes(case.mirrored));
         let largest = expected.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-        for &(device, tolerance) in DEVICES {
-            let Some(mut engine) = engine(case, device, None) else { continue };
+        for &device in DEVICES {
+            let engine = open_on(device, case.model, case.patch, None);
+            let Some(mut engine) = engine else { continue };
             let mut runs = 0;
             let mut count = || {
                 runs += 1;
@@ -197,8 +178,19 @@ fn whole_images_match_the_pipeline() {
             assert_eq!(found.dim(), expected.dim());
             let worst = (&found - &expected).iter().fold(0.0_f32, |m, v| m.max(v.abs()));
             println!("{device}, {}: off by {worst:e} of {largest}", case.name);
-            assert!(worst <= tolerance * largest, "{device}, {}: off by {worst:e}", case.name);
+            assert!(worst <= TOLERANCE * largest, "{device}, {}: off by {worst:e}", case.name);
         }
+    }
+}
+
+/// Bytes that one patch takes on a device, by what the engine says where it has a byte less.
+fn least(device: Device, model: &str, patch: [usize; 3]) -> u64 {
+    let model = registry::find(model).expect("a model of this build");
+    let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
+    let error = GpuEngine::open_folds(1, graph, patch, &on(device, Some(1))).err();
+    match error.expect("a byte is too little") {
+        fastnnunet::Error::Memory { need_bytes, .. } => need_bytes,
+        error => panic!("{error}"),
     }
 }
 
@@ -206,67 +198,94 @@ fn whole_images_match_the_pipeline() {
 #[test]
 fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
     let case = &CASES[0];
-    let model = registry::find(case.model).expect("self-test model");
-    let need = footprint(&model.onnx().expect("ONNX"), 1, case.patch, Precision::F32)
-        .expect("a footprint");
-    let one = need.weights + need.patch;
-    let error = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one - 1))).err();
-    assert_eq!(error.expect("one tile does not fit").kind(), fastnnunet::ErrorKind::Memory);
+    for &device in DEVICES {
+        let one = least(device, case.model, case.patch);
+        let open = |limit| open_on(device, case.model, case.patch, limit);
+        // Image, sums and total weights are 6 maps of 13500 voxels.
+        let Some(mut narrow) = open(Some(one + 6 * 13500 * 4 + 1024)) else { continue };
+        assert_eq!(narrow.tiles_at_once(case.image), Some(1));
+        assert!(narrow.image_bytes(case.image, case.patch, 1).is_some());
+        for (shape, patch, why) in [
+            ([256; 3], case.patch, "image and sums of 400 MiB"),
+            ([4096; 3], case.patch, "more than kernels count"),
+            (case.image, [8; 3], "an engine takes one size of patch"),
+        ] {
+            assert_eq!(narrow.image_bytes(shape, patch, 1), None, "{why}");
+        }
+        let mut wide = open(None).expect("as before");
+        assert!(wide.tiles_at_once(case.image).is_some_and(|tiles| tiles > 1));
 
-    let narrow = GpuEngine::open(model, case.patch, &on(Device::Reference, Some(one + (1 << 19))));
-    let mut narrow = narrow.expect("one tile fits");
-    assert_eq!(narrow.batch(case.image, 1).expect("fits"), 1);
-    assert!(narrow.image_bytes(case.image, case.patch, 1).is_some());
-    for (shape, patch, why) in [
-        ([256; 3], case.patch, "image and sums of 400 MiB"),
-        (case.image, [8; 3], "an engine takes one size of patch"),
-    ] {
-        assert_eq!(narrow.image_bytes(shape, patch, 1), None, "{why}");
-    }
-    let error = narrow.batch([4096; 3], 1).expect_err("an image of 256 GiB");
-    assert_eq!(error.kind(), fastnnunet::ErrorKind::Memory);
-    let mut wide = engine(case, Device::Reference, None).expect("the reference is in this build");
-    assert!(wide.batch(case.image, 1).expect("fits") > 1);
-
-    let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
-    let passes = mirror_passes(&[]);
-    let run = |engine: &mut GpuEngine| {
-        let tiles = Tiles {
-            image: image.view(),
-            tiling: &tiling,
-            weights: weights.view(),
-            passes: &passes,
+        let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
+        let passes = mirror_passes(&[]);
+        let run = |engine: &mut GpuEngine| {
+            let tiles = Tiles {
+                image: image.view(),
+                tiling: &tiling,
+                weights: weights.view(),
+                passes: &passes,
+            };
+            let map = engine.run_image(tiles, &mut || Ok(())).expect("it runs");
+            map.expect("an image that fits")
         };
-        let map = engine.run_image(tiles, &mut || Ok(())).expect("it runs");
-        map.expect("an image that fits")
-    };
-    let (narrow, wide) = (run(&mut narrow), run(&mut wide));
-    let largest = wide.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-    assert!((&narrow - &wide).iter().all(|d| d.abs() <= 1e-6 * largest));
+        let (narrow, wide) = (run(&mut narrow), run(&mut wide));
+        let largest = wide.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        assert!((&narrow - &wide).iter().all(|d| d.abs() <= TOLERANCE * largest));
+    }
 }
 
 #[test]
 fn a_caller_can_stop_a_sweep() {
     let case = &CASES[0];
-    let mut engine = engine(case, Device::Reference, None).expect("in this build");
-    let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
-    let tiles = Tiles {
-        image: image.view(),
-        tiling: &tiling,
-        weights: weights.view(),
-        passes: &mirror_passes(&[]),
-    };
-    let error = engine.run_image(tiles, &mut || Err(fastnnunet::Error::Interrupted));
-    assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
+    for &device in DEVICES {
+        let engine = open_on(device, case.model, case.patch, None);
+        let Some(mut engine) = engine else { continue };
+        let (image, tiling, weights) = (case.image(), case.tiling(), case.weights());
+        let tiles = Tiles {
+            image: image.view(),
+            tiling: &tiling,
+            weights: weights.view(),
+            passes: &mirror_passes(&[]),
+        };
+        let error = engine.run_image(tiles, &mut || Err(fastnnunet::Error::Interrupted));
+        assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
+    }
+}
+
+/// Every embedded model in f32 takes less than a card of 4 GB has, less what driver and kernels take.
+#[test]
+fn every_embedded_model_fits_a_small_card() {
+    for &device in DEVICES {
+        for model in registry::models() {
+            let bytes = least(device, &model.name, model.config().patch_size);
+            println!("{}: {} MiB", model.name, bytes >> 20);
+            assert!(bytes < 4_000_000_000 - (300 << 20), "{}: {bytes}", model.name);
+        }
+    }
 }
 
 #[test]
 fn the_cpu_has_an_engine_of_its_own() {
     let model = registry::find("selftest").expect("self-test model");
-    for device in [Device::Auto, Device::Cpu] {
-        let error =
-            GpuEngine::open(model, [16, 24, 24], &on(device, None)).err().expect("not a device");
-        assert_eq!(error.kind(), fastnnunet::ErrorKind::Device);
+    for device in [Device::Auto, Device::Cpu, Device::Reference] {
+        let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
+        let error = GpuEngine::open_folds(1, graph, [16, 24, 24], &on(device, None)).err();
+        assert_eq!(error.expect("no GPU").kind(), fastnnunet::ErrorKind::Device);
+    }
+}
+
+/// Trained folders, several folds and a cascade give nnU-Net's own labels.
+#[cfg(feature = "cli")]
+#[test]
+fn trained_folders_give_the_references_labels() {
+    for &device in DEVICES {
+        if open_on(device, "selftest", [16, 24, 24], None).is_none() {
+            continue;
+        }
+        let names = &crate::folders::ON_DEVICES;
+        let count = if std::env::var_os("ALL_KERNELS").is_some() { names.len() } else { 2 };
+        for name in &names[..count] {
+            crate::folders::check_on(name, device);
+        }
     }
 }
 
@@ -308,7 +327,6 @@ mod program {
     }
 
     /// Before a driver is asked for, so no GPU is needed to see it.
-    #[cfg(any(feature = "cuda", feature = "vulkan"))]
     #[test]
     fn a_network_above_the_limit_is_told_with_both_numbers() {
         let folder = tempfile::tempdir().expect("folder");
@@ -331,6 +349,32 @@ mod program {
             assert_eq!(message.matches("MiB").count(), 2, "need and limit: {message}");
             assert!(!output.exists());
         }
+    }
+
+    /// `warm` fills the folder that it is told, and a later process finds all it needs there.
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn kernels_are_kept_where_the_user_says() {
+        if std::env::var_os("REQUIRE_CUDA").is_none() {
+            println!("skipped: no CUDA device was promised by REQUIRE_CUDA");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("folder");
+        let kernels = folder.path().join("kernels");
+        let warm = || {
+            let mut command = Command::from(crate::program());
+            command.args(["warm", "--model", "selftest", "--precision", "f16", "--kernel-cache"]);
+            let result = command.arg(&kernels).assert().success().get_output().clone();
+            String::from_utf8(result.stdout).expect("UTF-8")
+        };
+        let first = warm();
+        assert!(
+            first.contains("selftest on cuda:0, f16") && first.contains(" 0 were there"),
+            "{first}"
+        );
+        assert!(std::fs::read_dir(&kernels).expect("a folder").count() > 5);
+        let second = warm();
+        assert!(second.contains("kernels  0 compiled"), "{second}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod forms;
 #[cfg(feature = "cli")]
 mod from_nnunet;
 mod golden;
-#[cfg(feature = "reference")]
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
 mod gpu;
 #[cfg(feature = "cli")]
 mod import;

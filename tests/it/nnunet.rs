@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Every folder, by the claim it stands for.
-const CASES: [(&str, &str); 14] = [
+pub(crate) const CASES: [(&str, &str); 14] = [
     ("plain U-Net, anisotropic", "plain"),
     ("residual encoder", "residual_encoder"),
     ("residual encoder and decoder", "residual"),
@@ -38,7 +38,7 @@ fn folds(case: &str) -> Folds {
     if case == "types" { Folds::List(vec![Fold::All]) } else { Folds::Auto }
 }
 
-fn open(case: &str) -> Folder {
+pub(crate) fn open(case: &str) -> Folder {
     Folder::open(&path(case), &folds(case), None).unwrap_or_else(|e| panic!("{case}: {e}"))
 }
 

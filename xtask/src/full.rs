@@ -16,6 +16,13 @@ pub(crate) fn run() -> Result {
     )?;
     minimum_rust()?;
     miri()?;
+    // Every network on both GPU engines, with the features of .ci/run.
+    shell::run(".ci/cuda all")?;
+    let all = [("ALL_KERNELS", "1"), ("REQUIRE_VULKAN", "1")];
+    shell::run_with(
+        "cargo test --locked -p fastnnunet --features cuda,vulkan --test it -- engines:: gpu::",
+        &all,
+    )?;
     shell::run(".ci/portable all")?;
     shell::run(".ci/embed target/release/fastnnunet all")?;
     shell::run(".ci/windows")?;

@@ -27,13 +27,13 @@ impl Arguments {
 }
 
 #[cfg(feature = "cuda")]
-fn device() -> std::result::Result<Device, String> {
+fn device() -> std::result::Result<Device, fastnnunet_gpu::Error> {
     Device::cuda(0)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn device() -> std::result::Result<Device, String> {
-    Device::vulkan()
+fn device() -> std::result::Result<Device, fastnnunet_gpu::Error> {
+    Device::vulkan(0)
 }
 
 fn floats(path: &Path) -> Result<Vec<f32>> {

@@ -9,6 +9,8 @@ use std::collections::HashMap;
 /// What the model knows of a GPU.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gpu {
+    /// Whether threads of a cube may share memory.
+    pub shares: bool,
     pub processors: usize,
     /// Bytes of shared memory: of one cube, and of a processor.
     pub cube_shared: usize,
@@ -29,6 +31,7 @@ pub(crate) struct Gpu {
 impl Gpu {
     /// NVIDIA's H100 (SXM).
     pub(crate) const H100: Self = Self {
+        shares: true,
         processors: 132,
         cube_shared: 227 << 10,
         shared: 228 << 10,
@@ -219,6 +222,9 @@ fn tiles(conv: &Conv, voxels: usize, rows: usize) -> Vec<[usize; 3]> {
 /// All kernels for a convolution, without their moments.
 fn kernels(gpu: &Gpu, conv: &Conv, brain: Option<bool>) -> Vec<Kernel> {
     let mut kernels = Vec::new();
+    if !gpu.shares {
+        return kernels;
+    }
     let planar = if conv.lanes == 1 { conv.inputs[0] } else { 0 };
     if let Some(brain) = brain.filter(|_| gpu.matrix > 0.0) {
         for (rows, columns, planes, wide) in SHAPES {

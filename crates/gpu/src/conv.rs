@@ -83,6 +83,7 @@ impl Conv {
     }
 
     /// Multiplications and additions.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn flops(&self) -> f64 {
         let taps = self.taps() * self.scattered();
         2.0 * (self.inputs.iter().sum::<usize>() * self.outputs * taps) as f64
@@ -119,6 +120,7 @@ pub(crate) enum Kernel {
 }
 
 impl Kernel {
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn moments(&self) -> bool {
         match self {
             Self::Matrix(form) => form.moments,
@@ -166,6 +168,7 @@ impl Kernel {
     }
 
     /// A few words for people who look at times.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn text(&self) -> String {
         let Window { tile: [z, y, x], kernel, stride } = self.window();
         let shape = match self {

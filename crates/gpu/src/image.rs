@@ -51,7 +51,7 @@ impl Network {
         assert_eq!(image.bell.len(), self.voxels(), "weights of a tile");
         let count = image.origins.len() * image.passes.len();
         let Some(tiles) = self.tiles_at_once(image.shape, target, count) else {
-            let need_bytes = self.image_bytes_with(image.shape, target, 1);
+            let need_bytes = self.needs.image_bytes(image.shape, target, 1);
             let (what, limit_bytes) = ("the image", self.options.limit_bytes);
             return Err(Error::Memory { what, need_bytes, limit_bytes });
         };
@@ -202,13 +202,11 @@ pub struct Means {
     channels: usize,
 }
 
-/// For each voxel along an axis, its two neighbors and the weight of the second.
-pub type Neighbors = Vec<(usize, usize, f32)>;
-
 /// How means become labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
-    /// Neighbors along `z`, `y` and `x`; their lengths are the target's shape.
+    /// For each voxel along `z`, `y` and `x` its two neighbors and the weight of the second; the lengths
+    /// are the target's shape.
     pub axes: [&'a [(usize, usize, f32)]; 3],
     /// Weights (`[classes, channels]`) and biases of a linear layer that makes logits.
     pub head: Option<(&'a [f32], &'a [f32])>,
@@ -231,23 +229,20 @@ impl Means {
         Ok(download(&self.device.client, &self.sums, count)?)
     }
 
-    /// Whether [`labels`](Self::labels) does that; if not, [`read`](Self::read) them.
-    #[must_use]
-    pub fn can_label(channels: usize, labels: &Labels<'_>) -> bool {
-        let classes = labels.head.map_or(channels, |(_, bias)| bias.len());
-        let target = labels.axes.iter().fold(1_usize, |n, axis| n.saturating_mul(axis.len()));
-        let features = if labels.head.is_some() { channels } else { 0 };
-        features <= MOST_FEATURES && classes < 1 << 16 && target < u32::MAX as usize
-    }
-
     /// The number of each voxel's class, `[z, y, x]`.
     ///
     /// # Errors
     ///
     /// [`Error::Device`] if the device fails.
+    ///
+    /// # Panics
+    ///
+    /// If a neighbor lies outside the means, the linear layer does not read their channels or reads more
+    /// than 64, there are more classes than `u16` counts, or the target has 2^32 voxels or more.
     pub fn labels(&self, labels: &Labels<'_>) -> Result<Vec<u16>, Error> {
         let Labels { axes, head, above } = *labels;
         let classes = head.map_or(self.channels, |(_, bias)| bias.len());
+        self.check(labels, classes);
         let each = if classes < 256 { 4 } else { 2 };
         let choice = Choice {
             features: if head.is_some() { self.channels } else { 0 },
@@ -282,7 +277,8 @@ impl Means {
             (z + y) * 3,
         );
         let dim = CubeDim::new_1d(image::THREADS as u32);
-        // SAFETY: neighbors lie within the means, and there is a word for every few voxels.
+        // SAFETY: neighbors lie within the means and the layer reads their channels, which `check` found;
+        // there is a word for every few voxels.
         unsafe {
             start!(
                 &Queue::new(client),
@@ -305,5 +301,21 @@ impl Means {
         };
         found.truncate(voxels);
         Ok(found)
+    }
+
+    /// What a kernel that checks nothing relies on.
+    fn check(&self, labels: &Labels<'_>, classes: usize) {
+        for (axis, &size) in labels.axes.iter().zip(&self.shape) {
+            let inside = axis.iter().all(|&(low, high, _)| low < size && high < size);
+            assert!(inside, "neighbors within {size} voxels");
+        }
+        if let Some((weights, _)) = labels.head {
+            assert_eq!(weights.len(), classes * self.channels, "weights of the linear layer");
+            assert!(self.channels <= MOST_FEATURES, "{} features", self.channels);
+        }
+        // The kernel may write a class plus one.
+        assert!((1..1 << 16).contains(&classes), "{classes} classes");
+        let target = labels.axes.iter().fold(1_usize, |n, axis| n.saturating_mul(axis.len()));
+        assert!(target < u32::MAX as usize, "{target} voxels");
     }
 }

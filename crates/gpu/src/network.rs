@@ -1,6 +1,7 @@
 //! Networks on a device.
 
 use crate::device::Device;
+use crate::needs::Needs;
 use crate::plan::{Precision, Settings, plan};
 use crate::queue::{Queue, compile_ahead};
 use crate::run::{Program, download, numbers};
@@ -26,14 +27,22 @@ pub enum Error {
         /// Bytes there are.
         limit_bytes: u64,
     },
+    /// A device that is not here: what is missing and what helps, in a sentence without a full stop.
+    #[error("{0}")]
+    Missing(String),
     /// The device failed.
     #[error("{0}")]
     Device(String),
+    /// A folder that kernels are not kept in.
+    #[error("{0}")]
+    Folder(String),
 }
 
 impl From<ServerError> for Error {
     fn from(error: ServerError) -> Self {
-        Self::Device(format!("{error:?}"))
+        let said = error.to_string();
+        let words = said.split("\nBacktrace").next();
+        Self::Device(words.unwrap_or_default().to_owned())
     }
 }
 
@@ -70,6 +79,7 @@ pub struct Network {
     pub(crate) device: Device,
     pub(crate) options: Options,
     pub(crate) networks: Vec<Checked>,
+    pub(crate) needs: Needs,
     /// For single patches, made when the first comes.
     single: Option<(Vec<Program>, Handle)>,
     /// For tiles of images.
@@ -84,24 +94,15 @@ impl Network {
     /// [`Error::Network`] if they differ in what they read or make, or cannot be planned;
     /// [`Error::Memory`] if one patch does not fit.
     pub fn open(device: &Device, networks: Vec<Checked>, options: Options) -> Result<Self, Error> {
-        let Some(first) = networks.first() else {
-            return Err(Mismatch::new("no network", "at least one").into());
+        let needs = Needs::of(&networks, &options)?;
+        let fits = |what, need_bytes: u64, limit_bytes: u64| {
+            let error = Error::Memory { what, need_bytes, limit_bytes };
+            (need_bytes <= limit_bytes).then_some(()).ok_or(error)
         };
-        let same = |other: &Checked| {
-            other.input == first.input && other.output_channels() == first.output_channels()
-        };
-        if !networks.iter().all(same) || first.extent(first.output).dims != first.input.dims {
-            let expected = "networks that read and make patches of the same size";
-            return Err(Mismatch::new("networks that differ", expected).into());
-        }
+        fits("the network", needs.patch_bytes(1), options.limit_bytes)?;
+        fits("one buffer of the network", needs.largest_buffer(1), device.buffer_bytes())?;
         let device = device.clone();
-        let network = Self { device, options, networks, single: None, tiles: None };
-        let need_bytes = network.bytes_with(1);
-        if need_bytes > options.limit_bytes {
-            let (what, limit_bytes) = ("the network", options.limit_bytes);
-            return Err(Error::Memory { what, need_bytes, limit_bytes });
-        }
-        Ok(network)
+        Ok(Self { device, options, networks, needs, single: None, tiles: None })
     }
 
     /// Voxels of a patch.
@@ -136,55 +137,21 @@ impl Network {
         }
     }
 
-    /// Bytes on the device for networks that run so many patches at once, by an estimate that takes
-    /// no time: weights are counted as the file has them.
-    fn bytes_with(&self, images: usize) -> u64 {
-        let activations = crate::plan::activation_bytes(&self.networks[0], self.settings(images));
-        let size = self.options.precision.bytes() as u64;
-        let weights: u64 = self.networks.iter().map(|n| weights(n) as u64 * size).sum();
-        // What patches leave.
-        let results = (images * self.outputs() * self.voxels() * 4) as u64;
-        activations + weights + results
-    }
-
-    /// Bytes on the device for a whole image with so many tiles at once: networks, the image, sums and
-    /// their weights, and labels of `target` voxels.
-    pub(crate) fn image_bytes_with(&self, image: [usize; 3], target: usize, tiles: usize) -> u64 {
-        let volume: u64 = image.iter().map(|&n| n as u64).product();
-        let maps = (self.inputs() + self.outputs() + 1) as u64;
-        self.bytes_with(tiles) + volume * maps * 4 + target as u64 * 2
-    }
-
     /// Tiles that run at once over an image; `None` if not even one fits, or kernels cannot count that
     /// far.
-    pub(crate) fn tiles_at_once(
-        &self,
-        image: [usize; 3],
-        target: usize,
-        count: usize,
-    ) -> Option<usize> {
-        let numbers =
-            image.iter().fold(self.inputs().max(self.outputs()), |n, &k| n.saturating_mul(k));
-        if numbers >= u32::MAX as usize {
-            return None;
-        }
-        let most = self.options.tiles.unwrap_or_else(|| self.tiles_that_pay()).min(count.max(1));
-        let fits = |&n: &usize| self.image_bytes_with(image, target, n) <= self.options.limit_bytes;
-        (1..=most).rev().find(fits)
+    #[must_use]
+    pub fn tiles_at_once(&self, image: [usize; 3], target: usize, count: usize) -> Option<usize> {
+        let most = self.options.tiles.unwrap_or_else(|| self.needs.tiles_that_pay()).min(count);
+        let limits = (self.options.limit_bytes, self.device.buffer_bytes());
+        self.needs.tiles_at_once(image, target, most, limits)
     }
 
-    /// As many tiles as give every processor some blocks of the deepest layers.
-    fn tiles_that_pay(&self) -> usize {
-        let largest = 2_usize << 20;
-        (largest / self.voxels().max(1)).clamp(1, 8)
-    }
-
-    /// Bytes on the device for an image of that many voxels, labeled on a grid of `target` voxels, or
-    /// `None` if the device does not hold them.
+    /// Bytes on the device for an image of that many voxels in `count` tiles and passes, labeled on a
+    /// grid of `target` voxels, or `None` if the device does not hold them.
     #[must_use]
     pub fn image_bytes(&self, image: [usize; 3], target: usize, count: usize) -> Option<u64> {
         let tiles = self.tiles_at_once(image, target, count)?;
-        Some(self.image_bytes_with(image, target, tiles))
+        Some(self.needs.image_bytes(image, target, tiles))
     }
 
     pub(crate) fn programs(&self, images: usize) -> Result<Vec<Program>, Error> {
@@ -242,14 +209,4 @@ impl Network {
         }
         Ok(())
     }
-}
-
-/// Numbers of a network's weights.
-fn weights(network: &Checked) -> usize {
-    use fastnnunet_model::network::Operator;
-    let of = |operator: &Operator| match operator {
-        Operator::Conv(conv) | Operator::TransposedConv(conv) => conv.weights.len(),
-        _ => 0,
-    };
-    network.nodes.iter().map(|node| of(&node.operator)).sum()
 }

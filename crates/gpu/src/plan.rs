@@ -12,7 +12,7 @@ use crate::kernels::general::Pointwise;
 use crate::kernels::moments::Task;
 use fastnnunet_model::network::Pool;
 
-pub(crate) use build::{Settings, activation_bytes, plan};
+pub(crate) use build::{Settings, activation_slots, plan};
 
 /// Arithmetic of activations and weights; sums and statistics are always `f32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,6 +170,8 @@ pub(crate) struct Last {
 pub(crate) struct Plan {
     pub precision: Precision,
     pub images: usize,
+    /// Threads that take moments together.
+    pub team: usize,
     pub patch: [usize; 3],
     pub input: Slot,
     pub last: Last,
@@ -186,12 +188,8 @@ pub(crate) struct Plan {
     pub halves: Vec<u16>,
 }
 
+#[cfg(any(test, feature = "bench"))]
 impl Plan {
-    /// Bytes of weights and parameters on the device.
-    pub(crate) fn weight_bytes(&self) -> u64 {
-        ((self.params.len() + self.singles.len()) * 4 + self.halves.len() * 2) as u64
-    }
-
     /// Bytes of all buffers.
     pub(crate) fn buffer_bytes(&self) -> u64 {
         self.slots.iter().sum()

@@ -22,7 +22,6 @@ pub(crate) struct Program {
     params: Handle,
     singles: Handle,
     halves: Handle,
-    weight_bytes: u64,
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
@@ -99,8 +98,7 @@ impl Program {
             let constants = [bytes_of(&plan.params), bytes_of(&plan.singles), halves];
             (shared.unwrap_or_else(own), constants.map(|bytes| client.create_from_slice(&bytes)))
         });
-        let weight_bytes = plan.weight_bytes();
-        let mut program = Self { client, plan, slots, params, singles, halves, weight_bytes };
+        let mut program = Self { client, plan, slots, params, singles, halves };
         // They are on the device now.
         (program.plan.singles, program.plan.halves) = (Vec::new(), Vec::new());
         program
@@ -135,11 +133,13 @@ impl Program {
     }
 
     /// Bytes of weights and parameters on the device.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
+        [&self.params, &self.singles, &self.halves].map(Handle::size_in_used).iter().sum()
     }
 
     /// Numbers of the results of all images.
+    #[cfg(any(test, feature = "bench"))]
     pub(crate) fn results(&self) -> usize {
         self.plan.images * self.plan.last.outputs * self.plan.patch.iter().product::<usize>()
     }
@@ -229,16 +229,18 @@ impl Program {
                 conv::launch(queue, conv, way, images, bases, types, buffers);
             }
             Action::Merge { norm, pieces } => {
-                let dim = CubeDim::new_1d(moments::THREADS as u32);
+                let team = self.plan.team;
+                let dim = CubeDim::new_1d(team as u32);
                 let parts = whole(self.slot(self.plan.parts), 16);
                 let params = whole(self.params.clone(), 16);
                 let norm = self.norm(norm, *pieces);
                 let count = cubes(images * norm.1);
                 // SAFETY: there are moments of all pieces of all maps, and an entry for each map.
-                unsafe { start!(queue, moments::merge, count, dim, parts, params, norm.0) };
+                unsafe { start!(queue, moments::merge, count, dim, parts, params, norm.0, team) };
             }
             Action::Finish { task, source, from, output, norm, voxels, piece, splits, bias } => {
-                let dim = CubeDim::new_1d(moments::THREADS as u32);
+                let team = self.plan.team;
+                let dim = CubeDim::new_1d(team as u32);
                 let pieces = voxels.div_ceil(*piece);
                 let (from, own) = (self.element(*from), self.element(Number::Own));
                 let (norm, blocks) = self.norm(norm, pieces);
@@ -262,6 +264,7 @@ impl Program {
                         sizes,
                         norm,
                         *task,
+                        team,
                         from,
                         own,
                     );

@@ -11,6 +11,7 @@ use super::{labels, modes};
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -222,7 +223,7 @@ fn check_model(root: &Path, entry: Entry) -> Result<Checked, String> {
     };
     // An empty or cut-off file has the wrong hash too; what it is says more.
     let model = graph::parse(onnx.clone()).map_err(|e| format!("models/{file}: {e}"))?;
-    let sha256 = base16ct::lower::encode_string(&Sha256::digest(&onnx));
+    let sha256 = sha256(&onnx);
     if sha256 != entry.sha256 {
         return Err(format!(
             "models/{file} has SHA-256 {sha256}, models/MANIFEST.toml says {}",
@@ -303,4 +304,72 @@ fn output_channels(config: &ModelConfig) -> Result<Option<usize>, String> {
         ));
     }
     Ok(Some(config.labels.len() + 1))
+}
+
+/// SHA-256 in lowercase hexadecimal.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    base16ct::lower::encode_string(&Sha256::digest(bytes))
+}
+
+/// The source of the tables that the program includes: models, label tables and recipes.
+///
+/// # Errors
+///
+/// A message naming the file that cannot be read.
+pub fn source(root: &Path, models: &[Checked]) -> Result<String, String> {
+    let (tables, recipes) = (label_tables(root)?, recipes(root)?);
+    let mut code =
+        String::from("#[allow(clippy::unreadable_literal)]\nstatic MODELS: &[Embedded] = &[\n");
+    for Checked { entry, configuration, summary, .. } in models {
+        let Entry { name, file, sha256, origin, licence, grade, .. } = entry;
+        let Summary { opset, input_channels, output_channels } = summary;
+        let _ = write!(
+            code,
+            "    Embedded {{
+        name: {name:?},
+        configuration: {configuration:?},
+        config_json: include_str!({}),
+        origin: {origin:?},
+        licence: {licence:?},
+        grade: Grade::{grade:?},
+        onnx: include_bytes!({}),
+        sha256: {sha256:?},
+        opset: {opset},
+        channels: ({input_channels}, {output_channels}),
+    }},
+",
+            in_package(&format!("config/{configuration}/{name}.json")),
+            in_package(&format!("models/{file}")),
+        );
+    }
+    let modes = if root.join("config/modes.json").exists() {
+        format!("include_str!({})", in_package("config/modes.json"))
+    } else {
+        r##"r#"{"modes": []}"#"##.to_owned()
+    };
+    let tasks = if root.join("config/tasks.json").exists() {
+        format!("include_str!({})", in_package("config/tasks.json"))
+    } else {
+        let none = r#"{"version": 1, "made_from": "", "datasets": [], "tasks": []}"#;
+        format!("{none:?}")
+    };
+    let _ = write!(code, "];\n\nstatic MODES_JSON: &str = {modes};\n\n");
+    let _ = write!(code, "static TASKS_JSON: &str = {tasks};\n\n");
+    for (list, folder, files) in
+        [("LABEL_TABLES", "labels", &tables), ("RECIPES", "postprocess", &recipes)]
+    {
+        let _ = writeln!(code, "static {list}: &[(&str, &str)] = &[");
+        for (name, _) in files {
+            let file = in_package(&format!("config/{folder}/{name}.json"));
+            let _ = writeln!(code, "    ({name:?}, include_str!({file})),");
+        }
+        code.push_str("];\n\n");
+    }
+    Ok(code)
+}
+
+/// An expression for a file of the package that holds no machine's path.
+fn in_package(file: &str) -> String {
+    format!(r#"concat!(env!("CARGO_MANIFEST_DIR"), "/{file}")"#)
 }

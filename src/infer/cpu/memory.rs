@@ -26,7 +26,7 @@ const CHANNEL_BYTES: usize = 96;
 const STEP_BYTES: usize = 1024;
 
 /// Bytes of a network's constants, each counted once.
-pub(super) fn constant_bytes(network: &Network) -> u64 {
+pub(in crate::infer) fn constant_bytes(network: &Network) -> u64 {
     let weights = network.nodes.iter().filter_map(|node| Some(&conv_of(node)?.weights));
     let once: HashMap<*const f32, usize> = weights.map(|w| (w.as_ptr(), w.len())).collect();
     once.values().map(|&len| (len * size_of::<f32>()) as u64).sum()

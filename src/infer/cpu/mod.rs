@@ -15,6 +15,8 @@ mod run;
 
 pub use calibrate::Calibrator;
 pub use fastnnunet_kernels::Isa;
+#[cfg(any(feature = "cuda", feature = "vulkan"))]
+pub(super) use memory::constant_bytes;
 
 use super::{Engine, LinearHead, Precision};
 use crate::infer::{Allowance, invalid};

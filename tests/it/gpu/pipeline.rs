@@ -1,13 +1,11 @@
 //! The pipeline gives the same labels whether an engine runs the image as a whole or tile by
 //! tile.
 
-use super::{DEVICES, open_on};
+use super::{DEVICES, least, open_on};
 use crate::counted::Counted;
-use fastnnunet::infer::gpu::footprint;
-use fastnnunet::infer::{Device, Engine, Precision};
+use fastnnunet::infer::Engine;
 use fastnnunet::model::ModelConfig;
 use fastnnunet::pipeline::{self, Input, Settings};
-use fastnnunet::registry;
 use fastnnunet::volume::{Affine, Grid, LabelMap, Voxels};
 use ndarray::Array3;
 use std::ops::ControlFlow;
@@ -94,7 +92,7 @@ impl Scan {
 #[test]
 fn labels_are_those_of_the_tiles() {
     for scan in SCANS {
-        for &(device, _) in DEVICES {
+        for &device in DEVICES {
             let Some(engine) = open_on(device, scan.model, scan.patch, None) else { continue };
             let mut engine = Counted::new(Box::new(engine));
             let (whole, told) = scan.run(&mut engine);
@@ -114,19 +112,21 @@ fn labels_are_those_of_the_tiles() {
 #[test]
 fn a_run_over_a_whole_image_can_be_stopped() {
     let scan = &SCANS[0];
-    let engine = open_on(Device::Reference, scan.model, scan.patch, None).expect("in this build");
-    let mut engine = Counted::new(Box::new(engine));
-    let mut done = 0;
-    let mut stop = |progress: pipeline::Progress| {
-        done = progress.done;
-        let enough = progress.stage == pipeline::Stage::Infer && progress.done == 3;
-        if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let (config, settings) = (scan.config(), scan.settings());
-    let error =
-        pipeline::segment(&mut Some(scan.input()), &config, &mut engine, &settings, &mut stop);
-    assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
-    assert_eq!((done, engine.images), (3, 1));
+    for &device in DEVICES {
+        let Some(engine) = open_on(device, scan.model, scan.patch, None) else { continue };
+        let mut engine = Counted::new(Box::new(engine));
+        let mut done = 0;
+        let mut stop = |progress: pipeline::Progress| {
+            done = progress.done;
+            let enough = progress.stage == pipeline::Stage::Infer && progress.done == 3;
+            if enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let (config, settings) = (scan.config(), scan.settings());
+        let error =
+            pipeline::segment(&mut Some(scan.input()), &config, &mut engine, &settings, &mut stop);
+        assert_eq!(error.expect_err("stopped").kind(), fastnnunet::ErrorKind::Interrupted);
+        assert_eq!((done, engine.images), (3, 1));
+    }
 }
 
 /// Where the host or the device does not hold the whole image, tiles run one by one.
@@ -134,38 +134,38 @@ fn a_run_over_a_whole_image_can_be_stopped() {
 fn what_does_not_fit_streams() {
     let scan = Scan { shape: [400, 30, 30], ..SCANS[0] };
     let (input, config) = (scan.input(), scan.config());
-    let engine = |limit| {
-        let engine = open_on(Device::Reference, scan.model, scan.patch, limit);
-        Counted::new(Box::new(engine.expect("in this build")))
-    };
-    let plan = |engine: &Counted, settings: &Settings| {
-        pipeline::plan(&input, &config, engine, settings).expect("it fits")
-    };
-    let (all, mut tiles) = (engine(None), engine(None));
-    tiles.takes_images = false;
-    let (whole, streamed) = (plan(&all, &scan.settings()), plan(&tiles, &scan.settings()));
-    assert!(whole.whole_image && !streamed.whole_image);
-    assert!(streamed.peak.bytes < whole.peak.bytes, "{streamed:?} {whole:?}");
-    let image = whole.network_shape.iter().product::<usize>() as u64 * 4;
-    let maps = all.output_channels() as u64;
-    assert!(whole.peak.bytes > image * (1 + maps), "the whole map is counted");
+    for &device in DEVICES {
+        let engine = |limit| {
+            let engine = open_on(device, scan.model, scan.patch, limit)?;
+            Some(Counted::new(Box::new(engine)))
+        };
+        let plan = |engine: &Counted, settings: &Settings| {
+            pipeline::plan(&input, &config, engine, settings).expect("it fits")
+        };
+        let Some((all, mut tiles)) = engine(None).zip(engine(None)) else { continue };
+        tiles.takes_images = false;
+        let (whole, streamed) = (plan(&all, &scan.settings()), plan(&tiles, &scan.settings()));
+        assert!(whole.whole_image && !streamed.whole_image);
+        assert!(streamed.peak.bytes < whole.peak.bytes, "{streamed:?} {whole:?}");
+        let image = whole.network_shape.iter().product::<usize>() as u64 * 4;
+        let maps = all.output_channels() as u64;
+        assert!(whole.peak.bytes > image * (1 + maps), "the whole map is counted");
 
-    // The host.
-    let limit = whole.peak.bytes - 1;
-    let settings = Settings { memory_limit_bytes: Some(limit), ..scan.settings() };
-    let narrow = plan(&all, &settings);
-    assert!(!narrow.whole_image);
-    assert_eq!(narrow.peak, streamed.peak);
-    let settings = Settings { memory_limit_bytes: Some(limit + 1), ..scan.settings() };
-    assert!(plan(&all, &settings).whole_image);
+        // The host.
+        let limit = whole.peak.bytes - 1;
+        let settings = Settings { memory_limit_bytes: Some(limit), ..scan.settings() };
+        let narrow = plan(&all, &settings);
+        assert!(!narrow.whole_image);
+        assert_eq!(narrow.peak, streamed.peak);
+        let settings = Settings { memory_limit_bytes: Some(limit + 1), ..scan.settings() };
+        assert!(plan(&all, &settings).whole_image);
 
-    // The device: one tile fits, the image with its sums does not.
-    let model = registry::find(scan.model).expect("self-test model");
-    let onnx = model.onnx().expect("ONNX");
-    let tile = footprint(&onnx, 1, scan.patch, Precision::F32).expect("a footprint");
-    let mut small = engine(Some(tile.weights + tile.patch + (1 << 20)));
-    assert!(!plan(&small, &scan.settings()).whole_image);
-    let (labels, _) = scan.run(&mut small);
-    assert_eq!(small.images, 0);
-    assert_eq!(labels, scan.run(&mut engine(None)).0);
+        // The device: one tile fits, the image with its sums does not.
+        let tile = least(device, scan.model, scan.patch);
+        let mut small = engine(Some(tile + (1 << 20))).expect("as before");
+        assert!(!plan(&small, &scan.settings()).whole_image);
+        let (labels, _) = scan.run(&mut small);
+        assert_eq!(small.images, 0);
+        assert_eq!(labels, scan.run(&mut engine(None).expect("as before")).0);
+    }
 }

@@ -6,6 +6,7 @@ mod nets;
 use crate::choose::Known;
 use crate::conv::Kernel;
 use crate::device::Device;
+use crate::network::Error;
 use crate::plan::{Action, Precision, Settings, plan};
 use crate::queue::{Queue, compile_ahead};
 use crate::run::{Program, download, numbers};
@@ -35,13 +36,13 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// What cannot be run, in words.
+    /// As of [`Network::open`](crate::Network::open).
     pub fn new(
         device: &Device,
         network: Network,
         precision: Precision,
         images: usize,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Error> {
         Self::with(device, network, precision, images, Known::default())
     }
 
@@ -51,9 +52,9 @@ impl Patch {
         precision: Precision,
         images: usize,
         known: Known,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Error> {
         let settings = Settings { precision, images, gpu: device.gpu, known: Arc::new(known) };
-        let plan = plan(network.clone(), settings).map_err(|error| error.to_string())?;
+        let plan = plan(network.clone(), settings)?;
         let program = Program::new(device.client.clone(), plan, None);
         let results = numbers(&device.client, program.results());
         compile_ahead(device, |queue| {
@@ -93,8 +94,8 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// What failed, in words.
-    pub fn round(&mut self, input: &[f32]) -> Result<Vec<f32>, String> {
+    /// [`Error::Device`] if the device fails.
+    pub fn round(&mut self, input: &[f32]) -> Result<Vec<f32>, Error> {
         self.program.write_input(input);
         if let Some(graph) = &self.graph {
             // SAFETY: the program's buffers live on, and this is the one stream that uses them.
@@ -105,7 +106,7 @@ impl Patch {
             self.program.leave(&self.queue(), &self.results);
         }
         let count = self.program.results();
-        download(&self.device.client, &self.results, count).map_err(|error| format!("{error:?}"))
+        Ok(download(&self.device.client, &self.results, count)?)
     }
 
     /// Records the launches of a run, so that the device gets them at once; it must have run before.
@@ -171,13 +172,13 @@ impl Patch {
     ///
     /// # Errors
     ///
-    /// What cannot be run, in words.
+    /// As of [`Network::open`](crate::Network::open).
     pub fn tune(
         self,
         most: usize,
         limit: Duration,
         report: &mut dyn FnMut(String),
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Error> {
         let until = Instant::now() + limit;
         let known = lab::tune(&self.device, &self.program.plan, most, until, report);
         Self::with(&self.device, self.network, self.precision, self.images, known)

@@ -11,7 +11,7 @@
 mod fill;
 mod leave;
 
-use super::geometry::{Layer, Window, chart, place};
+use super::geometry::{Layer, Place, Window, chart, place};
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::prelude::*;
 
@@ -176,16 +176,8 @@ pub(crate) fn convolution<E: Float, A: Float, NA: Size, N: Size, M: Size>(
     if here.image >= layer.images {
         terminate!();
     }
-    let unit = UNIT_POS as usize;
-    let wide = unit / 32 / form.planes;
-    let group = here.group * form.wide + wide;
-    let own = Member {
-        lane: unit % 32,
-        plane: unit / 32 % form.planes,
-        wide,
-        block: group * form.columns,
-    };
-
+    let own = member(&here, form);
+    let group = here.group * form.wide + own.wide;
     let [tile_size, table_size, offsets_size] = comptime!(form.shared());
     let mut tile = Shared::<[Vector<E, Const<8>>]>::new_aligned_slice(tile_size, 16usize);
     let mut table = Shared::<[u32]>::new_slice(table_size);
@@ -197,14 +189,7 @@ pub(crate) fn convolution<E: Float, A: Float, NA: Size, N: Size, M: Size>(
         unpaired(&mut offsets, form);
     }
 
-    let mut acc = Acc::new();
-    #[unroll]
-    for _ in 0..form.rows * form.columns {
-        let mut sum = Array::<Vector<f32, Const<2>>>::new(2usize);
-        sum[0] = Vector::new(0.0);
-        sum[1] = Vector::new(0.0);
-        acc.push(sum);
-    }
+    let mut acc = zeros(form);
     let loads = comptime!(form.columns.div_ceil(2));
     let ahead = comptime!(form.ahead());
     let first = here.split * layer.stages / layer.splits;
@@ -246,6 +231,33 @@ pub(crate) fn convolution<E: Float, A: Float, NA: Size, N: Size, M: Size>(
             leave::whole(output, parts, &acc, &layer, &here, &own, form);
         }
     }
+}
+
+/// Where this thread stands.
+#[cube]
+fn member(here: &Place, #[comptime] form: Form) -> Member {
+    let unit = UNIT_POS as usize;
+    let wide = unit / 32 / form.planes;
+    Member {
+        lane: unit % 32,
+        plane: unit / 32 % form.planes,
+        wide,
+        block: (here.group * form.wide + wide) * form.columns,
+    }
+}
+
+/// Sums before anything is added.
+#[cube]
+fn zeros(#[comptime] form: Form) -> Acc {
+    let mut acc = Acc::new();
+    #[unroll]
+    for _ in 0..form.rows * form.columns {
+        let mut sum = Array::<Vector<f32, Const<2>>>::new(2usize);
+        sum[0] = Vector::new(0.0);
+        sum[1] = Vector::new(0.0);
+        acc.push(sum);
+    }
+    acc
 }
 
 /// Adds up what lies in shared memory; returns where the weights of the next stage are.

@@ -8,7 +8,7 @@
 
 use cubecl::prelude::*;
 
-/// Threads of a cube.
+/// Threads of a cube that take moments together; one alone where they cannot share memory.
 pub(crate) const THREADS: usize = 256;
 
 /// An instance normalization. Places are in vectors of four.
@@ -32,6 +32,7 @@ pub(crate) fn merge(
     parts: &[Vector<f32, Const<4>>],
     params: &mut [Vector<f32, Const<4>>],
     norm: Norm,
+    #[comptime] team: usize,
 ) {
     let map = CUBE_POS;
     if map >= norm.maps {
@@ -52,13 +53,11 @@ pub(crate) fn merge(
         counts += n;
         low += n * (parts[first + at * 6 + 2] - base_low);
         high += n * (parts[first + at * 6 + 3] - base_high);
-        at += THREADS;
+        at += team;
     }
-    let mut gathered =
-        Shared::<[Vector<f32, Const<4>>]>::new_aligned_slice(comptime!(THREADS * 3), 16usize);
-    let count = tree(counts, &mut gathered, 0usize);
-    let low = tree(low, &mut gathered, THREADS);
-    let high = tree(high, &mut gathered, comptime!(2 * THREADS));
+    let count = all(counts, team);
+    let low = all(low, team);
+    let high = all(high, team);
     let mean_low = base_low + low / count;
     let mean_high = base_high + high / count;
     let mut low = zero;
@@ -70,11 +69,10 @@ pub(crate) fn merge(
         low += parts[first + at * 6 + 4] + n * off * off;
         let off = parts[first + at * 6 + 3] - mean_high;
         high += parts[first + at * 6 + 5] + n * off * off;
-        at += THREADS;
+        at += team;
     }
-    sync_cube();
-    let low = tree(low, &mut gathered, 0usize);
-    let high = tree(high, &mut gathered, THREADS);
+    let low = all(low, team);
+    let high = all(high, team);
     if unit == 0 {
         entry(params, &norm, map, 0usize, mean_low, low / count);
         entry(params, &norm, map, 1usize, mean_high, high / count);
@@ -83,23 +81,39 @@ pub(crate) fn merge(
 
 /// The sum over the cube's threads, for all of them.
 #[cube]
-fn tree(
-    value: Vector<f32, Const<4>>,
-    gathered: &mut [Vector<f32, Const<4>>],
-    from: usize,
-) -> Vector<f32, Const<4>> {
-    let unit = UNIT_POS as usize;
-    gathered[from + unit] = value;
-    let mut half = comptime!(THREADS / 2).runtime();
-    sync_cube();
-    while half > 0 {
-        if unit < half {
-            gathered[from + unit] = gathered[from + unit] + gathered[from + unit + half];
-        }
-        half /= 2;
+fn all(value: Vector<f32, Const<4>>, #[comptime] team: usize) -> Vector<f32, Const<4>> {
+    if comptime!(team == 1) {
+        value
+    } else {
+        let unit = UNIT_POS as usize;
+        let mut gathered = Shared::<[Vector<f32, Const<4>>]>::new_aligned_slice(team, 16usize);
+        gathered[unit] = value;
+        let mut half = comptime!(team / 2).runtime();
         sync_cube();
+        while half > 0 {
+            if unit < half {
+                gathered[unit] = gathered[unit] + gathered[unit + half];
+            }
+            half /= 2;
+            sync_cube();
+        }
+        let sum = gathered[0];
+        // The next sum may lie where this one did.
+        sync_cube();
+        sum
     }
-    gathered[from]
+}
+
+/// Mean and sum of squared deviations from it of `n` values: `one` and `two` are sums of their deviations
+/// from `shift`, and of the squares of those.
+#[cube]
+pub(super) fn about<N: Size>(
+    n: Vector<f32, N>,
+    shift: Vector<f32, N>,
+    one: Vector<f32, N>,
+    two: Vector<f32, N>,
+) -> (Vector<f32, N>, Vector<f32, N>) {
+    (shift + one / n, max(two - one * one / n, Vector::new(0.0)))
 }
 
 /// Scale, shift and slope of half a block of channels.
@@ -152,6 +166,7 @@ pub(crate) fn finish<S: Float, O: Float>(
     pieces: Pieces,
     norm: Norm,
     #[comptime] form: Task,
+    #[comptime] team: usize,
     #[define(S)] _source: ElemType,
     #[define(O)] _made: ElemType,
 ) {
@@ -199,31 +214,22 @@ pub(crate) fn finish<S: Float, O: Float>(
                 two[k] += off * off;
             }
         }
-        at += THREADS;
+        at += team;
     }
     if comptime!(form.moments) {
-        let mut gathered =
-            Shared::<[Vector<f32, Const<4>>]>::new_aligned_slice(comptime!(THREADS * 4), 16usize);
         let n = Vector::<f32, Const<4>>::new(f32::cast_from(end - start));
-        let mut means = Array::<Vector<f32, Const<4>>>::new(2usize);
-        let mut deviations = Array::<Vector<f32, Const<4>>>::new(2usize);
         #[unroll]
         for k in 0..2usize {
-            let first = tree(one[k], &mut gathered, comptime!(k * 2 * THREADS));
-            let second = tree(two[k], &mut gathered, comptime!((k * 2 + 1) * THREADS));
-            means[k] = shift[k] + first / n;
-            deviations[k] = max(second - first * first / n, zero);
-        }
-        if unit == 0 {
-            if comptime!(form.whole) {
-                entry(params, &norm, map, 0usize, means[0], deviations[0] / n);
-                entry(params, &norm, map, 1usize, means[1], deviations[1] / n);
-            } else {
-                #[unroll]
-                for k in 0..2usize {
+            let first = all(one[k], team);
+            let second = all(two[k], team);
+            let (mean, squares) = about::<Const<4>>(n, shift[k], first, second);
+            if unit == 0 {
+                if comptime!(form.whole) {
+                    entry(params, &norm, map, k, mean, squares / n);
+                } else {
                     parts[CUBE_POS * 6 + k] = n;
-                    parts[CUBE_POS * 6 + 2 + k] = means[k];
-                    parts[CUBE_POS * 6 + 4 + k] = deviations[k];
+                    parts[CUBE_POS * 6 + 2 + k] = mean;
+                    parts[CUBE_POS * 6 + 4 + k] = squares;
                 }
             }
         }

@@ -3,6 +3,7 @@
 use super::{Last, Number, Operand, Plan, Precision, Slot};
 use crate::choose::{Chooser, Gpu, Known};
 use crate::kernels::geometry::BLOCK;
+use crate::kernels::moments;
 use fastnnunet_model::Mismatch;
 use fastnnunet_model::network::fused::{Fused, Operation, Part, Scaling, Step, TensorId, View};
 use fastnnunet_model::network::{Conv, Extent, Network};
@@ -62,7 +63,7 @@ const SMALL_HEAD: usize = 16;
 pub(crate) fn plan(network: Network, settings: Settings) -> Result<Plan, Mismatch> {
     let mut network = Fused::new(network);
     let head = small_head(&mut network, settings.precision);
-    prepare(&mut network, settings.precision);
+    prepare(&mut network, settings.precision, settings.gpu);
     let mut planner = Planner::new(&network, settings);
     let parts = network.steps.iter().flat_map(|step| &step.operands).flat_map(|view| &view.parts);
     for part in parts.chain(&network.output.parts) {
@@ -76,14 +77,15 @@ pub(crate) fn plan(network: Network, settings: Settings) -> Result<Plan, Mismatc
     Ok(planner.plan)
 }
 
-/// Bytes of activations that a plan would have on the device, without parts of sums and moments.
-pub(crate) fn activation_bytes(network: &Network, settings: Settings) -> u64 {
+/// Bytes of the buffers of activations that a plan for one patch has on an NVIDIA GPU.
+pub(crate) fn activation_slots(network: &Network, precision: Precision) -> Vec<u64> {
     let mut network = Fused::new(network.clone());
-    small_head(&mut network, settings.precision);
-    prepare(&mut network, settings.precision);
+    let settings = Settings { precision, images: 1, gpu: Gpu::H100, known: Arc::default() };
+    small_head(&mut network, precision);
+    prepare(&mut network, precision, settings.gpu);
     let mut planner = Planner::new(&network, settings);
     planner.place(&network);
-    planner.plan.slots.iter().sum()
+    planner.plan.slots
 }
 
 /// Takes off a pointwise convolution at the end that is computed where results leave, exactly: what
@@ -120,8 +122,14 @@ pub(super) fn is_upsampling(conv: &Conv, input: [usize; 3], output: [usize; 3]) 
 }
 
 /// Whether our quick kernels know a step.
-pub(super) fn is_quick(operation: &Operation, input: [usize; 3], output: [usize; 3]) -> bool {
+pub(super) fn is_quick(
+    gpu: Gpu,
+    operation: &Operation,
+    input: [usize; 3],
+    output: [usize; 3],
+) -> bool {
     match operation {
+        _ if !gpu.shares => false,
         Operation::Conv(conv) => conv.groups == 1 && conv.window.dilation == [1; 3],
         Operation::TransposedConv(conv) => is_upsampling(conv, input, output),
         _ => false,
@@ -129,7 +137,7 @@ pub(super) fn is_quick(operation: &Operation, input: [usize; 3], output: [usize;
 }
 
 /// Stores values where a kernel could not read them as they are.
-fn prepare(network: &mut Fused, precision: Precision) {
+fn prepare(network: &mut Fused, precision: Precision, gpu: Gpu) {
     let input = |part: &Part| part.tensor == 0;
     for mut step in std::mem::take(&mut network.steps) {
         let output = network.tensors[step.out].dims;
@@ -137,7 +145,7 @@ fn prepare(network: &mut Fused, precision: Precision) {
         for operand in &mut step.operands {
             let ready = match &step.operation {
                 Operation::Copy => true,
-                operation if is_quick(operation, operand.dims, output) => {
+                operation if is_quick(gpu, operation, operand.dims, output) => {
                     let planar = operand.parts.iter().any(input);
                     let readable = operand.parts.len() == 1
                         && operand.parts[0].is_raw()
@@ -200,6 +208,7 @@ impl Planner {
         let plan = Plan {
             precision: settings.precision,
             images: settings.images,
+            team: if settings.gpu.shares { moments::THREADS } else { 1 },
             patch,
             input: 0,
             last: Last { source: nothing, outputs: 0, head: false, bias: 0, weights: 0 },

@@ -11,8 +11,9 @@ use fastnnunet_model::network::fused::{Operation, Part, Step, TensorId, View};
 use fastnnunet_model::network::{self, Window};
 use half::{bf16, f16};
 
-/// Voxels of a piece of a map whose moments one cube takes.
+/// Voxels of a piece of a map whose moments one cube takes; fewer where one thread does.
 const PIECE: usize = 4096;
+const PIECE_ALONE: usize = 1024;
 
 impl Planner {
     /// Plans one step.
@@ -21,7 +22,8 @@ impl Planner {
         let out = step.out;
         match &step.operation {
             Operation::Conv(conv) | Operation::TransposedConv(conv) => {
-                let quick = is_quick(&step.operation, first.dims, self.tensors[out].dims);
+                let (gpu, made) = (self.settings.gpu, self.tensors[out].dims);
+                let quick = is_quick(gpu, &step.operation, first.dims, made);
                 if !(quick && self.conv(step, conv)) {
                     self.general(step, conv)?;
                 }
@@ -133,7 +135,6 @@ impl Planner {
     }
 
     /// Adds up `splits` parts of a sum (`sums`), and takes the moments that are needed.
-    #[allow(clippy::too_many_arguments, reason = "one caller each")]
     fn finish(
         &mut self,
         out: TensorId,
@@ -146,7 +147,8 @@ impl Planner {
         let tensor = &self.tensors[out];
         let (voxels, blocks, slot) = (tensor.voxels(), tensor.blocks(), tensor.slot);
         let norms = tensor.norms.clone();
-        let pieces = voxels.div_ceil(PIECE);
+        let most = if self.plan.team > 1 { PIECE } else { PIECE_ALONE };
+        let pieces = voxels.div_ceil(most);
         // Pieces of equal size.
         let piece = voxels.div_ceil(pieces);
         let nothing = super::Norm { blocks, from: 0, to: 0, epsilon: 1.0 };

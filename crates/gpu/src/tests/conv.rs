@@ -1,4 +1,4 @@
-use super::{clients, values};
+use super::{devices, values};
 use crate::conv::{Bases, Buffers, Conv, Kernel, Types, Way, launch, pack};
 use crate::kernels::geometry::BLOCK;
 use crate::kernels::{direct, matrix};
@@ -351,6 +351,11 @@ fn matrix_forms(conv: &Conv, moments: bool) -> Vec<matrix::Form> {
     ]
 }
 
+/// Devices whose threads may share memory, as all these kernels do.
+fn sharing() -> impl Iterator<Item = Client> {
+    devices().into_iter().filter(|device| device.gpu.shares).map(|device| device.client)
+}
+
 /// Whether a device has the shared memory for a kernel.
 fn fits(client: &Client, kernel: &Kernel) -> bool {
     kernel.shared_bytes() <= client.properties().hardware.max_shared_memory_size
@@ -367,7 +372,7 @@ fn in_turn<T: Copy>(all: &[T], layer: usize, count: usize) -> Vec<T> {
 
 #[test]
 fn convolutions_on_tensor_cores_are_exact() {
-    for client in clients() {
+    for client in sharing() {
         if client.features().matmul.mma.is_empty() {
             continue;
         }
@@ -402,7 +407,7 @@ fn convolutions_on_tensor_cores_are_exact() {
 
 #[test]
 fn convolutions_without_tensor_cores_are_exact() {
-    for client in clients() {
+    for client in sharing() {
         let all = layers().into_iter().chain(planar()).chain(scattered());
         for (number, (conv, images)) in all.enumerate() {
             let case = Case::new(conv.clone(), images);

@@ -6,19 +6,25 @@ mod counts;
 mod kept;
 mod networks;
 
-use cubecl::client::Client;
+use crate::Device;
 
 /// The GPUs that this build knows and this machine has; fails where the caller of the tests promised
-/// one. Not Vulkan's: Mesa 22.3's software driver crashes while it compiles kernels whose threads share
-/// memory.
+/// one.
 #[allow(clippy::print_stdout, reason = "a skipped device says why")]
-fn clients() -> Vec<Client> {
+fn devices() -> Vec<Device> {
+    let mut found = Vec::new();
     #[cfg(feature = "cuda")]
     if std::env::var_os("REQUIRE_CUDA").is_some() {
-        return vec![cubecl::Device::cuda(0).expect("a CUDA device").client()];
+        found.push(Device::cuda(0).expect("a CUDA device"));
     }
-    println!("skipped: no CUDA device was promised by REQUIRE_CUDA");
-    Vec::new()
+    #[cfg(feature = "vulkan")]
+    if std::env::var_os("REQUIRE_VULKAN").is_some() {
+        found.push(Device::vulkan(0).expect("a Vulkan device"));
+    }
+    if found.is_empty() {
+        println!("skipped: no device was promised by REQUIRE_CUDA or REQUIRE_VULKAN");
+    }
+    found
 }
 
 /// Values between -2 and 2 that fp16 and bf16 hold exactly.

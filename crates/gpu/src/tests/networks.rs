@@ -1,8 +1,8 @@
 //! Whole networks against golden logits.
 #![allow(clippy::print_stdout)]
 
-use super::clients;
-use crate::{Device, Options, Precision};
+use super::devices;
+use crate::{Options, Precision};
 use fastnnunet_model::network::Network;
 use fastnnunet_model::onnx::Graph;
 
@@ -52,8 +52,7 @@ fn cases() -> Vec<Case> {
 fn logits_match_the_exporting_framework() {
     let halves = [(Precision::F16, 5e-3), (Precision::Bf16, 4e-2)];
     let has_time = std::env::var_os("ALL_KERNELS").is_some();
-    for client in clients() {
-        let device = Device::new(client);
+    for device in devices() {
         for (number, case) in cases().into_iter().enumerate() {
             // As in `conv`: one half precision after the other.
             let halves = if has_time { &halves[..] } else { &halves[number % 2..][..1] };

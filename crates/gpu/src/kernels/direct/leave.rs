@@ -1,6 +1,7 @@
 //! How sums leave a cube: as parts of a sum, or whole and with moments.
 
 use super::super::geometry::{Layer, Place, count, target};
+use super::super::moments::about;
 use super::{Form, Member};
 use cubecl::prelude::*;
 
@@ -162,9 +163,10 @@ fn join(
         for k in 0..2usize {
             let one = gathered[k * threads + unit];
             let two = gathered[(k + 2) * threads + unit];
+            let (mean, squares) = about::<Const<4>>(n, moments.shift[k], one, two);
             parts[to + k] = n;
-            parts[to + 2 + k] = moments.shift[k] + one / n;
-            parts[to + 4 + k] = max(two - one * one / n, Vector::new(0.0));
+            parts[to + 2 + k] = mean;
+            parts[to + 4 + k] = squares;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How sums leave a cube: as parts of a sum, scattered, or whole and with moments.
 
 use super::super::geometry::{Layer, Place, count, target};
+use super::super::moments::about;
 use super::{Acc, Form, Member, halves};
 use cubecl::prelude::*;
 
@@ -179,9 +180,10 @@ fn join(
             let tiles = layer.nz * layer.ny * layer.nx;
             let to =
                 ((here.image * layer.blocks_out + block) * tiles + here.tile) * 12 + column % 4;
+            let (mean, squares) = about::<Const<2>>(n, shifts[column], one, two);
             parts[to] = n;
-            parts[to + 4] = shifts[column] + one / n;
-            parts[to + 8] = max(two - one * one / n, Vector::new(0.0));
+            parts[to + 4] = mean;
+            parts[to + 8] = squares;
         }
         column += comptime!(form.threads());
     }

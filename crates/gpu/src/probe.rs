@@ -1,7 +1,7 @@
-//! Whether CUDA can run here, told from facts about the machine before burn touches it.
+//! Whether CUDA can run here, told from facts about the machine before cubecl touches it.
 //!
-//! burn and cubecl panic where something is missing; so everything they need is asked for
-//! first, and what is missing is said in one sentence with what would help.
+//! cubecl panics where something is missing; so everything it needs is asked for first, and what is
+//! missing is said in one sentence with what would help.
 
 use std::path::PathBuf;
 
@@ -14,31 +14,29 @@ const OLDEST_GPU: (i32, i32) = (6, 0);
 
 /// What a machine has. Gathered by `Facts::here`, made up by tests.
 #[derive(Clone, Debug)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// CUDA version of the driver; `None` where its library does not load.
-    pub(super) driver: Option<(i32, i32)>,
+    pub(crate) driver: Option<(i32, i32)>,
     /// Number of GPUs, or what the driver said instead.
-    pub(super) gpus: Result<usize, String>,
+    pub(crate) gpus: Result<usize, String>,
     /// CUDA version of NVRTC; `None` where its library does not load.
-    pub(super) compiler: Option<(i32, i32)>,
+    pub(crate) compiler: Option<(i32, i32)>,
     /// The toolkit's folder as cubecl will look for it, and whether the headers are in it.
-    pub(super) toolkit: Option<(PathBuf, bool)>,
-    /// The GPU asked for: name, compute capability, free bytes.
-    pub(super) gpu: Result<(String, (i32, i32), u64), String>,
+    pub(crate) toolkit: Option<(PathBuf, bool)>,
+    /// The GPU asked for: name and compute capability.
+    pub(crate) gpu: Result<(String, (i32, i32)), String>,
 }
 
 /// The reason why GPU number `index` cannot be used, as a sentence without a full stop.
 ///
-/// `need_bytes` is what the network takes at least.
-///
 /// # Errors
 ///
 /// The reason; it starts with what is missing and ends with what helps.
-pub(super) fn check(facts: &Facts, index: usize, need_bytes: u64) -> Result<(), String> {
+pub(crate) fn check(facts: &Facts, index: usize) -> Result<(), String> {
     let text = |(major, minor): (i32, i32)| format!("{major}.{minor}");
     let Some(driver) = facts.driver else {
         return Err("there is no NVIDIA driver here (libcuda.so.1 does not load); install one, \
-                    or use --device cpu"
+                    or use the CPU"
             .to_owned());
     };
     if driver < OLDEST_DRIVER {
@@ -88,7 +86,7 @@ pub(super) fn check(facts: &Facts, index: usize, need_bytes: u64) -> Result<(), 
                 .to_owned());
         }
     }
-    let (name, capability, free_bytes) = match &facts.gpu {
+    let (name, capability) = match &facts.gpu {
         Ok(gpu) => gpu,
         Err(said) => return Err(format!("the GPU does not answer: {said}")),
     };
@@ -99,27 +97,18 @@ pub(super) fn check(facts: &Facts, index: usize, need_bytes: u64) -> Result<(), 
             text(OLDEST_GPU)
         ));
     }
-    if *free_bytes < need_bytes {
-        return Err(format!(
-            "not enough memory: {} MiB of {name} are free and the network needs {}; close what \
-             else uses the GPU, or use --device cpu",
-            free_bytes >> 20,
-            need_bytes.div_ceil(1 << 20)
-        ));
-    }
     Ok(())
 }
 
-#[cfg(feature = "cuda")]
 impl Facts {
     /// Asks this machine. Stops asking where the driver or the GPU is missing.
-    pub(super) fn here(index: usize) -> Self {
-        use super::driver;
+    pub(crate) fn here(index: usize) -> Self {
+        use crate::driver;
         let driver = driver::driver_version();
         let usable = driver.is_some_and(|version| version >= OLDEST_DRIVER);
         let gpus = if usable { driver::gpu_count() } else { None }.unwrap_or(Ok(0));
         let gpu = if gpus.as_ref().is_ok_and(|&count| index < count) {
-            driver::gpu(index).map(|gpu| (gpu.name, gpu.capability, gpu.free_bytes))
+            driver::gpu(index).map(|gpu| (gpu.name, gpu.capability))
         } else {
             Err("not asked".to_owned())
         };
@@ -141,22 +130,21 @@ mod tests {
             gpus: Ok(2),
             compiler: Some((12, 4)),
             toolkit: Some((PathBuf::from("/usr/local/cuda"), true)),
-            gpu: Ok(("GPU".to_owned(), (8, 9), 4 << 30)),
+            gpu: Ok(("GPU".to_owned(), (8, 9))),
         }
     }
 
     #[test]
     fn a_good_machine_passes() {
-        assert_eq!(check(&good(), 1, 1 << 30), Ok(()));
-        assert_eq!(check(&Facts { compiler: Some((12, 8)), ..good() }, 0, 0), Ok(()));
+        assert_eq!(check(&good(), 1), Ok(()));
+        assert_eq!(check(&Facts { compiler: Some((12, 8)), ..good() }, 0), Ok(()));
     }
 
     #[test]
     fn each_failure_names_what_is_missing_and_what_helps() {
-        let gpu = |capability, free| Ok(("GPU".to_owned(), capability, free));
         // (case, facts, words the sentence has)
-        let cases: [(&str, Facts, &[&str]); 12] = [
-            ("no driver", Facts { driver: None, ..good() }, &["no NVIDIA driver", "--device cpu"]),
+        let cases: [(&str, Facts, &[&str]); 11] = [
+            ("no driver", Facts { driver: None, ..good() }, &["no NVIDIA driver", "the CPU"]),
             ("old driver", Facts { driver: Some((11, 8)), ..good() }, &["11.8", "12.0", "update"]),
             ("no start", Facts { gpus: Err("code 999".into()), ..good() }, &["code 999"]),
             ("no GPU", Facts { gpus: Ok(0), ..good() }, &["no GPU", "CUDA_VISIBLE_DEVICES"]),
@@ -178,21 +166,16 @@ mod tests {
                 &["/opt/cuda/include", "cuda-cudart-dev", "CUDA_PATH"],
             ),
             ("silent GPU", Facts { gpu: Err("code 46".into()), ..good() }, &["code 46"]),
-            ("old GPU", Facts { gpu: gpu((5, 2), 4 << 30), ..good() }, &["5.2", "6.0"]),
-            (
-                "little memory",
-                Facts { gpu: gpu((8, 9), 100 << 20), ..good() },
-                &["100 MiB", "1024", "--device cpu"],
-            ),
+            ("old GPU", Facts { gpu: Ok(("GPU".to_owned(), (5, 2))), ..good() }, &["5.2", "6.0"]),
         ];
         for (case, facts, words) in cases {
-            let reason = check(&facts, 1, 1 << 30).expect_err(case);
+            let reason = check(&facts, 1).expect_err(case);
             assert!(!reason.contains('\n') && !reason.ends_with('.'), "{case}: {reason}");
             for word in words {
                 assert!(reason.contains(word), "{case}: {reason} lacks {word}");
             }
         }
-        let beyond = check(&good(), 2, 0).expect_err("the third of two");
+        let beyond = check(&good(), 2).expect_err("the third of two");
         assert!(beyond.contains("cuda:0 to cuda:1"), "{beyond}");
     }
 
@@ -206,8 +189,8 @@ mod tests {
             toolkit: None,
             gpu: Err("not asked".to_owned()),
         };
-        assert!(check(&nothing, 0, 0).expect_err("nothing").contains("driver"));
+        assert!(check(&nothing, 0).expect_err("nothing").contains("driver"));
         let driver = Facts { driver: Some((12, 8)), ..nothing };
-        assert!(check(&driver, 0, 0).expect_err("no GPU").contains("no GPU"));
+        assert!(check(&driver, 0).expect_err("no GPU").contains("no GPU"));
     }
 }

@@ -3,26 +3,26 @@
 //! Both libraries are loaded when asked for. `cudarc` panics where one is missing, so its
 //! presence is asked first, and each function here says what it found.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "calls of the driver")]
 
 use cudarc::driver::{CudaContext, result, sys};
 
 /// Free and total bytes of a GPU, and the version of its instruction set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Gpu {
+pub(crate) struct Gpu {
     /// The product, as the driver names it.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Compute capability, for instance `(8, 9)`.
-    pub(super) capability: (i32, i32),
+    pub(crate) capability: (i32, i32),
     /// Bytes nobody uses at the moment.
-    pub(super) free_bytes: u64,
+    pub(crate) free_bytes: u64,
     /// Bytes it has.
-    pub(super) total_bytes: u64,
+    pub(crate) total_bytes: u64,
 }
 
 /// Whether the driver's library (`libcuda.so.1`, `nvcuda.dll`) loads.
 #[must_use]
-pub(super) fn driver_present() -> bool {
+pub(crate) fn driver_present() -> bool {
     // SAFETY: loading a library runs its initializers; the driver's are made to be run in any
     // process that looks for a GPU, and the library is not used through this handle.
     unsafe { sys::is_culib_present() }
@@ -30,14 +30,14 @@ pub(super) fn driver_present() -> bool {
 
 /// Whether the run-time compiler's library (`libnvrtc.so`) loads.
 #[must_use]
-pub(super) fn compiler_present() -> bool {
+pub(crate) fn compiler_present() -> bool {
     // SAFETY: as in `driver_present`; NVRTC's initializers only set up its own tables.
     unsafe { cudarc::nvrtc::sys::is_culib_present() }
 }
 
 /// The CUDA version the driver implements, as `(major, minor)`; `None` without a driver.
 #[must_use]
-pub(super) fn driver_version() -> Option<(i32, i32)> {
+pub(crate) fn driver_version() -> Option<(i32, i32)> {
     if !driver_present() {
         return None;
     }
@@ -50,7 +50,7 @@ pub(super) fn driver_version() -> Option<(i32, i32)> {
 
 /// The CUDA version of the run-time compiler, as `(major, minor)`; `None` without one.
 #[must_use]
-pub(super) fn compiler_version() -> Option<(i32, i32)> {
+pub(crate) fn compiler_version() -> Option<(i32, i32)> {
     if !compiler_present() {
         return None;
     }
@@ -62,12 +62,20 @@ pub(super) fn compiler_version() -> Option<(i32, i32)> {
 
 /// Number of GPUs, or what the driver said instead; `None` without a driver.
 #[must_use]
-pub(super) fn gpu_count() -> Option<Result<usize, String>> {
+pub(crate) fn gpu_count() -> Option<Result<usize, String>> {
     if !driver_present() {
         return None;
     }
     let count = result::init().and_then(|()| result::device::get_count());
-    Some(count.map(|n| usize::try_from(n).unwrap_or(0)).map_err(|error| format!("{error:?}")))
+    Some(count.map(|n| usize::try_from(n).unwrap_or(0)).map_err(said))
+}
+
+/// An error in the driver's own words.
+fn said(error: result::DriverError) -> String {
+    match error.error_string() {
+        Ok(words) => words.to_string_lossy().into_owned(),
+        Err(_) => format!("code {}", error.0 as u32),
+    }
 }
 
 /// What the driver says about a GPU.
@@ -75,7 +83,7 @@ pub(super) fn gpu_count() -> Option<Result<usize, String>> {
 /// # Errors
 ///
 /// The driver's words where it does not answer, or a sentence where there is no driver.
-pub(super) fn gpu(index: usize) -> Result<Gpu, String> {
+pub(crate) fn gpu(index: usize) -> Result<Gpu, String> {
     if !driver_present() {
         return Err("no CUDA driver".to_owned());
     }
@@ -93,7 +101,7 @@ pub(super) fn gpu(index: usize) -> Result<Gpu, String> {
             total_bytes: total as u64,
         })
     };
-    ask().map_err(|error: cudarc::driver::DriverError| format!("{error:?}"))
+    ask().map_err(said)
 }
 
 #[cfg(test)]
