@@ -1,12 +1,11 @@
 //! Times an embedded model on a device; `benches/gpu/compare.py` calls it.
 //!
-//! `bench_device MODEL DEVICE Z Y X [--image Z Y X] [--input RAW] [--output RAW] [--runs N]
-//! [--serve]`: one patch of `Z Y X` voxels, or with `--image` a whole image in tiles of that
+//! `bench_device MODEL DEVICE Z Y X [--image Z Y X] [--precision f32] [--input RAW] [--output RAW]
+//! [--runs N] [--serve]`: one patch of `Z Y X` voxels, or with `--image` a whole image in tiles of that
 //! size. Files are little-endian f32, `[c, z, y, x]`. Prints JSON; with `--serve` the times to
 //! open and for the first run, then runs once per line of standard input.
 
 use fastnnunet::Error as Failure;
-use fastnnunet::infer::gpu::GpuEngine;
 use fastnnunet::infer::{Device, Engine, EngineOptions, Precision, Tiles, open};
 use fastnnunet::pipeline::tile::{Tiling, gaussian};
 use fastnnunet::registry;
@@ -18,7 +17,7 @@ use std::time::Instant;
 /// What is timed.
 enum Work {
     Patch(Box<dyn Engine>),
-    Image(Box<GpuEngine>, Tiling, Array3<f32>),
+    Image(Box<dyn Engine>, Tiling, Array3<f32>),
 }
 
 impl Work {
@@ -44,8 +43,7 @@ impl Work {
 
     fn engine(&self) -> &dyn Engine {
         match self {
-            Self::Patch(engine) => engine.as_ref(),
-            Self::Image(engine, ..) => engine.as_ref(),
+            Self::Patch(engine) | Self::Image(engine, ..) => engine.as_ref(),
         }
     }
 }
@@ -60,8 +58,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = registry::find(model).ok_or("no such model in this build")?;
     let device: Device = device.parse()?;
     let patch = [z.parse()?, y.parse()?, x.parse()?];
-    let options =
-        EngineOptions { device, precision: Some(Precision::F32), ..EngineOptions::default() };
+    let precision = after("--precision").map_or(Ok(Precision::F32), |text| text.parse())?;
+    let options = EngineOptions { device, precision: Some(precision), ..EngineOptions::default() };
     let facts = model.facts()?;
     let runs: usize = after("--runs").map_or(Ok(5), |n| n.parse())?;
 
@@ -70,7 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(at) => {
             let edge = |k: usize| arguments.get(at + k).map_or(Ok(0), |n| n.parse::<usize>());
             let image = [edge(1)?, edge(2)?, edge(3)?];
-            let engine = Box::new(GpuEngine::open(model, patch, &options)?);
+            let engine = open(model, patch, &options)?;
             (Work::Image(engine, Tiling::new(image, patch, 0.5), gaussian(patch)), image)
         }
         None => (Work::Patch(open(model, patch, &options)?), patch),

@@ -178,6 +178,7 @@ def main():
     parser.add_argument("--patch", type=int, nargs=3, help="default: the model's")
     parser.add_argument("--image", type=int, nargs=3, help="a whole image of so many voxels, z y x")
     parser.add_argument("--device", default="cuda:0", help="of our engine")
+    parser.add_argument("--precision", default="f32", help="of our engine")
     parser.add_argument("--torch-device", default="cuda:0")
     parser.add_argument("--peers", nargs="*", default=["torch-fp16", "torch-fp16-compiled"],
                         help="torch-fp16, torch-fp32, each also with -compiled")
@@ -213,10 +214,10 @@ def main():
             return [sys.executable, __file__, options.model, "--peer", name, "--folder", str(folder), "--torch-device",
                     options.torch_device, "--patch", *map(str, options.patch), *image]
 
-        ours = f"ours {options.device}"
+        ours = f"ours {options.device} {options.precision}"
         commands = {name: torch_command(name) for name in options.peers}
         commands[ours] = [options.engine, options.model, options.device, *map(str, options.patch), *image, "--serve",
-                          "--input", str(folder / "input.raw"), "--output", str(folder / f"{ours}.raw")]
+                          "--precision", options.precision, "--input", str(folder / "input.raw"), "--output", str(folder / f"{ours}.raw")]
         commands = {"torch-fp32": torch_command("torch-fp32"), **commands}
         results, reference = {}, None
         for name, command in commands.items():

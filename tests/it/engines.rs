@@ -44,6 +44,7 @@ fn has_time(device: Device) -> bool {
 }
 
 /// Says that a device is skipped; fails where the caller of the tests promised it.
+#[allow(clippy::print_stdout, reason = "a skipped device says why")]
 pub(crate) fn may_be_missing(device: Device, error: &fastnnunet::Error) {
     // A device asked for by name and missing is an error of its own kind.
     assert_eq!(error.kind(), fastnnunet::ErrorKind::Device, "{error}");
