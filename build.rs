@@ -62,6 +62,9 @@ mod reference {
             let name = &model.entry.name;
             let folder = imported(&out.join("burn"), model)
                 .map_err(|e| format!("model {name}: burn cannot import it: {e}"))?;
+            let weights = out.join("burn").join(&folder).join("network.bpk");
+            let weights = fs::read(&weights).map_err(|e| format!("{}: {e}", weights.display()))?;
+            let sha256 = manifest::sha256(&weights);
             let file =
                 |end| format!("concat!(env!(\"OUT_DIR\"), \"/burn/{folder}/network.{end}\")");
             let rank = if model.two_d { "Plane" } else { "Volume" };
@@ -81,6 +84,7 @@ mod model_{name} {{
                 "    Network {{
         name: {name:?},
         weights: include_bytes!({}),
+        sha256: {sha256:?},
         load: |weights, device| {{
             let model = model_{name}::Model::from_bytes(weights, device);
             Forward::{rank}(Box::new(move |input| model.forward(input)))

@@ -121,7 +121,6 @@ pub(crate) struct WarmArgs {
     pub(crate) precision: Chosen<Precision>,
     /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
     /// `fastnnunet/kernels` in the platform's folder of caches]
-    #[cfg(feature = "cuda")]
     #[arg(long, value_name = "FOLDER")]
     pub(crate) kernel_cache: Option<super::kernels::Folder>,
 }

@@ -3,7 +3,7 @@
 use super::args::SelftestArgs;
 use super::summary::{reversed, times_sign};
 use super::{list, report};
-use fastnnunet::infer::{Device, EngineOptions, Precision};
+use fastnnunet::infer::{Device, EngineOptions, Precision, check_weights};
 use fastnnunet::registry::{Model, Registry, Request};
 use fastnnunet::selftest::{self, Comparison, Plain};
 use fastnnunet::{Error, Result};
@@ -29,13 +29,7 @@ pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
     let say = |line: String| if args.json { Ok(()) } else { report::say(&(line + "\n")) };
 
     for model in &models {
-        if !model.is_intact()? {
-            return Err(Error::Model {
-                model: model.name.to_string(),
-                found: "weights that changed since the program was built".into(),
-                expected: format!("SHA-256 {}", model.facts()?.sha256),
-            });
-        }
+        check_weights(model)?;
     }
     let plain = models.iter().map(|model| Plain::of(model)).collect::<Result<Vec<_>>>()?;
     let mut rows = Vec::new();

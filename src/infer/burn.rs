@@ -22,6 +22,8 @@ struct Network {
     name: &'static str,
     /// burn's weights file. The ONNX file has them too.
     weights: &'static [u8],
+    /// Of that file, when it was built in.
+    sha256: &'static str,
     load: fn(Bytes, &burn::tensor::Device) -> Forward,
 }
 
@@ -45,6 +47,31 @@ struct Generated {
     head: Option<LinearHead>,
 }
 
+/// The code generated of a model, where there is any.
+fn generated(model: &Model) -> Option<&'static Network> {
+    // A user's model may have the name of one of the program's.
+    let known = model.is_embedded();
+    NETWORKS.iter().find(|network| known && model.name == network.name)
+}
+
+/// Whether the weights of the code generated of a model are those that were built in.
+///
+/// # Errors
+///
+/// [`Error::Model`] if they are not.
+pub(super) fn check_weights(model: &Model) -> Result<()> {
+    match generated(model) {
+        Some(network) if crate::files::sha256(network.weights) != network.sha256 => {
+            Err(Error::Model {
+                model: model.name.to_string(),
+                found: "weights of generated code that changed since the program was built".into(),
+                expected: format!("SHA-256 {}", network.sha256),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Loads an embedded model on the CPU, or on the CUDA device of that number.
 ///
 /// # Errors
@@ -60,11 +87,8 @@ pub(super) fn open(
     if let Some(other) = precision.filter(|&asked| asked != Precision::F32) {
         return Err(lacking(format!("generated code multiplies f32 numbers, not {other}")));
     }
-    // A user's model may have the name of one of the program's.
-    let known = model.is_embedded();
-    let network = NETWORKS.iter().find(|network| known && model.name == network.name);
     let reason = || lacking(format!("this build holds no generated code for model {}", model.name));
-    let network = network.ok_or_else(reason)?;
+    let network = generated(model).ok_or_else(reason)?;
     let device = match cuda {
         None => burn::tensor::Device::flex(),
         Some(index) => cuda_device(index).map_err(lacking)?,

@@ -275,6 +275,25 @@ fn reference(
     super::burn::open(model, cuda, options.precision)
 }
 
+/// Whether the weights inside the program are as they were built in: those of the model's ONNX file, and
+/// once more those of the code generated of it, where this build has that.
+///
+/// # Errors
+///
+/// [`Error::Model`] if they are not, or as [`Model::facts`].
+pub fn check_weights(model: &Model) -> Result<()> {
+    if !model.is_intact()? {
+        return Err(Error::Model {
+            model: model.name.to_string(),
+            found: "weights that changed since the program was built".into(),
+            expected: format!("SHA-256 {}", model.facts()?.sha256),
+        });
+    }
+    #[cfg(feature = "reference")]
+    super::burn::check_weights(model)?;
+    Ok(())
+}
+
 #[cfg(not(feature = "reference"))]
 fn reference(_: &Model, cuda: Option<usize>, _: &EngineOptions) -> Result<Box<dyn Engine>> {
     let device = cuda.map_or(Device::Reference, Device::ReferenceCuda);

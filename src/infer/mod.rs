@@ -13,7 +13,7 @@ mod gpu;
 #[cfg(any(feature = "reference", feature = "cuda", feature = "vulkan"))]
 mod stopped;
 
-pub use device::{Device, EngineOptions, open, open_folds, open_with};
+pub use device::{Device, EngineOptions, check_weights, open, open_folds, open_with};
 pub use difference::{Difference, sample_patch};
 #[cfg(feature = "cuda")]
 pub use fastnnunet_gpu::{check_cuda, keep_kernels_in, kernel_counts};
