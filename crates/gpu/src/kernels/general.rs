@@ -358,6 +358,27 @@ pub(crate) fn average<S: Float, O: Float>(
     write::<O>(output, &target, &here, value);
 }
 
+/// The voxel of the input, along one axis, that a tap reads for the output's at `here`; one that is not
+/// there if there is none.
+#[cube]
+fn tapped(
+    here: usize,
+    tap: usize,
+    stride: usize,
+    pad: usize,
+    size: usize,
+    #[comptime] transposed: bool,
+) -> usize {
+    if comptime!(transposed) {
+        // The voxel that reaches here with this tap.
+        let from = here + pad - tap;
+        select(here + pad >= tap && from % stride == 0, from / stride, size)
+    } else {
+        // Before the first it wraps around.
+        here * stride + tap - pad
+    }
+}
+
 /// Any convolution, or any transposed one; weights are the graph's own, from `first` on, biases in
 /// `params` from `bias` on.
 #[cube(launch_unchecked, create_dummy_kernel)]
@@ -385,41 +406,42 @@ pub(crate) fn convolution<S: Float, O: Float>(
         let inputs = source.channels / groups;
         let outputs = target.channels / groups;
         let group = here.channel / outputs;
-        let taps = window.kz * window.ky * window.kx;
+        let (taps, plane) = (window.kz * window.ky * window.kx, window.ky * window.kx);
+        let blocks = (source.channels + source.lanes - 1) / source.lanes;
         value = params[bias + here.channel];
         for c in 0..inputs {
+            // As `read`, with what is the same for all taps found once.
             let channel = group * inputs + c;
+            let map = here.image * blocks + channel / source.lanes;
+            let entry = source.entry + here.image * source.stride;
+            let entry = entry + channel / BLOCK * 24 + channel % BLOCK;
+            let (scale, shift, slope) = (params[entry], params[entry + 8], params[entry + 16]);
             let row = if comptime!(transposed) {
                 channel * outputs + here.channel % outputs
             } else {
                 here.channel * inputs + c
             };
             for k in 0..window.kz {
-                for i in 0..window.ky {
-                    for l in 0..window.kx {
-                        let mut z = here.z * window.sz + k * window.dz - window.pz;
-                        let mut y = here.y * window.sy + i * window.dy - window.py;
-                        let mut x = here.x * window.sx + l * window.dx - window.px;
-                        let mut reached = true.runtime();
-                        if comptime!(transposed) {
-                            // The voxel of the input that reaches here with this tap, if there is one.
-                            z = here.z + window.pz - k * window.dz;
-                            y = here.y + window.py - i * window.dy;
-                            x = here.x + window.px - l * window.dx;
-                            reached = here.z + window.pz >= k * window.dz
-                                && here.y + window.py >= i * window.dy
-                                && here.x + window.px >= l * window.dx
-                                && z % window.sz == 0
-                                && y % window.sy == 0
-                                && x % window.sx == 0;
-                            z /= window.sz;
-                            y /= window.sy;
-                            x /= window.sx;
-                        }
-                        if reached && z < source.z && y < source.y && x < source.x {
-                            let tap = (k * window.ky + i) * window.kx + l;
-                            value += read::<S>(a, params, &source, here.image, channel, z, y, x)
-                                * weights[first + row * taps + tap];
+                let z = tapped(here.z, k * window.dz, window.sz, window.pz, source.z, transposed);
+                if z < source.z {
+                    let z = map * source.z + z;
+                    let tap = first + row * taps + k * plane;
+                    for i in 0..window.ky {
+                        let y = i * window.dy;
+                        let y = tapped(here.y, y, window.sy, window.py, source.y, transposed);
+                        if y < source.y {
+                            let y = (z * source.y + y) * source.x;
+                            let tap = tap + i * window.kx;
+                            for l in 0..window.kx {
+                                let x = l * window.dx;
+                                let x =
+                                    tapped(here.x, x, window.sx, window.px, source.x, transposed);
+                                if x < source.x {
+                                    let at = (y + x) * source.lanes + channel % source.lanes;
+                                    let v = f32::cast_from(a[at]) * scale + shift;
+                                    value += select(v < 0.0, v * slope, v) * weights[tap + l];
+                                }
+                            }
                         }
                     }
                 }
