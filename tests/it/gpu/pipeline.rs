@@ -36,7 +36,7 @@ const SCANS: &[Scan] = &[
         labels: 3,
     },
     // Features travel, and the last layer is applied at the voxels of the image.
-    Scan { model: "total", shape: [40, 60, 44], patch: [32, 32, 32], mirror_axes: &[0], labels: 2 },
+    Scan { model: "total", shape: [40, 44, 32], patch: [32, 32, 32], mirror_axes: &[0], labels: 2 },
 ];
 
 impl Scan {
@@ -132,7 +132,7 @@ fn a_run_over_a_whole_image_can_be_stopped() {
 /// Where the host or the device does not hold the whole image, tiles run one by one.
 #[test]
 fn what_does_not_fit_streams() {
-    let scan = Scan { shape: [400, 30, 30], ..SCANS[0] };
+    let scan = Scan { shape: [160, 30, 30], ..SCANS[0] };
     let (input, config) = (scan.input(), scan.config());
     for &device in DEVICES {
         let engine = |limit| {
