@@ -14,9 +14,11 @@ pub(super) fn guard<T>(device: &str, work: impl FnOnce() -> T) -> Result<T> {
 
 /// The error for what was said: its first line that says something. cubecl adds a backtrace.
 pub(super) fn failed(device: &str, said: &str) -> Error {
+    const HEADINGS: [&str; 4] =
+        ["", "Caused by:", "Several failures at once", "An error caused the compilation to fail"];
     let telling = |line: &&str| {
         let opens = line.starts_with('A') && line.contains(" error happened");
-        !line.is_empty() && !opens && *line != "Caused by:"
+        !opens && !HEADINGS.contains(line)
     };
     let said = said.lines().map(str::trim).find(telling);
     Error::Device {
@@ -35,6 +37,10 @@ mod tests {
             ("out of memory\n   0: backtrace", "out of memory"),
             ("An error happened during execution\nCaused by:\n  too large\n", "too large"),
             ("An error happened during execution\n", "no reason given"),
+            (
+                "Several failures at once\nCaused by:\n  A launch error happened\n  refused",
+                "refused",
+            ),
             ("A validation error happened during execution\nCaused by:\n too many", "too many"),
             ("", "no reason given"),
         ] {

@@ -67,8 +67,10 @@ impl Device {
         let usual = Gpu::H100;
         let processors =
             hardware.num_streaming_multiprocessors.map_or(usual.processors, |n| n as usize);
-        // Our kernels know the instruction of NVIDIA's tensor cores only.
-        let matrix = if client.features().matmul.mma.is_empty() { 0.0 } else { usual.matrix };
+        // Our kernels know one instruction of NVIDIA's tensor cores; those before 8.0 lack it.
+        let mut instructions = client.features().matmul.mma.iter();
+        let known = instructions.any(|of| (of.m, of.n, of.k) == (16, 8, 16));
+        let matrix = if known { usual.matrix } else { 0.0 };
         let cube_shared = hardware.max_shared_memory_size;
         let gpu = Gpu { processors: processors.max(1), cube_shared, matrix, ..usual };
         Self { client, gpu, free_bytes: None }
