@@ -24,6 +24,8 @@
 #define __align__(n) alignas(n)
 #define __shared__ static thread_local
 
+using std::isnan;  // where the host's headers do not say so themselves
+
 struct Dim {
     unsigned x, y, z;
 };
