@@ -1,7 +1,7 @@
 //! The GPU engine: a network as a plan of kernels, for CUDA and Vulkan.
 //!
-//! A checked network enters ([`fastnnunet_model::network`]); [`Network`] runs patches and whole images
-//! on a [`Device`]. Which kernels run on how many cubes, what each buffer holds and all bytes are known
+//! A checked network enters ([`fastnnunet_model::network`]); `Network` runs patches and whole images
+//! on a `Device`. Which kernels run on how many cubes, what each buffer holds and all bytes are known
 //! before the device is touched.
 //!
 //! Without one of the features `cuda` and `vulkan` the crate is empty, and costs nothing to build.
