@@ -222,8 +222,7 @@ pub(crate) struct CalibrateArgs {
     /// A folder with further models (NAME.onnx and NAME.json)
     #[arg(long, value_name = "FOLDER")]
     pub(crate) models_dir: Option<PathBuf>,
-    /// Lower the instruction set
-    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa, help = isa_help())]
     pub(crate) isa: Option<Isa>,
     /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -286,11 +285,7 @@ pub(crate) struct PredictArgs {
     /// each type [default: results]; a folder if there are several cases or types
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,
-    /// What to write; repeat for several: nifti (label map), per-structure (a folder with a file for
-    /// each), and of a DICOM series dicom-seg
-    /// (segmentation), rtstruct (contours), sr (volume, mean and deviation in HU) or sc (overview
-    /// picture) [default: by the ending of --output, or nifti]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", help = output_type_help())]
     pub(crate) output_type: Vec<OutputType>,
     /// How dicom-seg stores labels: binary, which archives take, or labelmap (of 2024, smaller)
     /// [default: binary]
@@ -382,9 +377,7 @@ pub(crate) struct PredictArgs {
     /// where those are faster, else f32), f32, bf16, int8 (CPUs) or f16 (GPUs)
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
     pub(crate) precision: Chosen<Precision>,
-    /// Lower the instruction set: scalar; avx2, avx2-vnni, avx2-vnni-evex, avx512, avx512-vnni, avx512-bf16 or amx on
-    /// x86-64; neon, neon-dot, neon-bf16 or neon-i8mm on ARM [default: the CPU's best]
-    #[arg(long, value_name = "NAME", value_parser = parse_isa)]
+    #[arg(long, value_name = "NAME", value_parser = parse_isa, help = isa_help())]
     pub(crate) isa: Option<Isa>,
     /// Test-time mirroring: auto (the model's choice), none, or axes such as z,y,x
     #[arg(long, value_name = "AXES", default_value = "auto", value_parser = parse_mirror)]
@@ -528,10 +521,32 @@ fn parse_labels(text: &str) -> Result<LabelsBack, String> {
 }
 
 fn parse_isa(text: &str) -> Result<Isa, String> {
-    Isa::named(text).ok_or_else(|| {
-        let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
-        format!("this CPU has {}", names.join(", "))
-    })
+    Isa::named(text).ok_or_else(|| format!("this CPU has {}", isa_names()))
+}
+
+fn isa_names() -> String {
+    Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn isa_help() -> String {
+    format!("Lower the instruction set; this CPU has {} [default: the CPU's best]", isa_names())
+}
+
+fn output_type_help() -> String {
+    let names = |is_of_series: bool| {
+        let kinds = OutputType::all().filter(|kind| kind.needs_series() == is_of_series);
+        let names: Vec<_> = kinds.map(|kind| format!("{kind} ({})", kind.summary())).collect();
+        names.join(", ")
+    };
+    let of_series = match names(true) {
+        names if names.is_empty() => names,
+        names => format!("; of a DICOM series also {names}"),
+    };
+    format!(
+        "What to write; repeat for several: {}{of_series} [default: by the ending of --output, or \
+         nifti]",
+        names(false)
+    )
 }
 
 fn parse_step(text: &str) -> Result<f64, String> {

@@ -56,6 +56,7 @@ pub enum OutputType {
 struct Form {
     kind: OutputType,
     name: &'static str,
+    summary: &'static str,
     /// What follows case and mode in a name that the program gives.
     suffix: &'static str,
     /// What a name that the user gives may end in.
@@ -73,6 +74,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Nifti,
         name: "nifti",
+        summary: "label map",
         suffix: ".nii.gz",
         endings: &[".nii.gz", ".nii"],
         is_folder: false,
@@ -82,6 +84,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::PerStructure,
         name: "per-structure",
+        summary: "a folder with a mask for each structure",
         suffix: "_structures",
         endings: &["_structures"],
         is_folder: true,
@@ -91,6 +94,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Nrrd,
         name: "nrrd",
+        summary: "label map",
         suffix: ".nrrd",
         endings: &[".nrrd"],
         is_folder: false,
@@ -100,6 +104,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Mha,
         name: "mha",
+        summary: "label map",
         suffix: ".mha",
         endings: &[".mha"],
         is_folder: false,
@@ -109,6 +114,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::SegNrrd,
         name: "seg-nrrd",
+        summary: "label map for 3D Slicer",
         suffix: ".seg.nrrd",
         endings: &[".seg.nrrd"],
         is_folder: false,
@@ -118,6 +124,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Stl,
         name: "stl",
+        summary: "a folder of surfaces",
         suffix: "_surfaces",
         endings: &["_surfaces"],
         is_folder: true,
@@ -127,6 +134,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Gltf,
         name: "gltf",
+        summary: "surfaces in one file",
         suffix: ".glb",
         endings: &[".glb"],
         is_folder: false,
@@ -137,6 +145,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::DicomSeg,
         name: "dicom-seg",
+        summary: "segmentation",
         suffix: ".seg.dcm",
         endings: &[".seg.dcm", ".dcm"],
         is_folder: false,
@@ -147,6 +156,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::RtStruct,
         name: "rtstruct",
+        summary: "contours",
         suffix: ".rtstruct.dcm",
         endings: &[".rtstruct.dcm", ".dcm"],
         is_folder: false,
@@ -157,6 +167,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Sr,
         name: "sr",
+        summary: "volume, mean and deviation in HU",
         suffix: ".sr.dcm",
         endings: &[".sr.dcm", ".dcm"],
         is_folder: false,
@@ -167,6 +178,7 @@ const FORMS: &[Form] = &[
     Form {
         kind: OutputType::Sc,
         name: "sc",
+        summary: "overview picture",
         suffix: ".sc.dcm",
         endings: &[".sc.dcm", ".dcm"],
         is_folder: false,
@@ -200,6 +212,12 @@ impl OutputType {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.form().name
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn summary(self) -> &'static str {
+        self.form().summary
     }
 
     /// What follows case and mode in the name of a file.

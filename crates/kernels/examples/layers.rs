@@ -171,9 +171,9 @@ fn main() {
             let new = columns.iter().all(|&(other, which): &(Isa, Arithmetic)| {
                 which != arithmetic || !isa.multiplies_as(other, arithmetic)
             });
-            if isa.is_fast_in(arithmetic) && new
-                || isa.has_bf16() && arithmetic == Arithmetic::Bf16 && new
-            {
+            // Nor is plain Rust, where the set leaves an arithmetic to it.
+            let own = !isa.multiplies_as(Isa::SCALAR, arithmetic);
+            if own && new {
                 columns.push((isa, arithmetic));
             }
         }

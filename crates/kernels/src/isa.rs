@@ -89,13 +89,6 @@ impl Isa {
         place(self) == place(other)
     }
 
-    /// Whether a set is among these.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn includes(self, set: &Set) -> bool {
-        let all = closure(set);
-        self.proven & all == all
-    }
-
     /// The functions for rows.
     pub(crate) fn rows(self) -> &'static Rows {
         self.rows
@@ -103,11 +96,14 @@ impl Isa {
 
     /// How to multiply in `arithmetic`.
     pub(crate) fn multiplier(self, arithmetic: Arithmetic) -> Option<&'static dyn Multiplier> {
-        self.last(|set| match arithmetic {
-            Arithmetic::F32 => set.f32,
-            Arithmetic::Bf16 => set.bf16,
-            Arithmetic::Int8 => set.int8,
-        })
+        self.last(|set| set.multiplier(arithmetic))
+    }
+
+    /// Whether convolutions in `arithmetic` are faster than in f32.
+    #[must_use]
+    pub fn is_fast_in(self, arithmetic: Arithmetic) -> bool {
+        let pays = self.last(|set| set.multiplier(arithmetic).map(|_| (set.pays)(arithmetic)));
+        arithmetic == Arithmetic::F32 || pays.unwrap_or(false)
     }
 }
 

@@ -9,7 +9,6 @@ pub mod buffer;
 pub mod conv;
 pub mod isa;
 pub mod layout;
-mod ranking;
 pub mod row;
 mod sets;
 

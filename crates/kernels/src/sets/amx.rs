@@ -28,6 +28,8 @@ pub(crate) static SET: Set = Set {
     name: "amx",
     includes: &[&avx512_bf16::SET],
     detect: is_allowed,
+    // Pairs on Sapphire Rapids: 1.8 times as fast as floats on AVX-512.
+    pays: |_| true,
     rows: None,
     f32: None,
     bf16: Some(&Tiles::<false>),

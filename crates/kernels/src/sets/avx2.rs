@@ -22,6 +22,7 @@ pub(crate) static SET: Set = Set {
     name: "avx2",
     includes: &[&scalar::SET],
     detect: || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+    pays: |_| false,
     rows: Some(&ROWS),
     f32: Some(&Vectors { lanes: 8, kernels: instances!(floats, [4, 2, 1]), bytes: Bytes::None }),
     bf16: None,

@@ -25,6 +25,7 @@ pub(crate) static SET: Set = Set {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
     },
+    pays: |_| false,
     rows: Some(&ROWS),
     f32: Some(&Vectors {
         lanes: 16,

@@ -22,7 +22,7 @@ mod neon_bf16;
 mod neon_dot;
 pub(crate) mod scalar;
 
-use crate::conv::Multiplier;
+use crate::conv::{Arithmetic, Multiplier};
 use crate::row::Rows;
 
 /// What one instruction set brings.
@@ -34,6 +34,9 @@ pub(crate) struct Set {
     pub includes: &'static [&'static Set],
     /// Whether this CPU has the instructions that the set adds, and this process may use them.
     pub detect: fn() -> bool,
+    /// Whether it multiplies in bf16 and int8 faster than in f32 on this CPU, as measured or, where no
+    /// such CPU was at hand, as its instructions promise: `auto` goes by that.
+    pub pays: fn(Arithmetic) -> bool,
     /// Work on rows of voxels.
     pub rows: Option<&'static Rows>,
     /// Convolution in f32.
@@ -42,6 +45,17 @@ pub(crate) struct Set {
     pub bf16: Option<&'static dyn Multiplier>,
     /// Convolution of quads of bytes.
     pub int8: Option<&'static dyn Multiplier>,
+}
+
+impl Set {
+    /// How it multiplies in `arithmetic`, if it brings that.
+    pub(crate) fn multiplier(&self, arithmetic: Arithmetic) -> Option<&'static dyn Multiplier> {
+        match arithmetic {
+            Arithmetic::F32 => self.f32,
+            Arithmetic::Bf16 => self.bf16,
+            Arithmetic::Int8 => self.int8,
+        }
+    }
 }
 
 /// All sets of this architecture. Where several bring the same thing, the last one counts.

@@ -21,6 +21,7 @@ pub(crate) static SET: Set = Set {
     name: "neon",
     includes: &[&scalar::SET],
     detect: || std::arch::is_aarch64_feature_detected!("neon"),
+    pays: |_| false,
     rows: None,
     f32: Some(&Vectors {
         lanes: 4,

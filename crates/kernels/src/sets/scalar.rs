@@ -12,6 +12,8 @@ pub(crate) static SET: Set = Set {
     name: "scalar",
     includes: &[],
     detect: || true,
+    // It multiplies bytes to be compared with.
+    pays: |_| false,
     rows: Some(&ROWS),
     f32: Some(&Vectors {
         lanes: LANES,
