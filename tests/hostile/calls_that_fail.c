@@ -4,6 +4,7 @@
  * FAULT_CALL   write, read, short (half of what was asked for), fsync, open, rename, thread, replace
  * FAULT_AT     the first call that fails, from 1; with FAULT_ONCE the only one
  * FAULT_ERRNO  what it says
+ * FAULT_TOLD   becomes a folder as soon as a call failed
  * FAULT_PATH   with replace: this file becomes FAULT_OTHER as soon as it was read and closed
  */
 #define _GNU_SOURCE
@@ -29,7 +30,10 @@ static int fails(void) {
   static long seen;
   const char *at = getenv("FAULT_AT");
   long first = at ? atol(at) : 1, now = __atomic_add_fetch(&seen, 1, __ATOMIC_RELAXED);
-  return getenv("FAULT_ONCE") ? now == first : now >= first;
+  int does = getenv("FAULT_ONCE") ? now == first : now >= first;
+  const char *told = getenv("FAULT_TOLD");
+  if (does && told) mkdir(told, 0700);
+  return does;
 }
 
 static int code(void) {

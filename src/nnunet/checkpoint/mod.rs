@@ -43,16 +43,10 @@ impl Checkpoint {
         let opened = files::open(path).map_err(|error| error.instead_of(expected))?;
         let (mut file, bytes) = (opened.file, opened.bytes);
         let failed = |error: std::io::Error| Mismatch::new(error.to_string(), expected);
-        let mut magic = [0; 10];
-        let mut got = 0;
-        while got < magic.len() {
-            match file.read(&mut magic[got..]).map_err(failed)? {
-                0 => break,
-                count => got += count,
-            }
-        }
+        let mut magic = Vec::new();
+        // Not `read`, which a signal may interrupt and which may stop short.
+        (&mut file).take(10).read_to_end(&mut magic).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let magic = &magic[..got];
         if magic.starts_with(b"PK") {
             let (pickle, places) = archive::read(&mut file)?;
             return Ok(Self {

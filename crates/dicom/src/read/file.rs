@@ -57,12 +57,13 @@ pub(crate) fn open(
     let named = meta.text(tags::TRANSFER_SYNTAX_UID);
     let declared = named.as_deref().and_then(Syntax::find);
 
-    let mut first = [0; 8];
-    let begun = source
+    let mut first = Vec::new();
+    // Not `read`, which a signal may interrupt and which may stop short.
+    source
         .seek(SeekFrom::Start(data_start))
-        .and_then(|_| (&mut *source).take(8).read(&mut first))
+        .and_then(|_| (&mut *source).take(8).read_to_end(&mut first))
         .map_err(|e| Mismatch::new(format!("a read error ({})", e.kind()), "a readable file"))?;
-    let seen = if begun == 8 { encoding_of(first) } else { None };
+    let seen = <[u8; 8]>::try_from(first).ok().and_then(encoding_of);
     let (syntax, note) = match (declared, seen) {
         // Deflated bytes look like anything.
         (Some(declared), _) if declared.deflated => (declared, None),

@@ -172,12 +172,12 @@ impl Places {
         let unreadable = |source| Error::Read { path: path.to_path_buf(), source };
         let zip = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip"));
         let alone = path == self.root;
-        let mut magic = [0; 4];
+        let mut magic = Vec::new();
         if zip || alone {
             let file = File::open(path).map_err(unreadable)?;
-            file.take(4).read(&mut magic).map_err(unreadable)?;
+            file.take(4).read_to_end(&mut magic).map_err(unreadable)?;
         }
-        if magic != *b"PK\x03\x04" && magic != *b"PK\x05\x06" {
+        if magic != b"PK\x03\x04" && magic != b"PK\x05\x06" {
             self.files.push(Place::File(path.to_path_buf()));
         } else if let Some(archive) = open_archive(path, alone)? {
             let number = self.archives.len();
