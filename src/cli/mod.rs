@@ -37,7 +37,6 @@ use std::process::ExitCode;
 
 /// Runs the command and returns its exit code.
 pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    peak::own_bytes();
     let arguments = match totalsegmentator::translated(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return failed(&error),

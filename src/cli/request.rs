@@ -6,7 +6,7 @@ use super::{peak, user};
 use fastnnunet::nnunet::{self, is_training};
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
-use fastnnunet::{Error, FirstStage, Options, Postprocessing, Result, Source};
+use fastnnunet::{Error, FirstStage, Options, OutputType, Postprocessing, Result, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,11 +57,22 @@ impl Request {
         options.isa = args.isa;
         options.memory_limit_bytes = peak::limit_bytes(args.memory_limit);
         options.held_bytes = peak::own_bytes();
+        options.picture =
+            args.preview.is_some() || wanted.kinds.iter().any(|&kind| is_picture(kind));
         options.gpu_memory_limit_bytes = args.gpu_memory_limit;
         options.mirror = args.mirror.0;
         options.step_size = args.step_size;
         options.gaussian = args.no_gaussian.then_some(false);
         Ok(Self { source, options, first_stage, wanted })
+    }
+}
+
+/// Whether it shows the image with its labels.
+fn is_picture(kind: OutputType) -> bool {
+    match kind {
+        #[cfg(feature = "dicom")]
+        OutputType::Sc => true,
+        _ => false,
     }
 }
 

@@ -21,7 +21,7 @@ mod probabilities;
 mod progress;
 
 pub use infer_tiles::mirror_passes;
-pub(crate) use plan::BASE_BYTES;
+pub(crate) use plan::{BASE_BYTES, base_bytes};
 pub use plan::{Memory, Plan, plan};
 pub use probabilities::Probabilities;
 pub use progress::{Progress, Stage, Timings};
@@ -93,6 +93,8 @@ pub struct Settings {
     pub skip_air: bool,
     /// Keep what the network gave, for [`Probabilities::save_npz`].
     pub keep_probabilities: bool,
+    /// A picture of the labels over an image that is lent will be drawn, which counts towards the limit.
+    pub picture: bool,
     /// Refuse a case that would hold more than this many bytes at once.
     pub memory_limit_bytes: Option<u64>,
     /// Bytes held beside the case while it runs, which count towards the limit.

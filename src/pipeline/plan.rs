@@ -53,10 +53,19 @@ pub struct Memory {
     pub during: &'static str,
 }
 
-/// What threads, the allocator and the code of a run take, beside the arrays counted and what the
-/// program takes as it starts, which it measures itself (`Options::held_bytes`). Measured: 8 to 15 MiB
-/// on two threads, from the smallest case to 900 slices.
-pub(crate) const BASE_BYTES: u64 = 15 << 20;
+/// What threads, the allocator and the system's libraries take in a run with an image of no size, beside
+/// the arrays counted and what the program around the library says it holds (`Options::held_bytes`).
+/// Measured: 6 to 7 MiB on one to four threads.
+pub(crate) const BASE_BYTES: u64 = 7 << 20;
+
+/// The same with images of so many bytes. Measured: 6 to 7 MiB up to 112 MiB of images, 8 to 15 with 900
+/// slices.
+pub(crate) fn base_bytes(image_bytes: u64) -> u64 {
+    BASE_BYTES + (image_bytes / 64).min(8 << 20)
+}
+
+/// What drawing a picture takes at most beside the image and its labels. Measured: 10 MiB.
+const DRAWING_BYTES: u64 = 11 << 20;
 
 /// Most voxels along an axis, of the image and of the network's grid: rows of label maps are
 /// counted in 16 bits.
@@ -304,10 +313,16 @@ impl Plan {
         let writing =
             if self.keeps_probabilities { lent + kept + stored * (label + 4 * float) } else { 0 };
 
-        let moments =
-            [(inferring, "inference"), (preparing, "resampling"), (writing, "probabilities")];
+        let drawing = if options.picture { lent + stored * label + DRAWING_BYTES } else { 0 };
+
+        let moments = [
+            (inferring, "inference"),
+            (preparing, "resampling"),
+            (writing, "probabilities"),
+            (drawing, "drawing"),
+        ];
         let (bytes, during) = moments.into_iter().max().unwrap_or_default();
-        let others = (engine_bytes + BASE_BYTES).saturating_add(options.held_bytes);
+        let others = (engine_bytes + base_bytes(scans)).saturating_add(options.held_bytes);
         Memory { bytes: bytes.saturating_add(others), during }
     }
 }

@@ -25,7 +25,7 @@ pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
 use crate::model::{Channel, Label, ModelConfig, Name, Normalization};
-use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
+use crate::pipeline::{Input, OnProgress, Settings, base_bytes};
 use crate::{Access, Error, Result};
 use answer::Answer;
 use run::Done;
@@ -187,7 +187,8 @@ impl Segmenter {
         let source = case.first()?.series().cloned();
         let input = case.into_input(self.read_options().reader)?;
         let held_bytes = held_bytes.saturating_add(self.options.held_bytes);
-        let image_bytes = (input.image_bytes() + BASE_BYTES).saturating_add(held_bytes);
+        let image_bytes = input.image_bytes();
+        let image_bytes = (image_bytes + base_bytes(image_bytes)).saturating_add(held_bytes);
         if let Some(limit_bytes) = self.options.memory_limit_bytes
             && image_bytes > limit_bytes
         {
@@ -218,14 +219,16 @@ impl Segmenter {
     }
 
     fn settings(&self) -> Settings {
-        let Options { mirror, step_size, gaussian, skip_air, keep_probabilities, isa, .. } =
-            self.options;
+        let Options {
+            mirror, step_size, gaussian, skip_air, keep_probabilities, picture, isa, ..
+        } = self.options;
         Settings {
             mirror,
             step_size,
             use_gaussian: gaussian,
             skip_air,
             keep_probabilities,
+            picture,
             isa,
             memory_limit_bytes: self.options.memory_limit_bytes,
             held_bytes: 0,

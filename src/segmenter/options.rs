@@ -175,6 +175,9 @@ pub struct Options {
     /// Bytes that the program around the library holds for itself, which that limit counts and what
     /// is predicted includes.
     pub held_bytes: u64,
+    /// Whether a picture of each result will be drawn ([`Segmentation::preview`](super::Segmentation::preview)),
+    /// which that limit counts too.
+    pub picture: bool,
     /// Bytes of a GPU's memory to plan with; `None` for what is free.
     pub gpu_memory_limit_bytes: Option<u64>,
     /// Axes flipped for test-time averaging, of the network's `[z, y, x]`.
@@ -243,6 +246,8 @@ setters! {
     memory_limit_bytes(value: u64) => Some(value);
     /// Sets [`held_bytes`](Self#structfield.held_bytes).
     held_bytes(value: u64) => value;
+    /// Sets [`picture`](Self#structfield.picture).
+    picture(value: bool) => value;
     /// Sets [`gpu_memory_limit_bytes`](Self#structfield.gpu_memory_limit_bytes).
     gpu_memory_limit_bytes(value: u64) => Some(value);
     /// Sets [`mirror`](Self#structfield.mirror).

@@ -5,7 +5,7 @@ use super::group::{Log, merged};
 use super::segmentation::NetworkRun;
 use crate::model::Label;
 use crate::pipeline::postprocess::{Map, PatientAxes, Recipe, Report, StepReport, cortical, sides};
-use crate::pipeline::{BASE_BYTES, Input, OnProgress, Probabilities, Settings, Stage, Timings};
+use crate::pipeline::{Input, OnProgress, Probabilities, Settings, Stage, Timings, base_bytes};
 use crate::registry::{LabelSubset, merge_labels};
 use crate::volume::{Grid, LabelMap, VoxelView};
 use crate::{Error, Result};
@@ -142,8 +142,9 @@ impl Answer {
         let is_wide = self.labels.iter().any(|label| label.id >= u16::from(u8::MAX));
         let labels = voxels * if is_wide { 2 } else { 1 };
         let split = cortical::split_bytes(shape, spacing, rayon::current_num_threads());
+        let images = images.image_bytes();
         let need_bytes =
-            BASE_BYTES + networks + settings.held_bytes + images.image_bytes() + labels + split;
+            base_bytes(images) + networks + settings.held_bytes + images + labels + split;
         if need_bytes > limit_bytes {
             let what = "the division of bone".to_owned();
             return Err(Error::Memory { what, need_bytes, limit_bytes });

@@ -161,7 +161,7 @@ impl Random {
 }
 
 /// One voxel grid of a patch: what is run is run once.
-fn one_patch(folder: &Path) -> PathBuf {
+pub(super) fn one_patch(folder: &Path) -> PathBuf {
     let path = folder.join("patch.nii");
     let file = nifti_files::Nifti {
         dim: vec![3, 8, 8, 8],
