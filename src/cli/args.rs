@@ -227,6 +227,9 @@ pub(crate) struct CalibrateArgs {
     /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+    /// Refuse scans and a model that would hold more than this, such as 3GiB [default: memory available]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory_limit: Option<u64>,
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) overwrite: bool,

@@ -2,7 +2,7 @@
 
 use super::args::{CalibrateArgs, existing};
 use super::bar::Bar;
-use super::{interrupt, report, request, table};
+use super::{interrupt, peak, report, request, table};
 use fastnnunet::model::Agreement;
 use fastnnunet::segmenter::{Calibration, Subject};
 use fastnnunet::{Options, Result, Scan, Source};
@@ -28,10 +28,15 @@ fn measure(args: &CalibrateArgs) -> Result<Calibration> {
     options.checkpoint.clone_from(&args.checkpoint);
     options.models = request::models(args.models_dir.as_deref(), false)?;
     options.isa = args.isa;
+    options.memory_limit_bytes = peak::limit_bytes(args.memory_limit);
+    options.held_bytes = peak::own_bytes();
     let subject = Subject::open(&source, &options)?;
-    let read = subject.read_options();
-    let scans = args.input.iter().map(|path| Scan::open_with(path, &read));
-    let scans = scans.collect::<Result<Vec<_>>>()?;
+    let (mut read, mut scans) = (subject.read_options(), Vec::new());
+    for path in &args.input {
+        let scan = Scan::open_with(path, &read)?;
+        read.max_bytes = read.max_bytes.saturating_sub(scan.voxels().bytes());
+        scans.push(scan);
+    }
     let mut bar = Bar::new(args.quiet);
     let mut progress = |progress| {
         bar.show(progress);

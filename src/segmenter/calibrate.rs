@@ -2,7 +2,7 @@
 //! those of `f32`.
 
 use super::answer;
-use super::network::Network;
+use super::network::{Network, check_file};
 use super::options::{Options, Source};
 use crate::infer::cpu::{Calibrator, CpuEngine, Isa};
 use crate::infer::{Device, Engine, EngineOptions, LinearHead, Precision};
@@ -10,7 +10,7 @@ use crate::io::{ReadOptions, Scan};
 use crate::model::onnx::Graph;
 use crate::model::{Agreement, ModelConfig, Quantization};
 use crate::nnunet::Folder;
-use crate::pipeline::{Input, OnProgress, Settings};
+use crate::pipeline::{BASE_BYTES, Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
 use crate::volume::LabelMap;
 use crate::{Error, Existing, Result, files};
@@ -97,6 +97,7 @@ impl Subject {
                 Self::of_model(answer::named(registry, name)?, options)?
             }
             Source::Onnx { onnx, config } => {
+                check_file(onnx, &plain(options, 0))?;
                 Self::of_model(&Model::from_files(onnx, config)?, options)?
             }
             Source::Folder { path, config: None } => {
@@ -150,7 +151,8 @@ impl Subject {
     }
 
     /// Measures the networks on `scans`: once in `f32`, when the ranges of each fold are collected,
-    /// and once in int8 by those. `progress` hears of the runs one after the other.
+    /// and once in int8 by those. `progress` hears of the runs one after the other. All scans and their
+    /// labels are held at once, and count towards the memory limit.
     ///
     /// # Errors
     ///
@@ -160,15 +162,17 @@ impl Subject {
         if scans.is_empty() {
             return Err(Error::usage("scans", "none", "one or several"));
         }
-        let (exact, mut folds) = self.ranges(scans, progress)?;
-        let (patch, isa) = (self.config.patch_size, self.isa());
-        let mut rounded = self.network()?.on(|| {
+        let images: u64 = scans.iter().map(|scan| scan.voxels().bytes()).sum();
+        let (exact, mut folds) = self.ranges(scans, images, progress)?;
+        let held = images + exact.iter().map(LabelMap::bytes).sum::<u64>();
+        let (patch, isa) = (self.config.patch_size, isa(&self.options));
+        let mut rounded = self.network(held)?.on(|| {
             let graph = &mut |fold| self.graph(fold);
             Ok(Box::new(CpuEngine::open_quantized(graph, patch, isa, &folds)?))
         })?;
         let mut structures = Vec::new();
         for (k, (scan, exact)) in scans.iter().zip(&exact).enumerate() {
-            let found = self.labels(&mut rounded, scan, progress)?;
+            let found = self.labels(&mut rounded, scan, held, progress)?;
             let voxel_ml = scan.grid().voxel_ml();
             let all = compared(exact, &found).into_iter();
             structures.extend(all.map(|(id, voxels, dice)| Compared {
@@ -186,15 +190,16 @@ impl Subject {
         Ok(Calibration { config_json, folds, agreement, structures })
     }
 
-    /// The labels of every scan in `f32`, and the ranges of each fold.
+    /// The labels of every scan in `f32`, and the ranges of each fold; the scans hold `images` bytes.
     fn ranges(
         &self,
         scans: &[Scan],
+        images: u64,
         progress: &mut OnProgress<'_>,
     ) -> Result<(Vec<LabelMap>, Vec<Quantization>)> {
-        let (patch, isa) = (self.config.patch_size, self.isa());
+        let (patch, isa) = (self.config.patch_size, isa(&self.options));
         let mut collected = None;
-        let mut watched = self.network()?.on(|| {
+        let mut watched = self.network(images)?.on(|| {
             let graph = &mut |fold| self.graph(fold);
             let calibrator =
                 Arc::new(Mutex::new(Calibrator::new(self.folds(), graph, patch, isa)?));
@@ -202,18 +207,18 @@ impl Subject {
             collected = Some(calibrator);
             Ok(Box::new(engine))
         })?;
-        let exact = scans.iter().map(|scan| self.labels(&mut watched, scan, progress));
-        let exact = exact.collect::<Result<Vec<_>>>()?;
+        let (mut exact, mut held) = (Vec::new(), images);
+        for scan in scans {
+            let labels = self.labels(&mut watched, scan, held, progress)?;
+            held += labels.bytes();
+            exact.push(labels);
+        }
         drop(watched);
         let Some(calibrator) = collected.and_then(Arc::into_inner) else {
             unreachable!("the network that shared it is gone")
         };
         let calibrator = calibrator.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((exact, calibrator.finish()))
-    }
-
-    fn isa(&self) -> Isa {
-        self.options.isa.unwrap_or_else(Isa::best)
     }
 
     fn folds(&self) -> usize {
@@ -237,14 +242,10 @@ impl Subject {
         }
     }
 
-    /// The network in `f32`, with the one that it refines.
-    fn network(&self) -> Result<Network> {
-        let plain = EngineOptions {
-            device: Device::Cpu,
-            precision: Some(Precision::F32),
-            isa: Some(self.isa()),
-            ..EngineOptions::default()
-        };
+    /// The network in `f32`, with the one that it refines, opened where `held` bytes are held. Those
+    /// that take its place hold no more.
+    fn network(&self, held: u64) -> Result<Network> {
+        let plain = plain(&self.options, held);
         let config = Some(self.config.clone());
         match &self.weights {
             Weights::Model(model) => {
@@ -257,19 +258,39 @@ impl Subject {
         }
     }
 
+    /// The labels of a scan, which is part of the `held` bytes.
     fn labels(
         &self,
         network: &mut Network,
         scan: &Scan,
+        held: u64,
         progress: &mut OnProgress<'_>,
     ) -> Result<LabelMap> {
+        let others = held - scan.voxels().bytes();
         let settings = Settings {
-            isa: Some(self.isa()),
+            isa: Some(isa(&self.options)),
             memory_limit_bytes: self.options.memory_limit_bytes,
+            held_bytes: self.options.held_bytes.saturating_add(others),
             ..Settings::default()
         };
         let mut input = Some(Input::from(scan));
         Ok(network.segment(&mut input, &settings, &mut Vec::new(), progress)?.labels)
+    }
+}
+
+fn isa(options: &Options) -> Isa {
+    options.isa.unwrap_or_else(Isa::best)
+}
+
+/// An engine in `f32`, opened where `held` bytes are held.
+fn plain(options: &Options, held: u64) -> EngineOptions {
+    EngineOptions {
+        device: Device::Cpu,
+        precision: Some(Precision::F32),
+        isa: Some(isa(options)),
+        memory_limit_bytes: options.memory_limit_bytes,
+        held_bytes: (BASE_BYTES + options.held_bytes).saturating_add(held),
+        ..EngineOptions::default()
     }
 }
 

@@ -45,6 +45,51 @@ fn opening_a_file_counts_towards_the_limit() {
     assert!(peak < 105 << 20, "{} MiB", peak >> 20);
 }
 
+/// Calibration holds all scans and their labels: within its limit, or refused; so is a large file of a
+/// model.
+#[cfg(target_os = "linux")]
+#[test]
+fn calibration_stays_within_the_limit_or_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    // 20 MiB each, of few tiles.
+    let file = nifti_files::Nifti {
+        dim: vec![3, 256, 256, 160],
+        pixdim: [1.0, 0.25, 0.25, 0.25],
+        srow: [[0.25, 0.0, 0.0, 0.0], [0.0, 0.25, 0.0, 0.0], [0.0, 0.0, 0.25, 0.0]],
+        voxels: (-1000_i16).to_le_bytes().repeat(256 * 256 * 160),
+        ..nifti_files::ct()
+    };
+    fs::write(at("ct.nii"), file.bytes()).expect("writes");
+    drop(file);
+    let mut codes = Vec::new();
+    for limit in [60_u64, 100, 140, 180, 500] {
+        let mut command = program();
+        command.args(["calibrate", "selftest", "--overwrite", "-o"]).arg(at("int8.json"));
+        command.args(["--threads", "2", "--memory-limit", &format!("{limit}MiB")]);
+        for _ in 0..4 {
+            command.arg("-i").arg(at("ct.nii"));
+        }
+        let Ended { code, message, peak, .. } = peak_of(&command);
+        assert!(matches!(code, Some(0 | 6)), "{limit} MiB: {code:?}: {message}");
+        assert!(peak <= (limit << 20) * 21 / 20, "{limit} MiB: {} MiB, {code:?}", peak >> 20);
+        codes.push(code);
+    }
+    assert!(codes[..2] == [Some(6); 2] && codes[4] == Some(0), "{codes:?}");
+
+    let mut network = Network::default();
+    network.weights("w", &[2, 1, 1, 1, 1]).node("Conv", &["input", "w"], "output", &[]);
+    network.weights("unused", &[64 << 20]);
+    // Writes the model's files.
+    let _ = network.command(folder.path(), 2);
+    let mut command = program();
+    command.arg("calibrate").arg(at("net.onnx")).arg("--config").arg(at("net.json")).arg("-i");
+    command.arg(scan()).arg("-o").arg(at("never.json")).args(["--memory-limit", "100MiB"]);
+    let Ended { code, message, peak, .. } = peak_of(&command);
+    assert!(code == Some(6) && message.contains("reading the model"), "{code:?}: {message}");
+    assert!(peak < 105 << 20, "{} MiB", peak >> 20);
+}
+
 /// Threads beyond the cores give nothing: they are not started, and not counted.
 #[test]
 fn threads_count_as_what_they_take() {
