@@ -52,8 +52,8 @@ pub use files::{Access, Existing, discard_unfinished};
 pub use io::Scan;
 pub use output::OutputType;
 pub use segmenter::{
-    Case, FirstStage, LabelsBack, Names, Options, Postprocessing, Quality, Segmentation, Segmenter,
-    Source,
+    Case, LabelsBack, Names, Options, Postprocessing, PreviousStage, Quality, Segmentation,
+    Segmenter, Source,
 };
 
 /// Compiles the README's example.

@@ -281,7 +281,7 @@ def write_model(trained: dict, cases: Cases, plan: Plan, summary: dict, name: st
     difference = export.largest_difference(net, 1, tuple(plan.patch), onnx)
     if difference >= export.TOLERANCE:
         raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e} of the largest logit")
-    licences = sorted({m["licence"] for m in summary["models"] if m.get("licence")})
+    licenses = sorted({m["license"] for m in summary["models"] if m.get("license")})
     teachers = ", ".join(m["name"] for m in summary["models"])
     labels = [{"id": k, "name": label["name"]} for k, label in enumerate(summary["labels"], 1)]
     config = {
@@ -294,8 +294,8 @@ def write_model(trained: dict, cases: Cases, plan: Plan, summary: dict, name: st
         "grade": "external",
         "source": f"training/distill.py; teacher: {teachers}",
     }
-    if licences:
-        config["licence"] = " and ".join(licences)
+    if licenses:
+        config["license"] = " and ".join(licenses)
     (output / f"{name}.json").write_text(json.dumps(config, indent=2) + "\n")
     return sum(p.numel() for p in net.parameters())
 
@@ -323,7 +323,7 @@ def card(name: str, plan: Plan, trained: dict, parameters: int, pairs: list[tupl
     return f"""# {name}
 
 Learned from {' '.join(plan.teacher)} by `training/distill.py`, without labels of its own: it can be no better than
-its teacher, and its licence is what the teacher's allows. {parameters} parameters, grid {plan.spacing} mm (z, y, x), patch
+its teacher, and its license is what the teacher's allows. {parameters} parameters, grid {plan.spacing} mm (z, y, x), patch
 {plan.patch}, {cases} CTs, {trained['step']} steps in {trained['minutes']:.1f} minutes.
 
 Teacher and student on what was held out ({len(pairs)} of {cases + len(pairs)} CTs), one run each:

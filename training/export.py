@@ -88,11 +88,11 @@ def write_config(task: Task, root: Path) -> None:
     path.write_text(json.dumps(configuration(task), indent=2) + "\n")
 
 
-def write_manifest(task: Task, root: Path, origin: str) -> None:
+def write_manifest(task: Task, root: Path, source: str) -> None:
     path = root / "models" / "MANIFEST.toml"
     digest = hashlib.sha256((root / "models" / f"{task.name}.onnx").read_bytes()).hexdigest()
     entry = "\n".join(("[[model]]", f'name = "{task.name}"', f'file = "{task.name}.onnx"', f'sha256 = "{digest}"',
-                       f"opset = {OPSET}", f'origin = "{origin}"', 'licence = "CC-BY-4.0"', f'grade = "{task.grade}"'))
+                       f"opset = {OPSET}", f'source = "{source}"', 'license = "CC-BY-4.0"', f'grade = "{task.grade}"'))
     entries = re.split(r"\n+(?=\[\[model\]\])", path.read_text().strip())
     kept = [e for e in entries if f'name = "{task.name}"' not in e.splitlines()]
     path.write_text("\n\n".join([*kept, entry]) + "\n")
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--network", help="which one of a checkpoint that holds several; the first")
     parser.add_argument("--onnx", type=Path, help="write this file alone: a network that is not shipped")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="folder of models/ and config/")
-    parser.add_argument("--origin", default="training/train.py on public CT; models/README.md")
+    parser.add_argument("--source", default="training/train.py on public CT; models/README.md")
     args = parser.parse_args()
 
     task = TASKS[args.task]
@@ -118,7 +118,7 @@ def main() -> None:
         raise SystemExit(f"ONNX differs from PyTorch by {difference:.2e} of the largest logit")
     if not args.onnx:
         write_config(task, args.root)
-        write_manifest(task, args.root, args.origin)
+        write_manifest(task, args.root, args.source)
     print(f"{path.name}: {sum(p.numel() for p in net.parameters())} parameters, {path.stat().st_size} bytes, "
           f"largest difference {difference:.2e} of the largest logit")
 

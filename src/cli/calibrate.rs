@@ -4,7 +4,7 @@ use super::args::{CalibrateArgs, existing};
 use super::bar::Bar;
 use super::{interrupt, peak, report, request, table};
 use fastnnunet::model::Agreement;
-use fastnnunet::segmenter::{Calibration, Subject};
+use fastnnunet::segmenter::{Calibration, Uncalibrated};
 use fastnnunet::{Options, Result, Scan, Source};
 use std::ops::ControlFlow;
 
@@ -30,8 +30,8 @@ fn measure(args: &CalibrateArgs) -> Result<Calibration> {
     options.isa = args.isa;
     options.memory_limit_bytes = peak::limit_bytes(args.memory_limit);
     options.held_bytes = peak::own_bytes();
-    let subject = Subject::open(&source, &options)?;
-    let (mut read, mut scans) = (subject.read_options(), Vec::new());
+    let uncalibrated = Uncalibrated::open(&source, &options)?;
+    let (mut read, mut scans) = (uncalibrated.read_options(), Vec::new());
     for path in &args.input {
         let scan = Scan::open_with(path, &read)?;
         read.max_bytes = read.max_bytes.saturating_sub(scan.voxels().bytes());
@@ -42,7 +42,7 @@ fn measure(args: &CalibrateArgs) -> Result<Calibration> {
         bar.show(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let measured = subject.measure(&scans, &mut progress);
+    let measured = uncalibrated.measure(&scans, &mut progress);
     bar.clear();
     measured
 }

@@ -102,7 +102,7 @@ impl Cases {
         check_alike(&images, args)?;
         let first = images.first();
         let stem = first
-            .and_then(Image::digest)
+            .and_then(Image::series_name)
             .map_or_else(|| case_name(first.map_or(Path::new(""), Image::path)), OsString::from);
         let outputs = wanted.of_one(args, &stem, what)?;
         let name = stem.to_string_lossy().into_owned();
@@ -132,7 +132,7 @@ impl Cases {
         let read: HashSet<PathBuf> = read.map(|path| place(&path)).collect();
         for case in &self.list {
             if let Some(first) = case.images.first() {
-                wanted.check_source(first.digest().is_some(), first.path())?;
+                wanted.check_source(first.series_name().is_some(), first.path())?;
             }
             let pictures = case.preview.iter().map(|path| ("--preview", path));
             let statistics = case.statistics.iter().map(|path| ("--statistics", path));
@@ -197,7 +197,7 @@ impl Cases {
         let cases = groups
             .into_iter()
             .map(|(name, images)| (name, images.into_iter().map(Image::from).collect()));
-        Ok(Self::several(cases, &outputs_beside(folder, args)?, args, names))
+        Ok(Self::several(cases, &outputs_folder(folder, args)?, args, names))
     }
 
     /// A series of each study, as far as they have one.
@@ -207,7 +207,7 @@ impl Cases {
         args: &PredictArgs,
         names: &Names<'_>,
     ) -> Result<Self> {
-        let outputs = outputs_beside(input, args)?;
+        let outputs = outputs_folder(input, args)?;
         if place(&outputs).starts_with(place(input)) {
             let found = format!("{}, below what is read", outputs.display());
             return Err(usage("--output", found, "a folder elsewhere"));
@@ -281,7 +281,7 @@ fn empty(folder: &Path) -> Error {
 }
 
 /// The folder that the results of several cases go to.
-fn outputs_beside(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
+fn outputs_folder(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
     let outputs = args.output_or_default().to_path_buf();
     let named = outputs.display();
     let wrong = if outputs.is_file() {
@@ -304,7 +304,7 @@ fn outputs_beside(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
 
 /// Checks that the images are of one kind, and series where one was named.
 fn check_alike(images: &[Image], args: &PredictArgs) -> Result<()> {
-    let series = images.iter().filter(|image| image.digest().is_some()).count();
+    let series = images.iter().filter(|image| image.series_name().is_some()).count();
     if series == 0 && args.series().is_some() {
         return Err(usage("--series", "NIfTI", "a series, which DICOM files have"));
     }

@@ -46,7 +46,7 @@ impl Image {
     }
 
     /// What picks the series, if it is one.
-    pub(crate) fn series(&self) -> Option<String> {
+    pub(crate) fn series_id(&self) -> Option<String> {
         match self {
             Self::File(_) => None,
             #[cfg(feature = "dicom")]
@@ -55,7 +55,7 @@ impl Image {
     }
 
     /// A name for the series that tells nothing about a patient, if it is one.
-    pub(crate) fn digest(&self) -> Option<String> {
+    pub(crate) fn series_name(&self) -> Option<String> {
         match self {
             Self::File(_) => None,
             #[cfg(feature = "dicom")]
@@ -65,7 +65,7 @@ impl Image {
 
     /// A line that names it.
     pub(crate) fn display(&self) -> String {
-        match self.series().filter(|id| !id.is_empty()) {
+        match self.series_id().filter(|id| !id.is_empty()) {
             Some(id) => format!("{} (series {id})", self.path().display()),
             None => self.path().display().to_string(),
         }

@@ -64,7 +64,7 @@ fn list(args: &ImportArgs, found: &[Found]) -> Result<()> {
         let list: Vec<Value> = found.iter().map(found_json).collect();
         return report::say(&format!("{}\n", Value::from(list)));
     }
-    let heading = ["data set", "configuration", "plans", "folds", "size", "becomes", "licence"];
+    let heading = ["data set", "configuration", "plans", "folds", "size", "becomes", "license"];
     let mut rows = vec![heading.map(String::from).to_vec()];
     for one in found {
         let folds: Vec<String> = one.folds.iter().map(ToString::to_string).collect();
@@ -75,7 +75,7 @@ fn list(args: &ImportArgs, found: &[Found]) -> Result<()> {
             if folds.is_empty() { "no weights".into() } else { folds.join(",") },
             format!("{:.1} MB", one.bytes as f64 / 1e6),
             one.models.join(", "),
-            one.licence.clone().unwrap_or_else(|| "not known".into()),
+            one.license.clone().unwrap_or_else(|| "not known".into()),
         ]);
     }
     report::say(&table::render(&rows))
@@ -93,7 +93,7 @@ fn found_json(found: &Found) -> Value {
         "bytes": found.bytes,
         "models": found.models,
         "task": found.task,
-        "licence": found.licence,
+        "license": found.license,
     })
 }
 

@@ -112,8 +112,8 @@ fn model_text(model: &Model) -> Result<String> {
         ("sha256", weights.sha256.join(" ")),
         ("opset", or_none(weights.opset.map(|opset| opset.to_string()))),
         ("from", place(model)),
-        ("origin", origin(model).unwrap_or("not known").into()),
-        ("licence", licence(model).unwrap_or("not known").into()),
+        ("source", source(model).unwrap_or("not known").into()),
+        ("license", license(model).unwrap_or("not known").into()),
     ];
     let mut rows: Vec<Vec<String>> =
         rows.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect();
@@ -125,13 +125,13 @@ fn model_text(model: &Model) -> Result<String> {
 }
 
 /// What is said about where the weights come from; files say nothing.
-fn origin(model: &Model) -> Option<&str> {
+fn source(model: &Model) -> Option<&str> {
     let said = model.config().source.as_deref();
-    said.or_else(|| model.is_embedded().then_some(&*model.origin))
+    said.or_else(|| model.is_embedded().then_some(&*model.source))
 }
 
-fn licence(model: &Model) -> Option<&str> {
-    Some(&*model.licence).filter(|licence| !licence.is_empty())
+fn license(model: &Model) -> Option<&str> {
+    Some(&*model.license).filter(|license| !license.is_empty())
 }
 
 fn model_json(model: &Model) -> Result<Value> {
@@ -150,8 +150,8 @@ fn model_json(model: &Model) -> Result<Value> {
         "bytes": weights.bytes,
         "sha256": sha256,
         "opset": weights.opset,
-        "origin": origin(model),
-        "licence": licence(model),
+        "source": source(model),
+        "license": license(model),
         "embedded": model.is_embedded(),
         "file": model.file().map(|file| file.display().to_string()),
         "labels": config.labels,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct Loaded {
     /// The images, in channel order.
     pub(crate) scans: Vec<Scan>,
-    pub(crate) first_stage: Option<LabelMap>,
+    pub(crate) previous_stage: Option<LabelMap>,
     pub(crate) warnings: Vec<String>,
     pub(crate) time: Duration,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Loader {
     /// What all images of a case may take, among other things.
     pub(crate) options: ReadOptions,
     /// A label map, or a folder of label maps named like the cases.
-    pub(crate) first_stage: Option<PathBuf>,
+    pub(crate) previous_stage: Option<PathBuf>,
 }
 
 impl Loader {
@@ -56,7 +56,7 @@ impl Loader {
         let scans = self.images(files)?;
         let names: Vec<String> = files.images.iter().map(Image::display).collect();
         let mut warnings = Case::new(scans.iter().map(Cow::Borrowed)).warnings(&names);
-        let first_stage = match &self.first_stage {
+        let previous_stage = match &self.previous_stage {
             None => None,
             Some(path) => {
                 let (labels, warning) = self.labels(path, files, &scans[0])?;
@@ -64,7 +64,7 @@ impl Loader {
                 Some(labels)
             }
         };
-        Ok(Loaded { scans, first_stage, warnings, time: started.elapsed() })
+        Ok(Loaded { scans, previous_stage, warnings, time: started.elapsed() })
     }
 
     fn images(&self, files: &CaseFiles) -> Result<Vec<Scan>> {

@@ -34,7 +34,7 @@ struct Job<'a> {
 /// Returns the exit code of a run whose cases are done, each reported.
 pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let started = Instant::now();
-    let Request { source, options, first_stage, wanted } = Request::new(args)?;
+    let Request { source, options, previous_stage, wanted } = Request::new(args)?;
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
     #[cfg(feature = "cuda")]
     let notes =
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let mut job = Job {
         args,
         cases: &cases,
-        loader: Loader { expect_ct, options, first_stage },
+        loader: Loader { expect_ct, options, previous_stage },
         segmenter,
         bar,
         opened: started.elapsed(),
@@ -206,7 +206,7 @@ impl<'a> Job<'a> {
         }
         // In a batch the next case is read meanwhile; nobody knows its size, so that of this one.
         let held_bytes = if more { loaded.bytes() } else { 0 };
-        let Loaded { mut scans, first_stage, warnings, time: load_time } = loaded;
+        let Loaded { mut scans, previous_stage, warnings, time: load_time } = loaded;
         let affine = scans[0].affine();
         let sha256 = scans.iter().filter_map(|scan| scan.sha256().map(str::to_owned)).collect();
         // Pictures show the first image and statistics measure it; what nothing needs afterwards is
@@ -216,8 +216,8 @@ impl<'a> Job<'a> {
         let shown = is_needed.then(|| scans.remove(0));
         let lent = shown.iter().map(Cow::Borrowed);
         let mut case = Case::new(lent.chain(scans.into_iter().map(Cow::Owned)));
-        if let Some(labels) = first_stage {
-            case = case.first_stage(labels);
+        if let Some(labels) = previous_stage {
+            case = case.previous_stage(labels);
         }
         let mut progress = progress(&mut self.bar, args.verbose);
         let mut done = self.segmenter.segment_with(case, held_bytes, &mut progress)?;

@@ -6,7 +6,7 @@ use super::{peak, user};
 use fastnnunet::nnunet::{self, is_training};
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
-use fastnnunet::{Error, FirstStage, Options, OutputType, Postprocessing, Result, Source};
+use fastnnunet::{Error, Options, OutputType, Postprocessing, PreviousStage, Result, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(crate) struct Request {
     pub(crate) options: Options,
     /// Labels that a cascade refines, where they come from files: a label map, or a folder of label
     /// maps named like the cases.
-    pub(crate) first_stage: Option<PathBuf>,
+    pub(crate) previous_stage: Option<PathBuf>,
     pub(crate) wanted: Wanted,
 }
 
@@ -28,18 +28,18 @@ impl Request {
             return Err(usage("--config", "a mode", "a model or a trained folder"));
         }
         let is_folder = matches!(source, Source::Folder { .. });
-        let (stage, first_stage) = match &args.previous_stage {
-            None => (FirstStage::Own, None),
+        let (stage, previous_stage) = match &args.previous_stage {
+            None => (PreviousStage::Own, None),
             Some(path) if is_training(path) && is_folder => {
-                (FirstStage::Folder(path.clone()), None)
+                (PreviousStage::Folder(path.clone()), None)
             }
-            Some(path) => (FirstStage::Given, Some(path.clone())),
+            Some(path) => (PreviousStage::Given, Some(path.clone())),
         };
         let mut options = Options::default()
             .structures(&args.roi)
             .divide_bone(args.enable_subseg)
             .folds(args.folds.clone())
-            .first_stage(stage)
+            .previous_stage(stage)
             .postprocessing(postprocessing(&args.postprocess)?)
             .labels(args.labels)
             .names(args.names)
@@ -63,7 +63,7 @@ impl Request {
         options.mirror = args.mirror.0;
         options.step_size = args.step_size;
         options.gaussian = args.no_gaussian.then_some(false);
-        Ok(Self { source, options, first_stage, wanted })
+        Ok(Self { source, options, previous_stage, wanted })
     }
 }
 

@@ -50,7 +50,7 @@ impl Summary<'_> {
             .iter()
             .map(|(stage, time)| format!("{} {:.2}", stage.name(), time.as_secs_f64()))
             .collect();
-        let (grid, about) = (&self.done.grid, &self.done.answer);
+        let (grid, about) = (&self.done.grid, &self.done.about);
         let images: Vec<String> = self.files.images.iter().map(Image::display).collect();
         let mut rows = vec![(
             "input",
@@ -156,7 +156,7 @@ impl Summary<'_> {
             .iter()
             .map(|(stage, time)| (stage.name().to_string(), json!(time.as_secs_f64())))
             .collect();
-        let (grid, about) = (&self.done.grid, &self.done.answer);
+        let (grid, about) = (&self.done.grid, &self.done.about);
         let models: Vec<Value> = about.networks.iter().map(model_json).collect();
         let runs: Vec<Value> = self.done.runs.iter().map(run_json).collect();
         let last = about.networks.last();
@@ -164,7 +164,7 @@ impl Summary<'_> {
             self.files.images.iter().map(|image| image.path().display().to_string()).collect();
         let outputs = &self.files.outputs.files;
         let outputs: Vec<Value> = outputs.iter().map(output_json).collect();
-        let series: Vec<String> = self.files.images.iter().filter_map(Image::series).collect();
+        let series: Vec<String> = self.files.images.iter().filter_map(Image::series_id).collect();
         json!({
             "program": "fastnnunet",
             "version": env!("CARGO_PKG_VERSION"),
@@ -217,7 +217,7 @@ fn model_json(info: &NetworkInfo) -> Value {
         "grade": info.grade.to_string(),
         "file": info.file.as_ref().map(|file| file.display().to_string()),
         "sha256": one_or_many(&info.sha256),
-        "licence": (!info.licence.is_empty()).then_some(&info.licence),
+        "license": (!info.license.is_empty()).then_some(&info.license),
         "source": (!info.source.is_empty()).then_some(&info.source),
     })
 }

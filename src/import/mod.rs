@@ -49,7 +49,7 @@ pub struct Found {
     /// The task it is for, where it is known.
     pub task: Option<String>,
     /// Terms of the weights, where they are known.
-    pub licence: Option<String>,
+    pub license: Option<String>,
 }
 
 /// How an import is made.
@@ -185,7 +185,7 @@ fn named(dataset: &str, [trainer, plans, configuration]: [&str; 3], tasks: &Task
         bytes: 0,
         models: known.iter().map(|dataset| dataset.model.clone()).collect(),
         task: known.first().map(|dataset| dataset.task.clone()),
-        licence: known.first().map(|dataset| dataset.licence.clone()),
+        license: known.first().map(|dataset| dataset.license.clone()),
     }
 }
 

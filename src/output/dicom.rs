@@ -116,14 +116,14 @@ impl<'a> Writer<'a> {
     fn source(&self, kind: OutputType) -> Result<&'a Source> {
         self.result.series().ok_or_else(|| {
             let found = format!("{kind} of an image that is no DICOM series");
-            Error::usage("output type", found, "a form that needs no series")
+            Error::usage("output type", found, "a type that needs no series")
         })
     }
 
     /// What made the result.
     fn algorithm(&self, kind: OutputType) -> Result<Algorithm> {
         let mut models = Vec::new();
-        for network in &self.result.answer.networks {
+        for network in &self.result.about.networks {
             if network.sha256.is_empty() {
                 let found = format!("{kind} of models without digests");
                 return Err(Error::usage("output type", found, "Options::digests"));
@@ -133,13 +133,13 @@ impl<'a> Writer<'a> {
             let model = |sha256: &String| Model {
                 name: name.to_string(),
                 sha256: sha256.clone(),
-                licence: network.licence.clone(),
+                license: network.license.clone(),
                 source: network.source.clone(),
             };
             models.extend(network.sha256.iter().map(model));
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let task = self.result.answer.name.to_string();
+        let task = self.result.about.name.to_string();
         Ok(Algorithm { name: "fastnnunet".to_owned(), version, task, models })
     }
 

@@ -1,7 +1,7 @@
-//! Results as files: one table of the forms there are.
+//! Results as files: one table of the types there are.
 //!
-//! A [`Segmentation`] enters, with the image it was made of for forms that show or measure that, and
-//! files leave, each whole or not at all and no easier to read than its source. A new form is a row
+//! A [`Segmentation`] enters, with the image it was made of for types that show or measure that, and
+//! files leave, each whole or not at all and no easier to read than its source. A new type is a row
 //! of the table and an arm of [`Writer::write`].
 
 #[cfg(feature = "dicom")]
@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A form in which a result is written.
+/// A type in which a result is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OutputType {
@@ -52,9 +52,9 @@ pub enum OutputType {
     Sc,
 }
 
-/// What is known of a form.
-struct Form {
-    kind: OutputType,
+/// What is known of a type.
+struct Row {
+    output_type: OutputType,
     name: &'static str,
     summary: &'static str,
     /// What follows case and mode in a name that the program gives.
@@ -70,9 +70,9 @@ struct Form {
 }
 
 /// In the order in which they are written: what others refer to comes before them.
-const FORMS: &[Form] = &[
-    Form {
-        kind: OutputType::Nifti,
+const TYPES: &[Row] = &[
+    Row {
+        output_type: OutputType::Nifti,
         name: "nifti",
         summary: "label map",
         suffix: ".nii.gz",
@@ -81,8 +81,8 @@ const FORMS: &[Form] = &[
         needs_series: false,
         needs_image: false,
     },
-    Form {
-        kind: OutputType::PerStructure,
+    Row {
+        output_type: OutputType::PerStructure,
         name: "per-structure",
         summary: "a folder with a mask for each structure",
         suffix: "_structures",
@@ -91,8 +91,8 @@ const FORMS: &[Form] = &[
         needs_series: false,
         needs_image: false,
     },
-    Form {
-        kind: OutputType::Nrrd,
+    Row {
+        output_type: OutputType::Nrrd,
         name: "nrrd",
         summary: "label map",
         suffix: ".nrrd",
@@ -101,8 +101,8 @@ const FORMS: &[Form] = &[
         needs_series: false,
         needs_image: false,
     },
-    Form {
-        kind: OutputType::Mha,
+    Row {
+        output_type: OutputType::Mha,
         name: "mha",
         summary: "label map",
         suffix: ".mha",
@@ -111,8 +111,8 @@ const FORMS: &[Form] = &[
         needs_series: false,
         needs_image: false,
     },
-    Form {
-        kind: OutputType::SegNrrd,
+    Row {
+        output_type: OutputType::SegNrrd,
         name: "seg-nrrd",
         summary: "label map for 3D Slicer",
         suffix: ".seg.nrrd",
@@ -121,8 +121,8 @@ const FORMS: &[Form] = &[
         needs_series: false,
         needs_image: false,
     },
-    Form {
-        kind: OutputType::Stl,
+    Row {
+        output_type: OutputType::Stl,
         name: "stl",
         summary: "a folder of surfaces",
         suffix: "_surfaces",
@@ -131,8 +131,8 @@ const FORMS: &[Form] = &[
         needs_series: false,
         needs_image: false,
     },
-    Form {
-        kind: OutputType::Gltf,
+    Row {
+        output_type: OutputType::Gltf,
         name: "gltf",
         summary: "surfaces in one file",
         suffix: ".glb",
@@ -142,8 +142,8 @@ const FORMS: &[Form] = &[
         needs_image: false,
     },
     #[cfg(feature = "dicom")]
-    Form {
-        kind: OutputType::DicomSeg,
+    Row {
+        output_type: OutputType::DicomSeg,
         name: "dicom-seg",
         summary: "segmentation",
         suffix: ".seg.dcm",
@@ -153,8 +153,8 @@ const FORMS: &[Form] = &[
         needs_image: false,
     },
     #[cfg(feature = "dicom")]
-    Form {
-        kind: OutputType::RtStruct,
+    Row {
+        output_type: OutputType::RtStruct,
         name: "rtstruct",
         summary: "contours",
         suffix: ".rtstruct.dcm",
@@ -164,8 +164,8 @@ const FORMS: &[Form] = &[
         needs_image: false,
     },
     #[cfg(feature = "dicom")]
-    Form {
-        kind: OutputType::Sr,
+    Row {
+        output_type: OutputType::Sr,
         name: "sr",
         summary: "volume, mean and deviation in HU",
         suffix: ".sr.dcm",
@@ -175,8 +175,8 @@ const FORMS: &[Form] = &[
         needs_image: true,
     },
     #[cfg(feature = "dicom")]
-    Form {
-        kind: OutputType::Sc,
+    Row {
+        output_type: OutputType::Sc,
         name: "sc",
         summary: "overview picture",
         suffix: ".sc.dcm",
@@ -188,72 +188,72 @@ const FORMS: &[Form] = &[
 ];
 
 impl OutputType {
-    /// All forms of this build, in the order in which a [`Writer`] should be given them.
+    /// All types of this build, in the order in which a [`Writer`] should be given them.
     #[must_use]
     pub fn all() -> impl ExactSizeIterator<Item = Self> {
-        FORMS.iter().map(|form| form.kind)
+        TYPES.iter().map(|row| row.output_type)
     }
 
-    /// The forms that a file of this name may have: those of the longest ending that fits. A name
+    /// The types that a file of this name may have: those of the longest ending that fits. A name
     /// without a known ending has none.
     #[must_use]
     pub fn of_name(path: &Path) -> Vec<Self> {
-        let longest = FORMS.iter().map(|form| form.fitting(path)).max().unwrap_or(0);
-        let fits = FORMS.iter().filter(|form| longest > 0 && form.fitting(path) == longest);
-        fits.map(|form| form.kind).collect()
+        let longest = TYPES.iter().map(|row| row.fitting(path)).max().unwrap_or(0);
+        let fits = TYPES.iter().filter(|row| longest > 0 && row.fitting(path) == longest);
+        fits.map(|row| row.output_type).collect()
     }
 
-    fn form(self) -> &'static Form {
-        let found = FORMS.iter().find(|form| form.kind == self);
+    fn row(self) -> &'static Row {
+        let found = TYPES.iter().find(|row| row.output_type == self);
         found.expect("every form is in the table, as a test sees to")
     }
 
     /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
-        self.form().name
+        self.row().name
     }
 
     /// What it is, in a few words.
     #[must_use]
     pub fn summary(self) -> &'static str {
-        self.form().summary
+        self.row().summary
     }
 
     /// What follows case and mode in the name of a file.
     #[must_use]
     pub fn suffix(self) -> &'static str {
-        self.form().suffix
+        self.row().suffix
     }
 
     /// What the name of a file may end in, in lowercase.
     #[must_use]
     pub fn endings(self) -> &'static [&'static str] {
-        self.form().endings
+        self.row().endings
     }
 
     /// How many bytes of a file's name are its ending; 0 if it ends otherwise.
     #[must_use]
     pub fn ending_of(self, path: &Path) -> usize {
-        self.form().fitting(path)
+        self.row().fitting(path)
     }
 
     /// Whether it is about a DICOM series, and there is none of an image that is not one.
     #[must_use]
     pub fn needs_series(self) -> bool {
-        self.form().needs_series
+        self.row().needs_series
     }
 
     /// Whether it shows or measures the image, which [`Writer::image`] gives.
     #[must_use]
     pub fn needs_image(self) -> bool {
-        self.form().needs_image
+        self.row().needs_image
     }
 
     /// Whether it is a folder of files.
     #[must_use]
     pub fn is_folder(self) -> bool {
-        self.form().is_folder
+        self.row().is_folder
     }
 
     /// The files that it consists of, for a result with these structures: where they are, it is whole.
@@ -301,8 +301,8 @@ impl OutputType {
     }
 }
 
-impl Form {
-    /// How many bytes of a file's name are an ending of this form.
+impl Row {
+    /// How many bytes of a file's name are an ending of this type.
     fn fitting(&self, path: &Path) -> usize {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let fits = |ending: &&&str| name.len() > ending.len() && name.ends_with(**ending);
@@ -320,16 +320,16 @@ impl FromStr for OutputType {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let found = FORMS.iter().find(|form| form.name == text);
-        found.map(|form| form.kind).ok_or_else(|| {
-            let names: Vec<&str> = FORMS.iter().map(|form| form.name).collect();
+        let found = TYPES.iter().find(|row| row.name == text);
+        found.map(|row| row.output_type).ok_or_else(|| {
+            let names: Vec<&str> = TYPES.iter().map(|row| row.name).collect();
             Error::usage("output type", text, format!("one of {}", names.join(", ")))
         })
     }
 }
 
 impl Segmentation {
-    /// Writes the result in one form that needs labels only; see [`writer`](Self::writer) for the
+    /// Writes the result in one type that needs labels only; see [`writer`](Self::writer) for the
     /// others, and for what becomes of a file that is there.
     ///
     /// # Errors
@@ -339,7 +339,7 @@ impl Segmentation {
         self.writer().write(kind, path)
     }
 
-    /// What writes the result in several forms.
+    /// What writes the result in several types.
     ///
     /// ```no_run
     /// # #[cfg(feature = "dicom")]
@@ -373,9 +373,9 @@ impl Segmentation {
 #[derive(Clone, Debug)]
 pub struct Writer<'a> {
     result: &'a Segmentation,
-    #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no form shows it"))]
+    #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no type shows it"))]
     image: Option<&'a Scan>,
-    #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no form shows it"))]
+    #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no type shows it"))]
     title: String,
     existing: Existing,
     #[cfg(feature = "dicom")]
@@ -401,12 +401,12 @@ impl<'a> Writer<'a> {
         Self { existing, ..self }
     }
 
-    /// Writes one form: each of its files complete or not at all, for at most those who may read the
+    /// Writes one type: each of its files complete or not at all, for at most those who may read the
     /// image. Missing folders are created. The same result gives the same bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if the name does not end as that of the form must, or if the form is about a
+    /// [`Error::Usage`] if the name does not end as that of the type must, or if the type is about a
     /// series or an image that there is none of, and [`Error::Write`] if the file exists and is to be
     /// kept or cannot be written.
     ///
@@ -442,11 +442,14 @@ mod tests {
 
     #[test]
     fn every_form_is_in_the_table_once_and_its_own_name_is_its() {
-        for form in FORMS {
-            let name = format!("case_mode{}", form.suffix);
-            assert_eq!(OutputType::of_name(Path::new(&name)), [form.kind], "{name}");
-            assert_eq!(form.name.parse::<OutputType>().ok(), Some(form.kind));
-            assert_eq!(FORMS.iter().filter(|other| other.kind == form.kind).count(), 1);
+        for row in TYPES {
+            let name = format!("case_mode{}", row.suffix);
+            assert_eq!(OutputType::of_name(Path::new(&name)), [row.output_type], "{name}");
+            assert_eq!(row.name.parse::<OutputType>().ok(), Some(row.output_type));
+            assert_eq!(
+                TYPES.iter().filter(|other| other.output_type == row.output_type).count(),
+                1
+            );
         }
     }
 

@@ -29,9 +29,9 @@ pub struct Model {
     pub(super) config: ModelConfig,
     pub(super) config_json: Cow<'static, str>,
     /// Where the weights come from.
-    pub origin: Cow<'static, str>,
+    pub source: Cow<'static, str>,
     /// SPDX expression for the weights; empty where nothing says.
-    pub licence: Cow<'static, str>,
+    pub license: Cow<'static, str>,
     /// How much the model may be trusted.
     pub grade: Grade,
     /// Where it comes from.
@@ -143,15 +143,15 @@ impl Model {
         };
         let name = onnx.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let name = Name::new(name).map_err(|wrong| Error::model_file(onnx, wrong))?;
-        let licence = config.licence.clone().unwrap_or_default().into();
+        let license = config.license.clone().unwrap_or_default().into();
         Ok(Self {
             name,
             configuration,
             grade: config.grade,
-            origin: config.source.clone().unwrap_or_else(|| onnx.display().to_string()).into(),
+            source: config.source.clone().unwrap_or_else(|| onnx.display().to_string()).into(),
             config,
             config_json: config_json.into(),
-            licence,
+            license,
             place: Place::Named,
             weights: Weights::File(onnx.to_path_buf(), OnceLock::new()),
         })
@@ -242,8 +242,8 @@ impl Model {
             // Those that inherit from one of nnU-Net's are of its kind.
             configuration: configuration.copied().unwrap_or("3d_fullres"),
             grade: config.grade,
-            origin: config.source.clone().unwrap_or_default().into(),
-            licence: config.licence.clone().unwrap_or_default().into(),
+            source: config.source.clone().unwrap_or_default().into(),
+            license: config.license.clone().unwrap_or_default().into(),
             config_json: String::new().into(),
             config,
             place: Place::Named,
@@ -384,7 +384,7 @@ impl std::fmt::Debug for Model {
             .field("name", &self.name)
             .field("configuration", &self.configuration)
             .field("grade", &self.grade)
-            .field("origin", &self.origin)
+            .field("source", &self.source)
             .field("facts", &facts)
             .finish_non_exhaustive()
     }

@@ -2,7 +2,7 @@
 
 use super::group::{Group, Part};
 use super::network::{Network, check_file};
-use super::options::{FirstStage, Options, Postprocessing, Source};
+use super::options::{Options, Postprocessing, PreviousStage, Source};
 use super::segmentation::About;
 use crate::infer::EngineOptions;
 use crate::model::{Grade, Label, ModelConfig, Name};
@@ -142,7 +142,7 @@ impl Opening<'_> {
     fn mode(&self, mode: &str, too_large: &[String]) -> Result<Answer> {
         let (options, found) = (self.options, format!("mode {mode}"));
         options.check_no_training(&found)?;
-        if options.first_stage != FirstStage::Own {
+        if options.previous_stage != PreviousStage::Own {
             return Err(Error::usage("first stage", found, "a model or a trained folder"));
         }
         let request = Request {
@@ -227,13 +227,13 @@ impl Opening<'_> {
     /// One model; in a cascade with the model it refines.
     fn model(&self, model: &Model, config: Option<ModelConfig>) -> Result<Answer> {
         let is_cascade = config.as_ref().unwrap_or(model.config()).previous_stage.is_some();
-        if self.options.first_stage != FirstStage::Own && !is_cascade {
+        if self.options.previous_stage != PreviousStage::Own && !is_cascade {
             return Err(Error::usage("first stage", model.configuration, "a cascade"));
         }
-        let registry = match &self.options.first_stage {
-            FirstStage::Own => Some(self.registry),
-            FirstStage::Given => None,
-            FirstStage::Folder(path) => {
+        let registry = match &self.options.previous_stage {
+            PreviousStage::Own => Some(self.registry),
+            PreviousStage::Given => None,
+            PreviousStage::Folder(path) => {
                 let found = path.display().to_string();
                 return Err(Error::usage("first stage", found, "label maps, for this model"));
             }
@@ -337,14 +337,14 @@ fn about(
 pub(super) fn trained(path: &Path, options: &Options) -> Result<(Folder, Option<Folder>)> {
     let open = |path: &Path| Folder::open(path, &options.folds, options.checkpoint.as_deref());
     let folder = open(path)?;
-    let first = match (folder.previous_stage(), &options.first_stage) {
-        (None, FirstStage::Own) | (Some(_), FirstStage::Given) => None,
+    let first = match (folder.previous_stage(), &options.previous_stage) {
+        (None, PreviousStage::Own) | (Some(_), PreviousStage::Given) => None,
         (None, _) => {
             return Err(Error::usage("first stage", folder.configuration().as_str(), "a cascade"));
         }
-        (Some(_), FirstStage::Folder(given)) => Some(open(given)?),
-        (Some(beside), FirstStage::Own) if beside.is_dir() => Some(open(&beside)?),
-        (Some(beside), FirstStage::Own) => {
+        (Some(_), PreviousStage::Folder(given)) => Some(open(given)?),
+        (Some(beside), PreviousStage::Own) if beside.is_dir() => Some(open(&beside)?),
+        (Some(beside), PreviousStage::Own) => {
             let what = Mismatch::new(
                 format!("no {}", beside.display()),
                 "the folder of the first stage there, or labels of it",

@@ -68,7 +68,7 @@ pub struct Compared {
 }
 
 /// What is measured: a model of its own files, or a training.
-pub struct Subject {
+pub struct Uncalibrated {
     weights: Weights,
     config: ModelConfig,
     config_json: String,
@@ -82,7 +82,7 @@ enum Weights {
     Trained(Box<Folder>, Option<Box<Folder>>),
 }
 
-impl Subject {
+impl Uncalibrated {
     /// Opens all but the weights. Of the options, models, folds, checkpoint, instruction set and
     /// memory limit count.
     ///
@@ -91,7 +91,7 @@ impl Subject {
     /// [`Error::Usage`] for a mode, a model with another configuration than its own or folds of
     /// what is no folder, and what [`Segmenter::open_with`](super::Segmenter::open_with) returns.
     pub fn open(source: &Source, options: &Options) -> Result<Self> {
-        let mut subject = match source {
+        let mut uncalibrated = match source {
             Source::Model { name, config: None } => {
                 let registry = options.models.as_deref().unwrap_or(Registry::embedded());
                 Self::of_model(answer::named(registry, name)?, options)?
@@ -114,13 +114,13 @@ impl Subject {
         if !is_folder {
             options.check_no_training("a model")?;
         }
-        if subject.config.grid.is_some() {
+        if uncalibrated.config.grid.is_some() {
             let expected = "a model that runs on the image's own grid";
             return Err(Error::usage("what to calibrate", said(source), expected));
         }
         // What an earlier run wrote may be of other weights.
-        subject.config.int8 = Vec::new();
-        Ok(subject)
+        uncalibrated.config.int8 = Vec::new();
+        Ok(uncalibrated)
     }
 
     fn of_model(model: &Model, options: &Options) -> Result<Self> {
@@ -348,7 +348,7 @@ struct Watched {
 impl Watched {
     fn new(calibrator: &Arc<Mutex<Calibrator>>) -> Self {
         let known = calibrator.lock().unwrap_or_else(PoisonError::into_inner);
-        let engine = known.plain();
+        let engine = known.engine();
         let channels = (engine.input_channels(), engine.output_channels());
         let device = engine.device().to_owned();
         drop(known);
@@ -379,7 +379,7 @@ impl Engine for Watched {
 
     fn memory_bytes(&self, threads: usize) -> u64 {
         let calibrator = self.calibrator.lock().unwrap_or_else(PoisonError::into_inner);
-        calibrator.plain().memory_bytes(threads)
+        calibrator.engine().memory_bytes(threads)
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
@@ -388,7 +388,7 @@ impl Engine for Watched {
         if self.tiles % LOOKED_AT == 1 {
             calibrator.run(input, output)
         } else {
-            calibrator.engine().run(input, output)
+            calibrator.engine_mut().run(input, output)
         }
     }
 }

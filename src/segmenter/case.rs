@@ -16,14 +16,14 @@ pub struct Case<'a> {
     scans: Vec<Cow<'a, Scan>>,
     /// The voxels in place of those of the scans, where they are the caller's.
     lent: Vec<VoxelView<'a>>,
-    first_stage: Option<LabelMap>,
+    previous_stage: Option<LabelMap>,
 }
 
 impl<'a> Case<'a> {
     /// Several channels of one patient.
     #[must_use]
     pub fn new(scans: impl IntoIterator<Item = Cow<'a, Scan>>) -> Self {
-        Self { scans: scans.into_iter().collect(), lent: Vec::new(), first_stage: None }
+        Self { scans: scans.into_iter().collect(), lent: Vec::new(), previous_stage: None }
     }
 
     /// Channels whose voxels stay the caller's, each with its place. They may lie in memory in any
@@ -54,13 +54,13 @@ impl<'a> Case<'a> {
             .into_iter()
             .map(|(voxels, grid)| Ok((Cow::Owned(Scan::of_place(voxels, grid)?), voxels)));
         let (scans, lent) = images.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        Ok(Self { scans, lent, first_stage: None })
+        Ok(Self { scans, lent, previous_stage: None })
     }
 
     /// With the labels that a cascade's second stage refines, on the grid of the images.
     #[must_use]
-    pub fn first_stage(self, labels: LabelMap) -> Self {
-        Self { first_stage: Some(labels), ..self }
+    pub fn previous_stage(self, labels: LabelMap) -> Self {
+        Self { previous_stage: Some(labels), ..self }
     }
 
     /// The images, but for voxels that are lent.
@@ -88,7 +88,7 @@ impl<'a> Case<'a> {
         } else {
             self.lent.into_iter().map(Image::Lent).collect()
         };
-        Ok(Input { channels, grid, previous: self.first_stage.map(Cow::Owned) })
+        Ok(Input { channels, grid, previous: self.previous_stage.map(Cow::Owned) })
     }
 
     /// Sentences about what is odd but usable: each once, with what it is about, which is a name per

@@ -16,11 +16,11 @@ mod options;
 mod run;
 mod segmentation;
 
-pub use calibrate::{Calibration, Compared, Subject};
+pub use calibrate::{Calibration, Compared, Uncalibrated};
 pub use case::{Case, lies_apart};
 pub use names::Names;
 pub use network::NetworkInfo;
-pub use options::{FirstStage, LabelsBack, Options, Postprocessing, Quality, Source};
+pub use options::{LabelsBack, Options, Postprocessing, PreviousStage, Quality, Source};
 pub use segmentation::{About, Found, NetworkRun, Segmentation};
 
 use crate::io::{ReadOptions, Scan};
@@ -204,7 +204,7 @@ impl Segmenter {
             labels,
             structures: self.structures().to_vec(),
             grid,
-            answer: self.answer.about.clone(),
+            about: self.answer.about.clone(),
             runs,
             postprocessing: report,
             probabilities,

@@ -35,7 +35,7 @@ pub struct NetworkInfo {
     /// The file or folder of the weights; none for those inside the program.
     pub file: Option<PathBuf>,
     /// Terms of the weights; empty where nothing says.
-    pub licence: String,
+    pub license: String,
     /// Who made them; empty where nothing says.
     pub source: String,
     /// SHA-256 of the files with the weights, lowercase hexadecimal, one per fold; of a trained
@@ -61,8 +61,8 @@ impl Network {
         if let Some(folder) = model.trained() {
             let mut network = Self::from_folder(&folder?, config, None, options, digests)?;
             network.info.name = model.name.to_string();
-            network.info.licence = model.licence.to_string();
-            network.info.source = model.origin.to_string();
+            network.info.license = model.license.to_string();
+            network.info.source = model.source.to_string();
             return Ok(network);
         }
         let config = config.unwrap_or_else(|| model.config().clone());
@@ -87,8 +87,8 @@ impl Network {
             configuration: model.configuration.to_owned(),
             grade: config.grade,
             file: model.file().map(Path::to_path_buf),
-            licence: model.licence.to_string(),
-            source: model.origin.to_string(),
+            license: model.license.to_string(),
+            source: model.source.to_string(),
             sha256,
             device: engine.device().to_owned(),
             precision: engine.precision(),
@@ -124,7 +124,7 @@ impl Network {
             configuration: folder.configuration().to_string(),
             grade: config.grade,
             file: Some(folder.path().to_path_buf()),
-            licence: config.licence.clone().unwrap_or_default(),
+            license: config.license.clone().unwrap_or_default(),
             source: config.source.clone().unwrap_or_default(),
             sha256,
             device: engine.device().to_owned(),

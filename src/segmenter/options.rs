@@ -120,7 +120,7 @@ pub enum LabelsBack {
 
 /// Where a cascade's second stage gets the labels it refines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum FirstStage {
+pub enum PreviousStage {
     /// From the model it names, or from the trained folder beside it.
     #[default]
     Own,
@@ -153,7 +153,7 @@ pub struct Options {
     /// `checkpoint_best.pth`.
     pub checkpoint: Option<String>,
     /// What a cascade refines.
-    pub first_stage: FirstStage,
+    pub previous_stage: PreviousStage,
     /// How the result is cleaned up.
     pub postprocessing: Postprocessing,
     /// How labels of a task with a grid of its own come to the image's.
@@ -224,8 +224,8 @@ setters! {
     folds(value: Folds) => value;
     /// Sets [`checkpoint`](Self#structfield.checkpoint).
     checkpoint(value: impl Into<String>) => Some(value.into());
-    /// Sets [`first_stage`](Self#structfield.first_stage).
-    first_stage(value: FirstStage) => value;
+    /// Sets [`previous_stage`](Self#structfield.previous_stage).
+    previous_stage(value: PreviousStage) => value;
     /// Sets [`postprocessing`](Self#structfield.postprocessing).
     postprocessing(value: Postprocessing) => value;
     /// Sets [`labels`](Self#structfield.labels).

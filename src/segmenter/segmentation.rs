@@ -24,7 +24,7 @@ pub struct Segmentation {
     /// Where the labels lie.
     pub grid: Grid,
     /// Who answered.
-    pub answer: About,
+    pub about: About,
     /// How each network ran, in order; the stages of a cascade one by one.
     pub runs: Vec<NetworkRun>,
     /// What postprocessing changed.

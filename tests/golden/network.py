@@ -166,8 +166,8 @@ def manifest(sha256):
     tables = path.read_text().split("[[model]]") if path.exists() else [""]
     head, others = tables[0], [t for t in tables[1:] if 'name = "selftest"' not in t]
     entry = {"name": "selftest", "file": "selftest.onnx", "sha256": sha256, "opset": 17,
-             "origin": "tests/golden/network.py, seeded random weights, segments nothing real",
-             "licence": "MIT OR Apache-2.0", "grade": "test"}
+             "source": "tests/golden/network.py, seeded random weights, segments nothing real",
+             "license": "MIT OR Apache-2.0", "grade": "test"}
     lines = "".join(f'{k} = {v}\n' if isinstance(v, int) else f'{k} = "{v}"\n' for k, v in entry.items())
     text = head + "".join("[[model]]" + t.rstrip("\n") + "\n\n" for t in others) + "[[model]]\n" + lines
     path.write_text(text)

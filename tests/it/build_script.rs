@@ -59,7 +59,7 @@ fn line(bytes: &[u8]) -> String {
     let sha256 = sha256.concat();
     format!(
         "[[model]]\nname = \"knee\"\nfile = \"knee.onnx\"\nsha256 = \"{sha256}\"\nopset = 17\n\
-         origin = \"here\"\nlicence = \"MIT\"\ngrade = \"test\"\n"
+         source = \"here\"\nlicense = \"MIT\"\ngrade = \"test\"\n"
     )
 }
 
@@ -197,7 +197,7 @@ fn a_wrong_manifest_is_refused() {
         ("twice", Some(line.repeat(2)), "listed twice"),
         ("name", with("\"knee\"", "\"Knee\""), "lowercase"),
         ("other file", with("knee.onnx", "a.onnx"), "\"knee.onnx\""),
-        ("licence", with("\"MIT\"", "\"\""), "licence is empty"),
+        ("license", with("\"MIT\"", "\"\""), "license is empty"),
     ] {
         refused_with(claim, FILE, content, part);
     }

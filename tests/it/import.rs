@@ -120,7 +120,7 @@ fn an_import_answers_as_the_folders_do() {
     let missing = summary["not_labeled"].as_array().expect("a list");
     assert!(missing.contains(&"rib_left_1".into()), "{missing:?}");
     let first = &summary["models"][0];
-    assert_eq!(first["licence"], "Apache-2.0");
+    assert_eq!(first["license"], "Apache-2.0");
     assert_eq!(first["sha256"], all["made"][0]["weights"][0]["sha256"]);
     assert!(first["file"].as_str().expect("a file").starts_with(text(&models)));
 

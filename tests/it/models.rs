@@ -3,7 +3,7 @@
 use fastnnunet::model::graph;
 use fastnnunet::registry::{self, LabelSubset, Model, Registry, Request, Selection};
 use fastnnunet::volume::LabelMap;
-use fastnnunet::{Error, ErrorKind, FirstStage, Options, Segmenter, Source, infer};
+use fastnnunet::{Error, ErrorKind, Options, PreviousStage, Segmenter, Source, infer};
 use ndarray::Array3;
 use std::fs;
 use std::path::PathBuf;
@@ -423,7 +423,7 @@ fn a_cascade_finds_its_first_stage() {
     assert!(error.contains("has one itself"), "{error}");
     // One whose labels come with the case needs no first stage.
     let nowhere = registry.find("nowhere").expect("there");
-    let options = Options::default().models(registry.clone()).first_stage(FirstStage::Given);
+    let options = Options::default().models(registry.clone()).previous_stage(PreviousStage::Given);
     let source = Source::Model { name: nowhere.name.to_string(), config: None };
     Segmenter::open_with(source, options).expect("one whose labels come with the case");
 }

@@ -115,7 +115,7 @@ def main():
                         "refine": {"model": "vertebrae_body", "structure": classes_of("vertebrae_body", 1),
                                    "grow_mm": 2.0} if task == "vertebrae_pp_refined" else None,
                         "modality": "MR" if mr else None,
-                        "licence": LICENSED if licensed else OPEN,
+                        "license": LICENSED if licensed else OPEN,
                         "labels": [own[k] for k in sorted(own)],
                         "auxiliary": [auxiliary[k] for k in sorted(auxiliary)],
                     }

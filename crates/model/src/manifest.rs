@@ -36,9 +36,9 @@ pub struct Entry {
     /// Version of ONNX's operator set.
     pub opset: i64,
     /// Where the weights come from.
-    pub origin: String,
+    pub source: String,
     /// SPDX expression for the weights.
-    pub licence: String,
+    pub license: String,
     /// How much the model may be trusted; the configuration must agree.
     pub grade: Grade,
 }
@@ -154,7 +154,7 @@ fn check_entry(entry: &Entry) -> Result<(), String> {
     if entry.file != format!("{name}.onnx") {
         return Err(format!("model {name}: file is {:?}, expected \"{name}.onnx\"", entry.file));
     }
-    for (field, value) in [("origin", &entry.origin), ("licence", &entry.licence)] {
+    for (field, value) in [("source", &entry.source), ("license", &entry.license)] {
         if value.trim().is_empty() {
             return Err(format!("model {name}: {field} is empty in models/MANIFEST.toml"));
         }
@@ -175,7 +175,7 @@ fn nothing_unlisted(root: &Path, entries: &BTreeMap<String, Entry>) -> Result<()
             return Err(format!(
                 "model {stem}: models/{stem}.onnx has no line in models/MANIFEST.toml; add\n\
                  [[model]]\nname = \"{stem}\"\nfile = \"{stem}.onnx\"\nsha256 = \"...\"\n\
-                 opset = 17\norigin = \"...\"\nlicence = \"...\"\ngrade = \"demo\""
+                 opset = 17\nsource = \"...\"\nlicense = \"...\"\ngrade = \"demo\""
             ));
         }
     }
@@ -322,7 +322,7 @@ pub fn source(root: &Path, models: &[Checked]) -> Result<String, String> {
     let mut code =
         String::from("#[allow(clippy::unreadable_literal)]\nstatic MODELS: &[Embedded] = &[\n");
     for Checked { entry, configuration, summary, .. } in models {
-        let Entry { name, file, sha256, origin, licence, grade, .. } = entry;
+        let Entry { name, file, sha256, source, license, grade, .. } = entry;
         let Summary { opset, input_channels, output_channels } = summary;
         let _ = write!(
             code,
@@ -330,8 +330,8 @@ pub fn source(root: &Path, models: &[Checked]) -> Result<String, String> {
         name: {name:?},
         configuration: {configuration:?},
         config_json: include_str!({}),
-        origin: {origin:?},
-        licence: {licence:?},
+        source: {source:?},
+        license: {license:?},
         grade: Grade::{grade:?},
         onnx: include_bytes!({}),
         sha256: {sha256:?},

@@ -62,7 +62,7 @@ pub struct Dataset {
     /// What is in the images; absent for CT.
     pub modality: Option<String>,
     /// Terms of the weights.
-    pub licence: String,
+    pub license: String,
     /// Structures, the first of which is label 1.
     pub labels: Vec<String>,
     /// Those that never come out.
@@ -267,7 +267,7 @@ impl Dataset {
         set("mirror_axes", json!([]));
         set("step_size", self.step_size.into());
         set("grade", "external".into());
-        set("licence", self.licence.as_str().into());
+        set("license", self.license.as_str().into());
         set("source", format!("{}, {made_from}", self.folder).into());
         for (field, value) in [
             ("rough_crop", json!(self.rough_crop)),
@@ -304,7 +304,7 @@ mod tests {
 
     const TWO: &str = r#"{"version": 1, "made_from": "a program", "datasets": [
         {"id": 7, "folder": "Dataset007_Knee", "model": "knee", "task": "knee", "trainer": "t",
-         "plans": "p", "configuration": "c", "step_size": 0.5, "folds": "0", "licence": "CC0-1.0",
+         "plans": "p", "configuration": "c", "step_size": 0.5, "folds": "0", "license": "CC0-1.0",
          "labels": ["patella", "tibia", "skin"], "auxiliary": ["skin"], "grid": [1, 2, 3]}],
         "tasks": [{"name": "knee", "summary": "Knees", "choices": [{"models": ["knee"]}],
         "labels": ["patella", "tibia"]}]}"#;

@@ -85,13 +85,13 @@ impl Calibrator {
     }
 
     /// The engine that runs the network.
-    pub fn engine(&mut self) -> &mut CpuEngine {
+    pub fn engine_mut(&mut self) -> &mut CpuEngine {
         &mut self.engine
     }
 
     /// The engine that runs the network, to be asked.
     #[must_use]
-    pub fn plain(&self) -> &CpuEngine {
+    pub fn engine(&self) -> &CpuEngine {
         &self.engine
     }
 

@@ -104,8 +104,8 @@ def manifest(sha256):
     tables = path.read_text().split("[[model]]") if path.exists() else [""]
     head, others = tables[0], [t for t in tables[1:] if f'name = "{NAME}"' not in t]
     entry = {"name": NAME, "file": f"{NAME}.onnx", "sha256": sha256, "opset": 17,
-             "origin": "tests/golden/engine/make.py, seeded random weights, segments nothing real",
-             "licence": "MIT OR Apache-2.0", "grade": "test"}
+             "source": "tests/golden/engine/make.py, seeded random weights, segments nothing real",
+             "license": "MIT OR Apache-2.0", "grade": "test"}
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in entry.items())
     path.write_text(head + "\n\n".join(t.rstrip("\n") for t in ["[[model]]" + t for t in others]
                                        + ["[[model]]\n" + lines]) + "\n")

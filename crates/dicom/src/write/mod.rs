@@ -237,7 +237,7 @@ mod tests {
         let model = Model {
             name: text.into(),
             sha256: text.into(),
-            licence: text.into(),
+            license: text.into(),
             source: text.into(),
         };
         let algorithm = Algorithm {

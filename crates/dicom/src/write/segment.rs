@@ -106,16 +106,16 @@ pub struct Model {
     /// SHA-256 of its file, in hexadecimal digits.
     pub sha256: String,
     /// The terms it may be used on, if they are known.
-    pub licence: String,
+    pub license: String,
     /// Where it comes from, if that is known.
     pub source: String,
 }
 
 impl Algorithm {
-    /// One line: the models, with digest, licence and source.
+    /// One line: the models, with digest, license and source.
     pub(super) fn parameters(&self) -> String {
-        let line = |Model { name, sha256, licence, source }: &Model| {
-            let facts = [("sha256", sha256), ("licence", licence), ("source", source)];
+        let line = |Model { name, sha256, license, source }: &Model| {
+            let facts = [("sha256", sha256), ("license", license), ("source", source)];
             let known = facts.iter().filter(|(_, fact)| !fact.is_empty());
             known.fold(name.clone(), |line, (what, fact)| format!("{line}, {what} {fact}"))
         };

@@ -45,7 +45,7 @@ fn algorithm() -> Algorithm {
     let model = Model {
         name: "net".into(),
         sha256: "ab".repeat(32),
-        licence: "CC-BY-4.0".into(),
+        license: "CC-BY-4.0".into(),
         source: String::new(),
     };
     Algorithm {
@@ -229,7 +229,7 @@ fn segments_say_what_they_are_and_who_made_them() {
     let maker = &items(&segments[0], tags::SEGMENTATION_ALGORITHM_IDENTIFICATION_SEQUENCE)[0];
     assert_eq!(text(maker, tags::ALGORITHM_VERSION), "1.2.3");
     let parameters = text(maker, tags::ALGORITHM_PARAMETERS);
-    assert_eq!(parameters, format!("net, sha256 {}, licence CC-BY-4.0", "ab".repeat(32)));
+    assert_eq!(parameters, format!("net, sha256 {}, license CC-BY-4.0", "ab".repeat(32)));
 }
 
 /// Tracking UIDs of a segmentation, by name.

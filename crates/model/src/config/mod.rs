@@ -204,7 +204,7 @@ pub struct ModelConfig {
     /// Who made the weights and where they are found.
     pub source: Option<String>,
     /// SPDX expression, or a sentence, for the weights.
-    pub licence: Option<String>,
+    pub license: Option<String>,
     /// How much the model may be trusted.
     pub grade: Grade,
     /// What int8 needs to know of the network, or of each fold, once measured.

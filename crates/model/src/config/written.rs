@@ -60,7 +60,8 @@ struct Written {
     auxiliary: Vec<String>,
     modality: Option<String>,
     source: Option<String>,
-    licence: Option<String>,
+    #[serde(alias = "licence")]
+    license: Option<String>,
     #[serde(default)]
     grade: Grade,
     #[serde(default, deserialize_with = "one_or_many")]
@@ -176,7 +177,7 @@ impl Written {
             auxiliary: self.auxiliary,
             modality: self.modality,
             source: self.source,
-            licence: self.licence,
+            license: self.license,
             grade: self.grade,
             int8: self.int8,
             model_path: self.model_path,
