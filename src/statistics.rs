@@ -3,11 +3,11 @@
 //! A [`Segmentation`] and the image it was made of enter; a row per structure leaves, as JSON or as a
 //! table. Fields have the names that `TotalSegmentator` gives them, in its units.
 
-use crate::files::{Access, Existing, Target};
+use crate::Result;
+use crate::files::{self, Access, Existing, Target};
 use crate::io::Scan;
 use crate::segmenter::Segmentation;
 use crate::volume::{LabelMap, Stored, with_stored};
-use crate::{Error, Result};
 use ndarray::{ArrayView2, ArrayView3, Axis, parallel::prelude::*};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -275,14 +275,11 @@ impl Statistics {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if the name ends in neither, and [`Error::Write`] if there is a file that
-    /// is to be kept or writing fails.
+    /// [`Error::Usage`](crate::Error::Usage) if the name ends in neither, and
+    /// [`Error::Write`](crate::Error::Write) if there is a file that is to be kept or writing fails.
     pub fn save(&self, path: impl AsRef<Path>, existing: Existing) -> Result<()> {
         let path = path.as_ref();
-        let text = match Form::of(path)? {
-            Form::Csv => self.to_csv(),
-            Form::Json => format!("{:#}\n", self.to_json()),
-        };
+        let text = if is_table(path)? { self.to_csv() } else { format!("{:#}\n", self.to_json()) };
         Target { path, existing, access: self.access }.write_bytes(text.as_bytes())
     }
 }
@@ -294,28 +291,13 @@ impl Statistics {
 ///
 /// Those of [`Statistics::save`], as far as they can be foreseen.
 pub fn check_writable(path: &Path, existing: Existing) -> Result<()> {
-    Form::of(path)?;
+    is_table(path)?;
     Target::new(path, existing).check()
 }
 
-/// What a file of statistics is written as.
-enum Form {
-    Csv,
-    Json,
-}
-
-impl Form {
-    fn of(path: &Path) -> Result<Self> {
-        let is = |form: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(form));
-        match (is("json"), is("csv")) {
-            (true, _) => Ok(Self::Json),
-            (_, true) => Ok(Self::Csv),
-            _ => {
-                let expected = "a name that ends in .json or .csv";
-                Err(Error::usage("statistics", path.display().to_string(), expected))
-            }
-        }
-    }
+/// Whether the file's name asks for a table.
+fn is_table(path: &Path) -> Result<bool> {
+    files::known_ending("statistics", path, &[".json", ".csv"]).map(|ending| ending == ".csv")
 }
 
 fn rounded(value: f64, places: i32) -> f64 {

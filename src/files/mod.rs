@@ -198,6 +198,29 @@ impl<R: Read> Read for Digesting<R> {
     }
 }
 
+/// The longest of `endings` that the name of `path` has, in any case of letters, after something else.
+pub(crate) fn ending_of(path: &Path, endings: &[&'static str]) -> Option<&'static str> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let fits = |ending: &&&str| name.len() > ending.len() && name.ends_with(**ending);
+    endings.iter().filter(fits).max_by_key(|ending| ending.len()).copied()
+}
+
+/// As [`ending_of`], of a file that `what` is written to.
+///
+/// # Errors
+///
+/// [`Error::Usage`] if the name has none of them.
+pub(crate) fn known_ending(
+    what: &'static str,
+    path: &Path,
+    endings: &[&'static str],
+) -> Result<&'static str> {
+    ending_of(path, endings).ok_or_else(|| {
+        let expected = format!("a name that ends in {}", endings.join(" or "));
+        Error::usage(what, path.display().to_string(), expected)
+    })
+}
+
 /// A file to make, and on what terms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {

@@ -35,8 +35,8 @@ pub use limits::ReadOptions;
 pub(crate) use masks::{MASK, check_folder, save_masks, structure_files};
 pub(crate) use meta_image::save_meta_image;
 pub(crate) use nrrd::save_nrrd;
-pub(crate) use save::save_labels_to;
-pub use save::{LabelArray, check_writable, save_labels};
+pub use save::{LabelArray, save_labels};
+pub(crate) use save::{NIFTI_ENDINGS, save_labels_to};
 #[cfg(feature = "dicom")]
 pub use series::is_dicom;
 

@@ -3,15 +3,18 @@
 use super::gzip;
 use super::header::{NIFTI1_BYTES, NIFTI2_BYTES, NIFTI2_MAGIC, NiftiVersion, SourceHeader};
 use super::label_table;
-use crate::files::{Existing, Target};
+use crate::Result;
+use crate::files::{self, Existing, Target};
 use crate::model::Label;
 use crate::volume::LabelMap;
-use crate::{Error, Result};
 use flate2::Compression;
 use ndarray::ArrayView3;
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
+
+/// What names of label maps may end in.
+pub(crate) const NIFTI_ENDINGS: &[&str] = &[".nii.gz", ".nii"];
 
 /// Label maps are long runs of equal bytes; higher levels gain little.
 pub(super) const LEVEL: u32 = 6;
@@ -89,8 +92,8 @@ impl LabelArray<'_> {
 ///
 /// # Errors
 ///
-/// [`Error::Usage`] if the name ends in neither `.nii` nor `.nii.gz`, and
-/// [`Error::Write`] if a file exists that is to be kept or if writing fails.
+/// [`Error::Usage`](crate::Error::Usage) if the name ends in neither `.nii` nor `.nii.gz`, and
+/// [`Error::Write`](crate::Error::Write) if a file exists that is to be kept or if writing fails.
 ///
 /// # Panics
 ///
@@ -113,7 +116,7 @@ pub(crate) fn save_labels_to(
 ) -> Result<()> {
     let shape = labels.shape();
     assert_eq!(header.shape().ok(), Some(shape), "labels have the shape of their image");
-    let compress = is_compressed(target.path)?;
+    let compress = files::known_ending("output", target.path, NIFTI_ENDINGS)? == ".nii.gz";
     target.write(|file| {
         let table = label_table::extension(structures);
         let head = encode(header, labels.datatype(), &table);
@@ -127,33 +130,6 @@ pub(crate) fn save_labels_to(
             file.write_all(&body)
         }
     })
-}
-
-/// Checks that [`save_labels`] could write to `path`, before hours of work depend on it.
-///
-/// Creates nothing that stays.
-///
-/// # Errors
-///
-/// Those of [`save_labels`], as far as they can be foreseen.
-pub fn check_writable(path: &Path, existing: Existing) -> Result<()> {
-    is_compressed(path)?;
-    Target::new(path, existing).check()
-}
-
-/// Whether the name asks for gzip.
-fn is_compressed(path: &Path) -> Result<bool> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let ends = |suffix: &str| name.len() > suffix.len() && name.ends_with(suffix);
-    match (ends(".nii.gz"), ends(".nii")) {
-        (true, _) => Ok(true),
-        (_, true) => Ok(false),
-        _ => Err(Error::usage(
-            "output",
-            path.display().to_string(),
-            "a name that ends in .nii or .nii.gz",
-        )),
-    }
 }
 
 /// The header and what stands between it and the voxels.

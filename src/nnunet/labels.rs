@@ -1,6 +1,7 @@
 //! The labels of `dataset.json`: classes, or regions that overlap.
 
 use crate::Mismatch;
+use crate::model::Label;
 use serde_json::{Map, Value, json};
 
 /// What a network's outputs mean.
@@ -99,7 +100,7 @@ impl Labels {
     /// Adds what the configuration says about labels.
     pub(super) fn describe(&self, config: &mut Map<String, Value>, cascade: bool) {
         let named = |id: u16, name: &str| {
-            let name = if name.is_empty() { format!("label_{id}") } else { name.to_owned() };
+            let name = if name.is_empty() { Label::unnamed(id) } else { name.to_owned() };
             json!({"id": id, "name": name})
         };
         let mut labels = Vec::new();

@@ -8,7 +8,7 @@
 mod dicom;
 mod slicer;
 
-use crate::files::{Existing, Target};
+use crate::files::{self, Existing, Target};
 use crate::io::{self, Scan};
 use crate::mesh;
 use crate::model::Label;
@@ -76,7 +76,7 @@ const TYPES: &[Row] = &[
         name: "nifti",
         summary: "label map",
         suffix: ".nii.gz",
-        endings: &[".nii.gz", ".nii"],
+        endings: io::NIFTI_ENDINGS,
         is_folder: false,
         needs_series: false,
         needs_image: false,
@@ -293,20 +293,14 @@ impl OutputType {
         if self.is_folder() {
             return io::check_folder(path);
         }
-        if self.ending_of(path) > 0 {
-            return Ok(());
-        }
-        let expected = format!("a name that ends in {}", self.endings().join(" or "));
-        Err(Error::usage("output", path.display().to_string(), expected))
+        files::known_ending("output", path, self.endings()).map(drop)
     }
 }
 
 impl Row {
     /// How many bytes of a file's name are an ending of this type.
     fn fitting(&self, path: &Path) -> usize {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let fits = |ending: &&&str| name.len() > ending.len() && name.ends_with(**ending);
-        self.endings.iter().filter(fits).map(|ending| ending.len()).max().unwrap_or(0)
+        files::ending_of(path, self.endings).map_or(0, str::len)
     }
 }
 

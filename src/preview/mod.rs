@@ -9,12 +9,12 @@ mod project;
 
 pub use canvas::Picture;
 
-use crate::files::{Access, Existing, Target};
+use crate::Result;
+use crate::files::{self, Access, Existing, Target};
 use crate::io::{LabelArray, Scan};
 use crate::model::{Label, color};
 use crate::segmenter::Segmentation;
 use crate::volume::{AxisMap, Grid, Orientation, VoxelView};
-use crate::{Error, Result};
 use canvas::{Rgb, text_width};
 use embedded_graphics::mono_font::MonoFont;
 use embedded_graphics::mono_font::ascii::{FONT_7X13, FONT_8X13_BOLD, FONT_10X20};
@@ -359,8 +359,8 @@ impl Picture {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] if the name does not end in `.png`, and [`Error::Write`] if a file exists
-    /// that is to be kept or if writing fails.
+    /// [`Error::Usage`](crate::Error::Usage) if the name does not end in `.png`, and
+    /// [`Error::Write`](crate::Error::Write) if a file exists that is to be kept or if writing fails.
     pub fn save(&self, path: impl AsRef<Path>, existing: Existing, access: Access) -> Result<()> {
         let path = path.as_ref();
         check_name(path)?;
@@ -389,8 +389,5 @@ pub fn check_writable(path: &Path, existing: Existing) -> Result<()> {
 }
 
 fn check_name(path: &Path) -> Result<()> {
-    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png")) {
-        return Ok(());
-    }
-    Err(Error::usage("preview", path.display().to_string(), "a name that ends in .png"))
+    files::known_ending("preview", path, &[".png"]).map(drop)
 }

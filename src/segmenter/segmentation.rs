@@ -131,7 +131,7 @@ impl Segmentation {
             let name = match names.get(&id) {
                 Some(label) => label.name.clone(),
                 None if voxels == 0 => return None,
-                None => format!("label_{id}"),
+                None => Label::unnamed(id),
             };
             Some(Found { id, name, voxels, ml: voxels as f64 * self.grid.voxel_ml() })
         };

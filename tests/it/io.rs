@@ -1,9 +1,9 @@
 //! Files in, files out.
 
 use crate::nifti_files::{HU, Nifti, SROW, ct, ct2, gzip, unusable};
-use fastnnunet::io::{NiftiVersion, ReadOptions, SourceHeader, check_writable, save_labels};
+use fastnnunet::io::{NiftiVersion, ReadOptions, SourceHeader, save_labels};
 use fastnnunet::model::Reader;
-use fastnnunet::{Error, ErrorKind, Existing, Result, Scan};
+use fastnnunet::{Error, ErrorKind, Existing, OutputType, Result, Scan};
 use ndarray::{Array3, s};
 use proptest::prelude::*;
 use std::fs;
@@ -323,31 +323,30 @@ fn nothing_is_replaced_or_left_behind() {
     let count = || fs::read_dir(folder.path()).expect("folder").count();
     let scan = load_bytes(&ct().bytes()).expect("valid file");
     let labels = Array3::<u8>::zeros((2, 3, 4));
+    let check = |name: &str, existing| OutputType::Nifti.check(&at(name), existing, &[]);
     let save = |name: &str, overwrite| {
         save_labels(&at(name), labels.view().into(), scan.header(), overwrite)
     };
 
-    check_writable(&at("deep/er/a.nii.gz"), Existing::Keep).expect("can be created");
-    check_writable(&at("a.nii.gz"), Existing::Keep).expect("free name");
+    check("deep/er/a.nii.gz", Existing::Keep).expect("can be created");
+    check("a.nii.gz", Existing::Keep).expect("free name");
     assert_eq!(count(), 0, "a check leaves nothing");
 
     fs::write(at("a.nii.gz"), b"mine").expect("file");
-    for result in
-        [check_writable(&at("a.nii.gz"), Existing::Keep), save("a.nii.gz", Existing::Keep)]
-    {
+    for result in [check("a.nii.gz", Existing::Keep), save("a.nii.gz", Existing::Keep)] {
         let e = result.expect_err("exists");
         assert!(matches!(&e, Error::Write { path, .. } if *path == at("a.nii.gz")), "{e:?}");
         assert_eq!(e.kind(), ErrorKind::Output);
     }
     assert_eq!(fs::read(at("a.nii.gz")).expect("file"), b"mine");
-    check_writable(&at("a.nii.gz"), Existing::Replace).expect("may be replaced");
+    check("a.nii.gz", Existing::Replace).expect("may be replaced");
     save("a.nii.gz", Existing::Replace).expect("may be replaced");
     assert_eq!(count(), 1, "no temporary file stays");
 
     fs::create_dir(at("dir.nii")).expect("folder");
     for name in ["dir.nii", "a.nii.gz/b.nii"] {
         assert_eq!(
-            check_writable(&at(name), Existing::Replace).expect_err(name).kind(),
+            check(name, Existing::Replace).expect_err(name).kind(),
             ErrorKind::Output,
             "{name}"
         );
@@ -359,7 +358,7 @@ fn nothing_is_replaced_or_left_behind() {
     }
     for name in ["a", "a.gz", "a.nrrd", ".nii.gz", ".nii"] {
         assert_eq!(
-            check_writable(&at(name), Existing::Replace).expect_err(name).kind(),
+            check(name, Existing::Replace).expect_err(name).kind(),
             ErrorKind::Usage,
             "{name}"
         );

@@ -108,6 +108,14 @@ pub struct Label {
     pub region: Option<Concept>,
 }
 
+impl Label {
+    /// The name of a structure that nobody named.
+    #[must_use]
+    pub fn unnamed(id: u16) -> String {
+        format!("label_{id}")
+    }
+}
+
 /// A side of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -280,7 +288,7 @@ impl ModelConfig {
         self.labels
             .iter()
             .find(|label| label.id == id)
-            .map_or_else(|| format!("label_{id}"), |label| label.name.clone())
+            .map_or_else(|| Label::unnamed(id), |label| label.name.clone())
     }
 }
 
