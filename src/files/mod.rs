@@ -332,18 +332,21 @@ impl<'a> Target<'a> {
 
 /// A file while it is written, no longer than the process may make one (`ulimit -f`): who writes
 /// beyond that is ended by a signal. What follows a failed write is of no use to anyone and goes
-/// nowhere, so that nobody who tidies up after one has a failure of their own to tell.
+/// nowhere, behind all that was written, so that nobody who tidies up after one has a failure of their
+/// own to tell, or finds the end of something before its beginning.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     file: &'a mut File,
     at: u64,
+    /// The furthest place that was written.
+    end: u64,
     most: u64,
     has_failed: bool,
 }
 
 impl<'a> Output<'a> {
     fn new(file: &'a mut File) -> Self {
-        Self { file, at: 0, most: *LONGEST_FILE, has_failed: false }
+        Self { file, at: 0, end: 0, most: *LONGEST_FILE, has_failed: false }
     }
 
     fn noting<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
@@ -365,6 +368,7 @@ static LONGEST_FILE: LazyLock<u64> = LazyLock::new(|| {
 impl Write for Output<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.has_failed {
+            self.end = self.end.saturating_add(bytes.len() as u64);
             return Ok(bytes.len());
         }
         let end = self.at.saturating_add(bytes.len() as u64);
@@ -375,6 +379,7 @@ impl Write for Output<'_> {
         };
         let written = self.noting(written)?;
         self.at += written as u64;
+        self.end = self.end.max(self.at);
         Ok(written)
     }
 
@@ -390,7 +395,7 @@ impl Write for Output<'_> {
 impl Seek for Output<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         if self.has_failed {
-            return Ok(self.at);
+            return Ok(self.end);
         }
         let at = self.file.seek(to);
         self.at = self.noting(at)?;
@@ -521,6 +526,22 @@ fn remove_leftovers(path: &Path, folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A zip archive's header is completed last, before its content; one that cannot be is tidied up by
+    /// who still counts from the content's end.
+    #[test]
+    fn after_a_failure_a_file_goes_on_behind_all_that_was_written() {
+        let mut file = tempfile::tempfile().expect("a file");
+        let mut output = Output::new(&mut file);
+        output.write_all(&[1; 100]).expect("room");
+        output.seek(SeekFrom::Start(10)).expect("a place in it");
+        output.most = 10;
+        output.write_all(&[2; 5]).expect_err("no room");
+        assert_eq!(output.stream_position().expect("no failure"), 100);
+        output.write_all(&[3; 5]).expect("no failure");
+        assert_eq!(output.seek(SeekFrom::Start(10)).expect("no failure"), 105);
+        assert_eq!(file.metadata().expect("a file").len(), 100);
+    }
 
     /// Another run may look for leftovers between the making of a file and its locking.
     #[test]
