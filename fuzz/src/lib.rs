@@ -17,13 +17,13 @@ pub fn with_file(bytes: &[u8], read: impl FnOnce(&Path)) {
     read(path);
 }
 
-/// Panics of `openjp2` are caught where it is called and become errors: they are no finding. Any
-/// other panic is one.
-pub fn let_openjp2_panic() {
+/// Panics of the two decoders of JPEG 2000 are caught where they are called and become errors: they are
+/// no finding. Any other panic is one.
+pub fn let_jpeg2000_panic() {
     let abort = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let openjp2 = panic.location().is_some_and(|at| at.file().contains("openjp2"));
-        if !openjp2 {
+        let is_theirs = |file: &str| file.contains("openjp2") || file.contains("hayro-jpeg2000");
+        if !panic.location().is_some_and(|at| is_theirs(at.file())) {
             abort(panic);
         }
     }));

@@ -3,6 +3,6 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(init: fastnnunet_fuzz::let_openjp2_panic(), |bytes: &[u8]| {
+fuzz_target!(init: fastnnunet_fuzz::let_jpeg2000_panic(), |bytes: &[u8]| {
     fastnnunet_dicom::fuzzing::frame(bytes);
 });

@@ -101,12 +101,12 @@ pub fn frame_of(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Read;
     use std::path::Path;
 
     /// The first file of each fixture.
-    fn files() -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn files() -> Vec<(String, Vec<u8>)> {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
         let mut files = Vec::new();
         for group in ["regular", "odd"] {

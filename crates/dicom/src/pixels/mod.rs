@@ -129,9 +129,9 @@ pub(crate) fn decode<T: Value>(
             cells.fill(jpegls::decode(bytes, size)?.into_iter().map(u32::from), out);
             Ok(())
         }
-        Coding::Jpeg2000 { .. } => jpeg2000::decode(bytes, size, |samples| {
-            cells.fill(samples.iter().map(|&sample| sample as u32), out);
-        }),
+        Coding::Jpeg2000 { .. } => {
+            jpeg2000::decode(bytes, size, out, |sample| T::of(&cells, sample.cast_unsigned()))
+        }
     }
 }
 
