@@ -110,7 +110,12 @@ impl<'a> Headers<'a> {
                 let (PACKET_LENGTHS | COMMENT, _, after) = segment(header)? else { return None };
                 header = after;
             }
-            rest = if len == 0 { &[] } else { rest.get(len..)? };
+            // Only ever onward, and each header is gone through once.
+            rest = match len {
+                0 => &[],
+                _ if len < rest.len() - header.len() => return None,
+                _ => rest.get(len..)?,
+            };
         }
         coding
     }
@@ -243,6 +248,17 @@ mod tests {
             let headers = Headers::read(&bytes, [512, 512]).expect(case);
             assert_eq!(headers.are_usual(), is_usual, "{case}");
         }
+    }
+
+    /// Thousands of them within one comment, each with all comments behind it as its header.
+    #[test]
+    fn a_tile_part_shorter_than_its_header_is_none_of_the_usual() {
+        let mut bytes = codestream(12, 512, &[(CODING, &USUAL)], &[(COMMENT, b"a comment")]);
+        let usual = |bytes: &[u8]| Headers::read(bytes, [512, 512]).expect("a header").are_usual();
+        assert!(usual(&bytes));
+        let at = bytes.windows(2).position(|pair| pair == [0xFF, TILE_PART]).expect("one");
+        bytes[at + 9] = 12;
+        assert!(!usual(&bytes));
     }
 
     #[test]
