@@ -20,7 +20,7 @@ pub(super) struct Ended {
     pub(super) message: String,
     /// Largest resident size in bytes.
     pub(super) peak: u64,
-    took: Duration,
+    pub(super) took: Duration,
 }
 
 /// Runs a command; one that goes on for two minutes is ended.
