@@ -79,14 +79,33 @@ pub(crate) struct SelftestArgs {
     /// Threads to use, at most two per core [default: one per core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
-    /// `fastnnunet/kernels` in the platform's folder of caches]
     #[cfg(feature = "cuda")]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) kernel_cache: Option<super::kernels::Folder>,
+    #[command(flatten)]
+    pub(crate) kernels: KernelsArgs,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Models beside the program's own.
+#[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    /// A folder with further models (NAME.onnx and NAME.json, imports, or results of nnU-Net)
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) models_dir: Option<PathBuf>,
+    /// Leave out the user's own folder of models (see `fastnnunet import --help`)
+    #[arg(long)]
+    pub(crate) no_user_models: bool,
+}
+
+/// Compiled kernels.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Args)]
+pub(crate) struct KernelsArgs {
+    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
+    /// `fastnnunet/kernels` in the platform's folder of caches]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) kernel_cache: Option<super::kernels::Folder>,
 }
 
 /// Runs each network of a mode or model once, on nothing, and keeps the kernels that this took: in the
@@ -107,22 +126,16 @@ pub(crate) struct WarmArgs {
     /// The configuration of an ONNX file
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
-    /// A folder with further models
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) models_dir: Option<PathBuf>,
-    /// Leave out the user's own folder of models
-    #[arg(long)]
-    pub(crate) no_user_models: bool,
+    #[command(flatten)]
+    pub(crate) models: ModelsArgs,
     /// Device: cuda[:N] or reference:cuda[:N]
     #[arg(long, value_name = "DEVICE", default_value = "cuda")]
     pub(crate) device: Device,
     /// Arithmetic: f32, f16 or bf16
     #[arg(long, value_name = "PRECISION", default_value = "auto", value_parser = parse_precision)]
     pub(crate) precision: Chosen<Precision>,
-    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
-    /// `fastnnunet/kernels` in the platform's folder of caches]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) kernel_cache: Option<super::kernels::Folder>,
+    #[command(flatten)]
+    pub(crate) kernels: KernelsArgs,
 }
 
 /// Takes results folders of nnU-Net v2, data sets or trainings in them, released .zip files, and folders
@@ -259,13 +272,8 @@ pub(crate) struct ListArgs {
     /// Show one in full, with its labels
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// A folder with further models (NAME.onnx and NAME.json, imports, or results of nnU-Net), listed
-    /// with the program's own
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) models_dir: Option<PathBuf>,
-    /// Leave out the user's own folder of models
-    #[arg(long)]
-    pub(crate) no_user_models: bool,
+    #[command(flatten)]
+    pub(crate) models: ModelsArgs,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -336,13 +344,8 @@ pub(crate) struct PredictArgs {
     /// With --model: use this configuration instead of the model's own
     #[arg(long, value_name = "JSON")]
     pub(crate) config: Option<PathBuf>,
-    /// A folder with further models (NAME.onnx and NAME.json, imports, or results of nnU-Net) for
-    /// --mode and --model
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) models_dir: Option<PathBuf>,
-    /// Leave out the user's own folder of models (see `fastnnunet import --help`)
-    #[arg(long)]
-    pub(crate) no_user_models: bool,
+    #[command(flatten)]
+    pub(crate) models: ModelsArgs,
     /// Folds of a trained folder to average: auto (every numbered one), numbers such as 0,1,2, or
     /// all (fold_all, the one trained on every case)
     #[arg(long, value_name = "FOLDS", default_value = "auto", requires = "model")]
@@ -404,11 +407,9 @@ pub(crate) struct PredictArgs {
     /// Plan with at most this much of a GPU's memory, such as 3GiB [default: what is free]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) gpu_memory_limit: Option<u64>,
-    /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
-    /// `fastnnunet/kernels` in the platform's folder of caches]
     #[cfg(feature = "cuda")]
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) kernel_cache: Option<super::kernels::Folder>,
+    #[command(flatten)]
+    pub(crate) kernels: KernelsArgs,
     /// Draw an overview picture (.png); a folder if there are several cases
     #[arg(long, value_name = "PATH")]
     pub(crate) preview: Option<PathBuf>,

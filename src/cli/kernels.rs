@@ -50,7 +50,7 @@ pub(crate) fn warm(args: &WarmArgs) -> Result<()> {
         let found = args.device.to_string();
         return Err(usage("--device", found, "cuda[:N] or reference:cuda[:N]"));
     }
-    if let Some(note) = keep(args.kernel_cache.as_ref(), args.device) {
+    if let Some(note) = keep(args.kernels.kernel_cache.as_ref(), args.device) {
         report::tell(&format!("note: {note}"));
     }
     let source = match (&args.mode, &args.model) {
@@ -58,7 +58,8 @@ pub(crate) fn warm(args: &WarmArgs) -> Result<()> {
         (mode, None) => Source::Mode(mode.clone().unwrap_or_default()),
     };
     let mut options = Options::default().device(args.device);
-    options.models = request::models(args.models_dir.as_deref(), args.no_user_models)?;
+    options.models =
+        request::models(args.models.models_dir.as_deref(), args.models.no_user_models)?;
     options.quality = args.quality;
     options.precision = args.precision.0;
     let mut segmenter = Segmenter::open_with(source, options)?;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::HashSet;
 
 pub(crate) fn models(args: &ListArgs) -> Result<()> {
-    let models = request::models(args.models_dir.as_deref(), args.no_user_models)?;
+    let models = request::models(args.models.models_dir.as_deref(), args.models.no_user_models)?;
     let registry = models.as_deref().unwrap_or(Registry::embedded());
     let chosen: Vec<&Model> = match &args.name {
         Some(name) => vec![find(registry, name)?],
@@ -159,7 +159,7 @@ fn model_json(model: &Model) -> Result<Value> {
 }
 
 pub(crate) fn modes(args: &ListArgs) -> Result<()> {
-    let models = request::models(args.models_dir.as_deref(), args.no_user_models)?;
+    let models = request::models(args.models.models_dir.as_deref(), args.models.no_user_models)?;
     let registry = models.as_deref().unwrap_or(Registry::embedded());
     let chosen: Vec<&Mode> = match &args.name {
         Some(name) => vec![registry.mode(name)?],

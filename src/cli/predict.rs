@@ -38,7 +38,8 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
     let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
     #[cfg(feature = "cuda")]
     let notes =
-        [notes, Vec::from_iter(kernels::keep(args.kernel_cache.as_ref(), args.device))].concat();
+        [notes, Vec::from_iter(kernels::keep(args.kernels.kernel_cache.as_ref(), args.device))]
+            .concat();
     let bar = Bar::new(args.quiet);
     // Before anything can fail: what was left out may be why.
     for note in notes.iter().filter(|_| !args.quiet) {

@@ -51,7 +51,7 @@ impl Request {
             .digests(args.json || wanted.kinds.iter().any(|kind| kind.needs_series()));
         options.quality = args.quality;
         options.variant.clone_from(&args.variant);
-        options.models = models(args.models_dir.as_deref(), args.no_user_models)?;
+        options.models = models(args.models.models_dir.as_deref(), args.models.no_user_models)?;
         options.checkpoint.clone_from(&args.checkpoint);
         options.precision = args.precision.0;
         options.isa = args.isa;

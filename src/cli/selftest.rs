@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 
 pub(crate) fn run(args: &SelftestArgs) -> Result<()> {
     #[cfg(feature = "cuda")]
-    if let Some(note) = super::kernels::keep(args.kernel_cache.as_ref(), args.device) {
+    if let Some(note) = super::kernels::keep(args.kernels.kernel_cache.as_ref(), args.device) {
         report::tell(&format!("note: {note}"));
     }
     let registry = Registry::embedded();
