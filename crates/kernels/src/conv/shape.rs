@@ -130,8 +130,10 @@ impl Geometry {
         tile: usize,
         more_floats: usize,
     ) -> Self {
-        let alone = shape.stride[2] == 1;
-        let after = if alone { shape.pad_begin[2].min(shape.pad_end[2]) } else { 0 };
+        // Where there is more padding than taps reach, outputs are made of padding alone: rows stay as
+        // long as the output's.
+        let shared = shape.pad_begin[2].min(shape.pad_end[2]).min(shape.reach(2));
+        let after = if shape.stride[2] == 1 { shared } else { 0 };
         let pitch = output[2] + shape.reach(2) / shape.stride[2] - after;
         let mut phases = [1, 2].map(|axis| shape.stride[axis].min(shape.reach(axis) + 1));
         let mut extra_rows = shape.reach(1) / shape.stride[1];

@@ -230,6 +230,13 @@ fn strided_dilated_and_grouped_match_f64_reference() {
     let uneven =
         Shape { pad_begin: [0, 2, 1], pad_end: [1, 0, 3], ..same(2, 3, [4, 5, 6], [3; 3]) };
     check("uneven padding", &uneven, 1);
+    for kernel in [[1; 3], [3; 3], [2; 3]] {
+        for (begin, end) in [(3, 3), (4, 7), (9, 1)] {
+            let (pad_begin, pad_end) = ([begin; 3], [end; 3]);
+            let shape = Shape { pad_begin, pad_end, ..Shape::plain(2, 3, [2, 3, 17], kernel) };
+            check("more padding than reach", &shape, 1);
+        }
+    }
     check("grouped", &Shape { groups: 3, ..same(6, 9, [3, 4, 5], [3; 3]) }, 2);
     check("depthwise", &Shape { groups: 5, ..same(5, 5, [3, 4, 18], [3; 3]) }, 2);
 }
