@@ -29,6 +29,7 @@ mod table;
 mod threads;
 mod totalsegmentator;
 mod user;
+mod values;
 
 use args::{Cli, Command};
 use clap::Parser;

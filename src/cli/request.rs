@@ -6,7 +6,7 @@ use super::{peak, user};
 use fastnnunet::nnunet::{self, is_training};
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
-use fastnnunet::{Error, Options, OutputType, Postprocessing, PreviousStage, Result, Source};
+use fastnnunet::{Error, Options, Postprocessing, PreviousStage, Result, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,21 +58,12 @@ impl Request {
         options.memory_limit_bytes = peak::limit_bytes(args.memory_limit);
         options.held_bytes = peak::own_bytes();
         options.picture =
-            args.preview.is_some() || wanted.kinds.iter().any(|&kind| is_picture(kind));
+            args.preview.is_some() || wanted.kinds.iter().any(|kind| kind.is_picture());
         options.gpu_memory_limit_bytes = args.gpu_memory_limit;
         options.mirror = args.mirror.0;
         options.step_size = args.step_size;
         options.gaussian = args.no_gaussian.then_some(false);
         Ok(Self { source, options, previous_stage, wanted })
-    }
-}
-
-/// Whether it shows the image with its labels.
-fn is_picture(kind: OutputType) -> bool {
-    match kind {
-        #[cfg(feature = "dicom")]
-        OutputType::Sc => true,
-        _ => false,
     }
 }
 

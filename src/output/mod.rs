@@ -65,9 +65,33 @@ struct Row {
     is_folder: bool,
     /// Whether it is about a DICOM series.
     needs_series: bool,
-    /// Whether it shows or measures the image.
-    needs_image: bool,
+    image: ImageUse,
 }
+
+/// What becomes of the image in a type.
+#[derive(PartialEq, Eq)]
+enum ImageUse {
+    Unused,
+    Measured,
+    /// With its labels.
+    Shown,
+}
+
+/// What most types have in common.
+const FILE: Row = Row {
+    output_type: OutputType::Nifti,
+    name: "",
+    summary: "",
+    suffix: "",
+    endings: &[],
+    is_folder: false,
+    needs_series: false,
+    image: ImageUse::Unused,
+};
+
+/// What those of a series have in common.
+#[cfg(feature = "dicom")]
+const OBJECT: Row = Row { needs_series: true, ..FILE };
 
 /// In the order in which they are written: what others refer to comes before them.
 const TYPES: &[Row] = &[
@@ -77,9 +101,7 @@ const TYPES: &[Row] = &[
         summary: "label map",
         suffix: ".nii.gz",
         endings: io::NIFTI_ENDINGS,
-        is_folder: false,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     Row {
         output_type: OutputType::PerStructure,
@@ -88,8 +110,7 @@ const TYPES: &[Row] = &[
         suffix: "_structures",
         endings: &["_structures"],
         is_folder: true,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     Row {
         output_type: OutputType::Nrrd,
@@ -97,9 +118,7 @@ const TYPES: &[Row] = &[
         summary: "label map",
         suffix: ".nrrd",
         endings: &[".nrrd"],
-        is_folder: false,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     Row {
         output_type: OutputType::Mha,
@@ -107,9 +126,7 @@ const TYPES: &[Row] = &[
         summary: "label map",
         suffix: ".mha",
         endings: &[".mha"],
-        is_folder: false,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     Row {
         output_type: OutputType::SegNrrd,
@@ -117,9 +134,7 @@ const TYPES: &[Row] = &[
         summary: "label map for 3D Slicer",
         suffix: ".seg.nrrd",
         endings: &[".seg.nrrd"],
-        is_folder: false,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     Row {
         output_type: OutputType::Stl,
@@ -128,8 +143,7 @@ const TYPES: &[Row] = &[
         suffix: "_surfaces",
         endings: &["_surfaces"],
         is_folder: true,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     Row {
         output_type: OutputType::Gltf,
@@ -137,9 +151,7 @@ const TYPES: &[Row] = &[
         summary: "surfaces in one file",
         suffix: ".glb",
         endings: &[".glb"],
-        is_folder: false,
-        needs_series: false,
-        needs_image: false,
+        ..FILE
     },
     #[cfg(feature = "dicom")]
     Row {
@@ -148,9 +160,7 @@ const TYPES: &[Row] = &[
         summary: "segmentation",
         suffix: ".seg.dcm",
         endings: &[".seg.dcm", ".dcm"],
-        is_folder: false,
-        needs_series: true,
-        needs_image: false,
+        ..OBJECT
     },
     #[cfg(feature = "dicom")]
     Row {
@@ -159,9 +169,7 @@ const TYPES: &[Row] = &[
         summary: "contours",
         suffix: ".rtstruct.dcm",
         endings: &[".rtstruct.dcm", ".dcm"],
-        is_folder: false,
-        needs_series: true,
-        needs_image: false,
+        ..OBJECT
     },
     #[cfg(feature = "dicom")]
     Row {
@@ -170,9 +178,8 @@ const TYPES: &[Row] = &[
         summary: "volume, mean and deviation in HU",
         suffix: ".sr.dcm",
         endings: &[".sr.dcm", ".dcm"],
-        is_folder: false,
-        needs_series: true,
-        needs_image: true,
+        image: ImageUse::Measured,
+        ..OBJECT
     },
     #[cfg(feature = "dicom")]
     Row {
@@ -181,9 +188,8 @@ const TYPES: &[Row] = &[
         summary: "overview picture",
         suffix: ".sc.dcm",
         endings: &[".sc.dcm", ".dcm"],
-        is_folder: false,
-        needs_series: true,
-        needs_image: true,
+        image: ImageUse::Shown,
+        ..OBJECT
     },
 ];
 
@@ -247,7 +253,13 @@ impl OutputType {
     /// Whether it shows or measures the image, which [`Writer::image`] gives.
     #[must_use]
     pub fn needs_image(self) -> bool {
-        self.row().needs_image
+        self.row().image != ImageUse::Unused
+    }
+
+    /// Whether it shows the image with its labels.
+    #[must_use]
+    pub fn is_picture(self) -> bool {
+        self.row().image == ImageUse::Shown
     }
 
     /// Whether it is a folder of files.

@@ -143,7 +143,7 @@ impl Opening<'_> {
         let (options, found) = (self.options, format!("mode {mode}"));
         options.check_no_training(&found)?;
         if options.previous_stage != PreviousStage::Own {
-            return Err(Error::usage("first stage", found, "a model or a trained folder"));
+            return Err(Error::usage("previous stage", found, "a model or a trained folder"));
         }
         let request = Request {
             mode,
@@ -228,14 +228,14 @@ impl Opening<'_> {
     fn model(&self, model: &Model, config: Option<ModelConfig>) -> Result<Answer> {
         let is_cascade = config.as_ref().unwrap_or(model.config()).previous_stage.is_some();
         if self.options.previous_stage != PreviousStage::Own && !is_cascade {
-            return Err(Error::usage("first stage", model.configuration, "a cascade"));
+            return Err(Error::usage("previous stage", model.configuration, "a cascade"));
         }
         let registry = match &self.options.previous_stage {
             PreviousStage::Own => Some(self.registry),
             PreviousStage::Given => None,
             PreviousStage::Folder(path) => {
                 let found = path.display().to_string();
-                return Err(Error::usage("first stage", found, "label maps, for this model"));
+                return Err(Error::usage("previous stage", found, "label maps, for this model"));
             }
         };
         self.opened(model, config, registry)
@@ -340,7 +340,11 @@ pub(super) fn trained(path: &Path, options: &Options) -> Result<(Folder, Option<
     let first = match (folder.previous_stage(), &options.previous_stage) {
         (None, PreviousStage::Own) | (Some(_), PreviousStage::Given) => None,
         (None, _) => {
-            return Err(Error::usage("first stage", folder.configuration().as_str(), "a cascade"));
+            return Err(Error::usage(
+                "previous stage",
+                folder.configuration().as_str(),
+                "a cascade",
+            ));
         }
         (Some(_), PreviousStage::Folder(given)) => Some(open(given)?),
         (Some(beside), PreviousStage::Own) if beside.is_dir() => Some(open(&beside)?),
