@@ -12,6 +12,7 @@ use ndarray::Array4;
 /// Larger networks say nothing that small ones do not.
 const MOST_BYTES: u64 = 64 << 20;
 const MOST_VALUES: usize = 40_000;
+const MOST_MULTIPLICATIONS: usize = 5_000_000;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut odd = Unstructured::new(bytes);
@@ -82,6 +83,7 @@ struct Builder<'a, 'b> {
     odd: &'a mut Unstructured<'b>,
     graph: proto::Graph,
     noise: u32,
+    multiplications: usize,
 }
 
 fn case(odd: &mut Unstructured<'_>) -> Result<Case> {
@@ -90,7 +92,7 @@ fn case(odd: &mut Unstructured<'_>) -> Result<Case> {
     let patch = [depth, odd.int_in_range(1..=20)?, odd.int_in_range(1..=40)?];
     let channels = odd.int_in_range(1..=5)?;
     let noise = odd.arbitrary()?;
-    let mut builder = Builder { odd, graph: proto::Graph::default(), noise };
+    let mut builder = Builder { odd, graph: proto::Graph::default(), noise, multiplications: 0 };
     let shape = patch[3 - rank..].to_vec();
     let mut flows = vec![Flow { name: "input".into(), channels, shape }];
     for _ in 0..builder.odd.int_in_range(1..=8)? {
@@ -197,6 +199,14 @@ impl Builder<'_, '_> {
         })
     }
 
+    /// Counts what a convolution multiplies; an error where it is too much.
+    fn multiply(&mut self, factors: &[&[usize]]) -> Result<()> {
+        let all = factors.iter().copied().flatten();
+        self.multiplications += all.fold(1, |product: usize, &n| product.saturating_mul(n));
+        let fits = self.multiplications <= MOST_MULTIPLICATIONS;
+        fits.then_some(()).ok_or(arbitrary::Error::IncorrectFormat)
+    }
+
     fn conv(&mut self, from: &Flow) -> Result<Flow> {
         let rank = from.shape.len();
         let groups =
@@ -235,7 +245,8 @@ impl Builder<'_, '_> {
             let span = (kernel[k] - 1) * dilation[k] + 1;
             room.checked_sub(span).map_or(0, |left| left / stride[k] + 1)
         });
-        let shape = shape.collect();
+        let shape: Vec<usize> = shape.collect();
+        self.multiply(&[&[out, from.channels / groups], &kernel, &shape])?;
         Ok(Flow { name: self.node("Conv", names, attributes), channels: out, shape })
     }
 
@@ -244,6 +255,7 @@ impl Builder<'_, '_> {
         let stride = self.each(rank, 1..=3)?;
         let kernel = if self.odd.ratio(2, 3)? { stride.clone() } else { self.each(rank, 1..=5)? };
         let out = self.odd.int_in_range(1..=20)?;
+        self.multiply(&[&[out, from.channels], &kernel, &from.shape])?;
         let weights = self.weights(&[&[from.channels, out], &kernel[..]].concat());
         let mut names = vec![from.name.clone(), weights];
         if self.odd.ratio(2, 3)? {

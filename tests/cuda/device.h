@@ -2,7 +2,9 @@
 // A block runs on one thread of the host, one of its threads after the other; where they wait for each
 // other, each has a stack of its own.
 #pragma once
+#undef _FORTIFY_SOURCE  // it forbids jumps between stacks
 #include <immintrin.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <atomic>
@@ -108,11 +110,15 @@ static void store_matrix_sync(T* to, const fragment<accumulator, M, N, K, T>& f,
 template <int M, int N, int K, class A, class B, class LA, class LB, class C>
 static void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, A, LA>& a,
                      const fragment<matrix_b, M, N, K, B, LB>& b, const fragment<accumulator, M, N, K, C>& c) {
+    float rows[K][N];
+    for (int k = 0; k < K; k++)
+        for (int n = 0; n < N; n++) rows[k][n] = b.at(k, n);
     fragment<accumulator, M, N, K, C> sum = c;
     for (int m = 0; m < M; m++)
-        for (int k = 0; k < K; k++)
-            for (int n = 0; n < N; n++)
-                sum.at(m, n) = float(sum.at(m, n)) + float(a.at(m, k)) * float(b.at(k, n));
+        for (int k = 0; k < K; k++) {
+            const float factor = a.at(m, k);
+            for (int n = 0; n < N; n++) sum.at(m, n) = float(sum.at(m, n)) + factor * rows[k][n];
+        }
     d = sum;
 }
 }  // namespace nvcuda::wmma
@@ -121,24 +127,38 @@ static void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix
 
 enum class Wait { Nothing, Warp, Block, Done };
 
+// A thread of a block: a stack of its own, that runs one block's work after the other's. It is entered
+// once by way of its context; after that by jumps, which ask the system for nothing.
 struct Fiber {
     ucontext_t context;
+    jmp_buf place;
     Dim index;
     Wait wait = Wait::Nothing;
+    bool entered = false;
     std::unique_ptr<char[]> stack{new char[STACK]};
     static constexpr size_t STACK = 256 << 10;
 };
 
-static thread_local ucontext_t scheduler;
+static thread_local jmp_buf scheduler;
 static thread_local Fiber* running;
 
 static void yield_until(Wait wait) {
     running->wait = wait;
-    swapcontext(&running->context, &scheduler);
-    threadIdx = running->index;
+    if (!_setjmp(running->place)) _longjmp(scheduler, 1);
 }
 [[maybe_unused]] static void __syncthreads() { yield_until(Wait::Block); }
 [[maybe_unused]] static void __syncwarp(unsigned = ~0u) { yield_until(Wait::Warp); }
+
+// Runs a fiber until it waits.
+__attribute__((noinline)) static void resume(Fiber& fiber) {
+    running = &fiber;
+    threadIdx = fiber.index;
+    fiber.wait = Wait::Nothing;
+    if (_setjmp(scheduler)) return;
+    if (fiber.entered) _longjmp(fiber.place, 1);
+    fiber.entered = true;
+    setcontext(&fiber.context);
+}
 
 template <class Body> static void run_fibers(std::vector<Fiber>& fibers, const Body& body) {
     static thread_local const Body* work;
@@ -150,10 +170,12 @@ template <class Body> static void run_fibers(std::vector<Fiber>& fibers, const B
                 Fiber& fiber = fibers[n++];
                 fiber.index = {x, y, z};
                 fiber.wait = Wait::Nothing;
+                if (fiber.entered) continue;
                 getcontext(&fiber.context);
                 fiber.context.uc_stack = {fiber.stack.get(), 0, Fiber::STACK};
-                fiber.context.uc_link = &scheduler;
-                makecontext(&fiber.context, +[] { (*work)(); running->wait = Wait::Done; }, 0);
+                makecontext(&fiber.context, +[] {
+                    for (;; yield_until(Wait::Done)) (*work)();
+                }, 0);
             }
     auto all = [&](size_t from, size_t to, Wait wait) {
         for (size_t i = from; i < to; i++)
@@ -166,11 +188,7 @@ template <class Body> static void run_fibers(std::vector<Fiber>& fibers, const B
             bool together = all(warp, end, Wait::Warp);
             for (size_t i = warp; i < end; i++) {
                 Fiber& fiber = fibers[i];
-                if (fiber.wait != Wait::Nothing && !(fiber.wait == Wait::Warp && together)) continue;
-                running = &fiber;
-                threadIdx = fiber.index;
-                fiber.wait = Wait::Nothing;
-                swapcontext(&scheduler, &fiber.context);
+                if (fiber.wait == Wait::Nothing || (fiber.wait == Wait::Warp && together)) resume(fiber);
             }
         }
         if (all(0, n, Wait::Block))
