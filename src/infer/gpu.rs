@@ -3,12 +3,14 @@
 
 use super::cpu::constant_bytes;
 use super::stopped::{failed, guard};
-use super::{Allowance, Device, Engine, EngineOptions, LinearHead, Precision, Tiles, invalid};
+use super::{
+    Allowance, Device, Engine, EngineOptions, Labeling, LinearHead, Precision, Tiles, invalid,
+};
 use crate::model::network::Network;
 use crate::model::onnx::Graph;
 use crate::{Error, Result};
 use fastnnunet_gpu::{self as gpu, Join, Needs};
-use ndarray::{Array4, ArrayView4};
+use ndarray::{Array3, Array4, ArrayView4};
 
 /// A network on a GPU, or the networks of several folds whose logits are averaged.
 ///
@@ -168,12 +170,20 @@ impl Engine for GpuEngine {
         Ok(())
     }
 
-    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3], _: usize) -> Option<u64> {
+    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3]) -> Option<u64> {
         let fits = patch == self.network.patch() && self.tiles_at_once(shape).is_some();
-        let voxels = shape.iter().fold(4_u64, |n, &k| n.saturating_mul(k as u64));
         // A copy of the image on the way up; on the way down the map, and once more as it arrives.
         let maps = self.input_channels().max(2 * self.output_channels());
-        fits.then(|| voxels.saturating_mul(maps as u64))
+        fits.then(|| bytes_of(shape, 4 * maps))
+    }
+
+    fn label_bytes(&self, shape: [usize; 3], patch: [usize; 3], target: [usize; 3]) -> Option<u64> {
+        let voxels = usize::try_from(bytes_of(target, 1)).ok().filter(|&n| n < gpu::MOST_LABELS)?;
+        let fits = patch == self.network.patch()
+            && self.network.tiles_at_once(shape, voxels, usize::MAX).is_some()
+            && (self.head.is_none() || self.output_channels() <= gpu::MOST_FEATURES);
+        // A copy of the image on the way up; on the way down labels, and once more as they arrive.
+        fits.then(|| bytes_of(shape, 4 * self.input_channels()).max(bytes_of(target, 4)))
     }
 
     fn run_image(
@@ -181,39 +191,80 @@ impl Engine for GpuEngine {
         tiles: Tiles<'_>,
         advance: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<Array4<f32>>> {
-        let Tiles { image, tiling, weights, passes } = tiles;
-        assert_eq!(tiling.patch, self.network.patch(), "the patch this engine was opened for");
-        let shape = tiling.image;
+        let shape = tiles.tiling.image;
         if self.tiles_at_once(shape).is_none() {
             return Ok(None);
         }
+        let [z, y, x] = shape;
+        let channels = self.output_channels();
+        let map = self.means(tiles, 0, advance, |_, means| means.read())?;
+        let map = Array4::from_shape_vec((channels, z, y, x), map);
+        map.map(Some).map_err(|error| failed(&self.device, &error.to_string()))
+    }
+
+    fn label_image(
+        &mut self,
+        tiles: Tiles<'_>,
+        labeling: Labeling<'_>,
+        advance: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Array3<u16>>> {
+        let target = labeling.target();
+        if self.label_bytes(tiles.tiling.image, tiles.tiling.patch, target).is_none() {
+            return Ok(None);
+        }
+        let labels = self.means(tiles, target.iter().product(), advance, |head, means| {
+            let weights = head.map(|head| head.weights.as_standard_layout());
+            let weights = weights.as_ref().and_then(|weights| weights.as_slice());
+            means.labels(&gpu::Labels {
+                axes: labeling.axes,
+                head: weights.zip(head.map(|head| &head.bias[..])),
+                above: labeling.above,
+            })
+        })?;
+        let labels = Array3::from_shape_vec(target, labels);
+        labels.map(Some).map_err(|error| failed(&self.device, &error.to_string()))
+    }
+}
+
+impl GpuEngine {
+    /// What `read` makes of the means over an image's tiles, on the device; with room for labels of
+    /// `target` voxels.
+    fn means<T>(
+        &mut self,
+        tiles: Tiles<'_>,
+        target: usize,
+        advance: &mut dyn FnMut() -> Result<()>,
+        read: impl FnOnce(Option<&LinearHead>, gpu::Means) -> std::result::Result<T, gpu::Error>,
+    ) -> Result<T> {
+        let Tiles { image, tiling, weights, passes } = tiles;
+        assert_eq!(tiling.patch, self.network.patch(), "the patch this engine was opened for");
         let (values, bell) = (image.as_standard_layout(), weights.as_standard_layout());
         let passes: Vec<[bool; 3]> =
             passes.iter().map(|axes| std::array::from_fn(|axis| axes.contains(&axis))).collect();
         let image = gpu::Image {
             values: values.as_slice().expect("an array in standard layout"),
-            shape,
+            shape: tiling.image,
             origins: &tiling.origins,
             bell: bell.as_slice().expect("an array in standard layout"),
             passes: &passes,
         };
-        let mut stopped = None;
+        let mut stopped = Ok(());
         let mut goes_on = || {
-            stopped = advance().err();
-            stopped.is_none()
+            stopped = advance();
+            stopped.is_ok()
         };
-        let (network, device) = (&mut self.network, &self.device);
-        let read = || match network.means(&image, 0, &mut goes_on)? {
-            Some(means) => means.read().map(Some),
+        let Self { network, head, device, .. } = self;
+        let found = guard(device, || match network.means(&image, target, &mut goes_on)? {
+            Some(means) => read(head.as_ref(), means).map(Some),
             None => Ok(None),
-        };
-        let found = guard(device, read)?.map_err(|error| told(device, error))?;
-        if let Some(error) = stopped {
-            return Err(error);
-        }
-        let [z, y, x] = shape;
-        let channels = self.output_channels();
-        let map = found.map(|found| Array4::from_shape_vec((channels, z, y, x), found));
-        map.transpose().map_err(|error| failed(&self.device, &error.to_string()))
+        })?;
+        let found = found.map_err(|error| told(device, error))?;
+        stopped?;
+        found.ok_or_else(|| failed(device, "it stopped by itself"))
     }
+}
+
+/// Bytes of so many voxels with so many bytes each.
+fn bytes_of(shape: [usize; 3], each: usize) -> u64 {
+    shape.iter().fold(each as u64, |n, &k| n.saturating_mul(k as u64))
 }

@@ -23,7 +23,7 @@ pub use gpu::GpuEngine;
 use crate::Result;
 use crate::model::network;
 use crate::volume::Tiling;
-use ndarray::{Array2, Array4, ArrayView3, ArrayView4, Axis, Zip};
+use ndarray::{Array2, Array3, Array4, ArrayView3, ArrayView4, Axis, Zip};
 
 /// The last layer of a network that ends in a pointwise convolution: `weights * features +
 /// bias` for each voxel.
@@ -149,6 +149,25 @@ pub struct Tiles<'a> {
     pub passes: &'a [Vec<usize>],
 }
 
+/// How means of tiles become labels of a target.
+#[derive(Clone, Copy, Debug)]
+pub struct Labeling<'a> {
+    /// For each voxel of the target along `z`, `y` and `x`: its two neighbors among the means, and the
+    /// weight of the second.
+    pub axes: [&'a [(usize, usize, f32)]; 3],
+    /// `None` for the class with the largest logit; else the last class whose logit exceeds this counts,
+    /// plus one, and 0 where there is none.
+    pub above: Option<f32>,
+}
+
+impl Labeling<'_> {
+    /// Voxels of the target.
+    #[must_use]
+    pub fn target(&self) -> [usize; 3] {
+        self.axes.map(<[_]>::len)
+    }
+}
+
 /// A network ready to run on some device.
 pub trait Engine: Send {
     /// The device as the user knows it, for instance `reference`.
@@ -204,11 +223,18 @@ pub trait Engine: Send {
     }
 
     /// Bytes of the host's memory that [`run_image`](Self::run_image) holds beside the image,
-    /// for an image of `shape` voxels and tiles of `patch` (`[z, y, x]`) with `passes` passes
-    /// over each; the map it returns is among them. `None` if this engine runs single patches
-    /// only, or if its device does not hold that image.
-    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3], passes: usize) -> Option<u64> {
-        let _ = (shape, patch, passes);
+    /// for an image of `shape` voxels and tiles of `patch` (`[z, y, x]`); the map it returns is
+    /// among them. `None` if this engine runs single patches only, or if its device does not hold
+    /// that image.
+    fn image_bytes(&self, shape: [usize; 3], patch: [usize; 3]) -> Option<u64> {
+        let _ = (shape, patch);
+        None
+    }
+
+    /// As [`image_bytes`](Self::image_bytes), for [`label_image`](Self::label_image) with a target of
+    /// `target` voxels.
+    fn label_bytes(&self, shape: [usize; 3], patch: [usize; 3], target: [usize; 3]) -> Option<u64> {
+        let _ = (shape, patch, target);
         None
     }
 
@@ -227,6 +253,23 @@ pub trait Engine: Send {
         advance: &mut dyn FnMut() -> Result<()>,
     ) -> Result<Option<Array4<f32>>> {
         let _ = (tiles, advance);
+        Ok(None)
+    }
+
+    /// As [`run_image`](Self::run_image) and the two stages after it: the means are interpolated where
+    /// they are, and what is returned is the number of each voxel's class, `[z, y, x]` of the target.
+    /// `None` where [`label_bytes`](Self::label_bytes) is.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_image`](Self::run_image).
+    fn label_image(
+        &mut self,
+        tiles: Tiles<'_>,
+        labeling: Labeling<'_>,
+        advance: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Option<Array3<u16>>> {
+        let _ = (tiles, labeling, advance);
         Ok(None)
     }
 }

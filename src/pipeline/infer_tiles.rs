@@ -2,11 +2,13 @@
 //! finished planes are handed on while later tiles run.
 
 use super::flat::{self, Air, Answers};
+use super::label::{Decision, Resize};
+use super::plan::Returns;
 use super::progress::Clock;
 use super::stitch::Stitcher;
 use super::tile::Tiling;
 use crate::Result;
-use crate::infer::{Engine, Tiles};
+use crate::infer::{Engine, Labeling, Tiles};
 use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut4, Axis};
 
 /// The order in which the network's axes are walked: `order[0]` outermost. Planes across that
@@ -45,8 +47,8 @@ pub(super) struct Pass<'a> {
     pub(super) walk: Walk,
     /// Axes flipped in each pass, see [`mirror_passes`].
     pub(super) mirrors: &'a [Vec<usize>],
-    /// Whether the engine runs the image as a whole.
-    pub(super) whole_image: bool,
+    /// What the engine returns, if it runs the image as a whole.
+    pub(super) whole_image: Option<Returns>,
     /// What counts as air, where tiles of it are not looked at.
     pub(super) air: Option<&'a Air>,
     /// Answers to tiles of one value that are kept.
@@ -62,7 +64,7 @@ pub(super) fn infer(
     clock: &mut Clock<'_>,
     take: &mut Take<'_>,
 ) -> Result<usize> {
-    if pass.whole_image
+    if pass.whole_image == Some(Returns::Means)
         && let Some(map) = whole_image(image, engine, &pass, clock)?
     {
         return take(walked(map.view(), pass.walk), 0, clock).map(|_| 0);
@@ -163,15 +165,49 @@ fn whole_image(
     pass: &Pass<'_>,
     clock: &mut Clock<'_>,
 ) -> Result<Option<Array4<f32>>> {
-    let back = |extent| unwalked(extent, pass.walk);
-    let tiling = Tiling {
-        patch: back(pass.tiling.patch),
-        image: back(pass.tiling.image),
-        origins: pass.tiling.origins.iter().map(|&o| unwalked(o, pass.walk)).collect(),
-    };
-    let weights = pass.weights.view();
-    let tiles = Tiles { image: image.view(), tiling: &tiling, weights, passes: pass.mirrors };
-    engine.run_image(tiles, &mut || clock.advance())
+    let tiling = pass.unwalked_tiling();
+    engine.run_image(pass.tiles(image, &tiling), &mut || clock.advance())
+}
+
+/// As [`infer`], by an engine that takes the image as a whole and labels it: the number of each
+/// voxel's class, in the walk's order of axes. `None` where it does not.
+pub(super) fn label(
+    image: &Array4<f32>,
+    engine: &mut dyn Engine,
+    pass: &Pass<'_>,
+    (resize, decision): (&Resize<'_>, &Decision),
+    clock: &mut Clock<'_>,
+) -> Result<Option<Array3<u16>>> {
+    if pass.whole_image != Some(Returns::Labels) {
+        return Ok(None);
+    }
+    let tiling = pass.unwalked_tiling();
+    let axes = resize.axes().map(|pairs| {
+        let neighbors = pairs.iter().map(|pair| (pair.low, pair.high, pair.t as f32));
+        neighbors.collect::<Vec<_>>()
+    });
+    let axes = unwalked(axes.each_ref().map(Vec::as_slice), pass.walk);
+    let labeling = Labeling { axes, above: decision.above() };
+    let tiles = pass.tiles(image, &tiling);
+    let found = engine.label_image(tiles, labeling, &mut || clock.advance())?;
+    Ok(found.map(|found| found.permuted_axes(pass.walk)))
+}
+
+impl Pass<'_> {
+    /// Where tiles lie, as `[z, y, x]`.
+    fn unwalked_tiling(&self) -> Tiling {
+        let Tiling { patch, image, origins } = self.tiling;
+        Tiling {
+            patch: unwalked(*patch, self.walk),
+            image: unwalked(*image, self.walk),
+            origins: origins.iter().map(|&origin| unwalked(origin, self.walk)).collect(),
+        }
+    }
+
+    /// What an engine that takes the image as a whole runs over.
+    fn tiles<'t>(&'t self, image: &'t Array4<f32>, tiling: &'t Tiling) -> Tiles<'t> {
+        Tiles { image: image.view(), tiling, weights: self.weights.view(), passes: self.mirrors }
+    }
 }
 
 /// Numbers in the walk's order of axes, back as `[z, y, x]`.

@@ -12,6 +12,15 @@ use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
 use std::time::{Duration, Instant};
 
+/// What an engine returns that runs an image as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returns {
+    /// Labels of the image's voxels.
+    Labels,
+    /// What the network gives, on its own grid.
+    Means,
+}
+
 /// Grids and choices of one case, from [`plan`].
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -19,9 +28,9 @@ pub struct Plan {
     pub network_shape: [usize; 3],
     /// Bytes the run is expected to hold at its largest moment, the case itself included.
     pub peak: Memory,
-    /// Whether the engine runs the image as a whole instead of tile by tile, because its device
-    /// and the host's memory hold it.
-    pub whole_image: bool,
+    /// What the engine returns where it runs the image as a whole instead of tile by tile, because
+    /// its device and the host's memory hold it.
+    pub whole_image: Option<Returns>,
     /// From the array as stored to the network's axes.
     pub(super) axes: AxisMap,
     /// The part of the case, in the network's axes, that is worked on.
@@ -127,7 +136,7 @@ pub fn plan(
     let mut plan = Plan {
         network_shape,
         peak: Memory { bytes: 0, during: "" },
-        whole_image: false,
+        whole_image: None,
         axes,
         separate_in: resample::separate_axis(force, spacing, target),
         separate_back: resample::separate_axis(force, target, spacing),
@@ -221,12 +230,16 @@ impl Plan {
             self.flat_answers -= 1;
             self.peak = self.predict(case, config, engine, options, None);
         }
-        let (shape, passes) = (self.network_shape, self.mirrors.len());
-        if let Some(bytes) = engine.image_bytes(shape, config.patch_size, passes) {
+        let (shape, patch) = (self.network_shape, config.patch_size);
+        let labels = || engine.label_bytes(shape, patch, crop::box_shape(&self.bounds));
+        let labels = if self.keeps_probabilities { None } else { labels() };
+        let ways = [(Returns::Labels, labels), (Returns::Means, engine.image_bytes(shape, patch))];
+        for (returns, bytes) in ways {
+            let Some(bytes) = bytes else { continue };
             let peak = self.predict(case, config, engine, options, Some(bytes));
-            self.whole_image = !exceeds(peak);
-            if self.whole_image {
-                self.peak = peak;
+            if !exceeds(peak) {
+                (self.whole_image, self.peak) = (Some(returns), peak);
+                break;
             }
         }
         if let Some(limit_bytes) = options.memory_limit_bytes

@@ -204,13 +204,13 @@ fn a_small_budget_runs_fewer_tiles_and_says_when_none_fits() {
         // Image, sums and total weights are 6 maps of 13500 voxels.
         let Some(mut narrow) = open(Some(one + 6 * 13500 * 4 + 1024)) else { continue };
         assert_eq!(narrow.tiles_at_once(case.image), Some(1));
-        assert!(narrow.image_bytes(case.image, case.patch, 1).is_some());
+        assert!(narrow.image_bytes(case.image, case.patch).is_some());
         for (shape, patch, why) in [
             ([256; 3], case.patch, "image and sums of 400 MiB"),
             ([4096; 3], case.patch, "more than kernels count"),
             (case.image, [8; 3], "an engine takes one size of patch"),
         ] {
-            assert_eq!(narrow.image_bytes(shape, patch, 1), None, "{why}");
+            assert_eq!(narrow.image_bytes(shape, patch), None, "{why}");
         }
         let mut wide = open(None).expect("as before");
         assert!(wide.tiles_at_once(case.image).is_some_and(|tiles| tiles > 1));

@@ -216,7 +216,10 @@ pub struct Labels<'a> {
 }
 
 /// Most features of a linear layer that is applied on the device.
-const MOST_FEATURES: usize = 64;
+pub const MOST_FEATURES: usize = 64;
+
+/// So many labels are too many for one run: kernels count in 32 bits.
+pub const MOST_LABELS: usize = u32::MAX as usize;
 
 impl Means {
     /// `[c, z, y, x]`.
@@ -316,6 +319,6 @@ impl Means {
         // The kernel may write a class plus one.
         assert!((1..1 << 16).contains(&classes), "{classes} classes");
         let target = labels.axes.iter().fold(1_usize, |n, axis| n.saturating_mul(axis.len()));
-        assert!(target < u32::MAX as usize, "{target} voxels");
+        assert!(target < MOST_LABELS, "{target} voxels");
     }
 }

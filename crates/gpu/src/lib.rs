@@ -30,7 +30,7 @@ mod tests;
 #[cfg(feature = "cuda")]
 pub use device::check_cuda;
 pub use device::{Device, keep_kernels_in, kernel_counts};
-pub use image::{Image, Labels, Means};
+pub use image::{Image, Labels, MOST_FEATURES, MOST_LABELS, Means};
 pub use needs::Needs;
 pub use network::{Error, Join, Network, Options};
 pub use plan::Precision;

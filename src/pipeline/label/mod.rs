@@ -37,8 +37,13 @@ impl Decision {
         }
     }
 
+    /// What a logit must exceed to be chosen, where more than the largest may be.
+    pub(super) fn above(&self) -> Option<f32> {
+        (*self != Self::Argmax).then_some(FAINT)
+    }
+
     /// Label of each value the running choice can have.
-    fn table<T: LabelValue>(&self, channels: usize) -> Vec<T> {
+    pub(super) fn table<T: LabelValue>(&self, channels: usize) -> Vec<T> {
         let label = |id: u16| T::try_from(id).ok().expect("labels fit the label map's type");
         match self {
             Self::Argmax => {
@@ -78,6 +83,17 @@ pub struct Resize<'a> {
     pub head: Option<&'a LinearHead>,
 }
 
+impl Resize<'_> {
+    /// The neighbors of each voxel of the target, along `z`, `y` and `x`.
+    pub(super) fn axes(&self) -> [Vec<Pair>; 3] {
+        std::array::from_fn(|axis| {
+            let (n, m) = (self.source[axis], self.target[axis]);
+            let nearest = self.order == 0 || self.separate == Some(axis);
+            if nearest { nearest_pairs(n, m) } else { pairs(n, m) }
+        })
+    }
+}
+
 /// Labels the slices of an image as soon as the planes of the network's grid they depend on
 /// are known.
 pub struct Labeler<'a, T> {
@@ -94,14 +110,11 @@ impl<'a, T: LabelValue> Labeler<'a, T> {
     /// another number of regions than there are logits, or if a label does not fit `T`.
     #[must_use]
     pub fn new(channels: usize, resize: &Resize<'a>, decision: &Decision, isa: Isa) -> Self {
-        let Resize { source, target, order, separate, head } = *resize;
+        let Resize { source, order, head, .. } = *resize;
         assert!(order <= 1, "spline order {order} for logits, expected 0 or 1");
         assert!(channels > 0 && !source.contains(&0), "no logits to interpolate");
         let logits = head.map_or(channels, |head| head.bias.len());
-        let [z, y, x] = [0, 1, 2].map(|axis| {
-            let (n, m) = (source[axis], target[axis]);
-            if order == 0 || separate == Some(axis) { nearest_pairs(n, m) } else { pairs(n, m) }
-        });
+        let [z, y, x] = resize.axes();
         let argmax = *decision == Decision::Argmax;
         Self { z, tiles: Shared::new(&y, &x, argmax, decision.table(logits), head, isa) }
     }
