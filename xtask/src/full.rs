@@ -25,6 +25,7 @@ pub(crate) fn run() -> Result {
     )?;
     shell::run(".ci/portable all")?;
     shell::run(".ci/embed target/release/fastnnunet all")?;
+    shell::run(".ci/wheel target/release/fastnnunet")?;
     shell::run(".ci/windows")?;
     reference()?;
     fuzz::run(&["--seconds".to_owned(), "60".to_owned()])
