@@ -277,8 +277,12 @@ fn write(
             writer = writer.fresh(super::outputs::fresh()?);
         }
     }
-    for output in &files.outputs.files {
-        match output.wanted_over(args, &done.structures) {
+    let over = |output: &super::outputs::Output| output.wanted_over(args, &done.structures);
+    let outputs: Vec<_> = files.outputs.files.iter().map(|o| (o, over(o))).collect();
+    let wanted = outputs.iter().filter(|(_, over)| over.is_some());
+    writer = writer.expecting(&wanted.map(|(output, _)| output.kind).collect::<Vec<_>>());
+    for (output, over) in outputs {
+        match over {
             Some(existing) => {
                 writer = writer.existing(existing);
                 writer.write(output.kind, &output.path)?;

@@ -6,7 +6,7 @@
 //! has no holes; and no triangle has an inner edge on a face, so that no two edges are the same.
 //! Every edge is therefore of exactly two triangles, which run along it in opposite directions.
 
-use super::Surface;
+use super::Mesh;
 use ndarray::ArrayView3;
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -116,10 +116,10 @@ pub(super) fn march<T: Copy + Into<u16>>(
     labels: ArrayView3<'_, T>,
     id: u16,
     bounds: &[Range<usize>; 3],
-) -> Surface {
+) -> Mesh {
     let [_, rows, columns] = bounds.each_ref().map(|range| range.len() + 2);
     let origin = bounds.each_ref().map(|range| range.start as f32 - 1.0);
-    let mut surface = Surface::default();
+    let mut surface = Mesh::default();
     let (mut below, mut above) = (Layer::new(rows, columns), Layer::new(rows, columns));
     let mut upright = vec![NONE; rows * columns];
     for z in 0..=bounds[0].len() {
@@ -189,7 +189,7 @@ struct Cubes<'a> {
 
 impl Cubes<'_> {
     /// Adds the triangles of all cubes; `origin` is where the first corner lies, `x, y, z`.
-    fn march(&mut self, rows: usize, origin: [f32; 3], surface: &mut Surface) {
+    fn march(&mut self, rows: usize, origin: [f32; 3], surface: &mut Mesh) {
         for y in 0..rows - 1 {
             if ![&*self.below, &*self.above].iter().any(|l| l.occupied[y] || l.occupied[y + 1]) {
                 continue;
@@ -234,7 +234,7 @@ impl Cubes<'_> {
         y: usize,
         x: usize,
         place: [f32; 3],
-        surface: &mut Surface,
+        surface: &mut Mesh,
     ) -> u32 {
         let start = start_of(edge);
         let at = (y + (start >> 1 & 1)) * self.columns + x + (start & 1);

@@ -1,6 +1,6 @@
 //! Surfaces of all structures as one binary glTF 2.0, with their names and colors.
 
-use super::{Found, Mesh, found, mesh};
+use super::{Found, Mesh};
 use crate::Result;
 use crate::files::Target;
 use crate::segmenter::Segmentation;
@@ -21,13 +21,13 @@ const TO_GLTF: [f64; 16] =
 
 /// Writes the surfaces of all structures that were found. Places are as in STL; a node above them
 /// turns them to the axes of glTF.
-pub(crate) fn save_gltf(target: Target<'_>, result: &Segmentation) -> Result<()> {
+pub(crate) fn save_gltf(
+    target: Target<'_>,
+    result: &Segmentation,
+    found: &[Found<'_>],
+) -> Result<()> {
     let affine = result.affine();
-    let found = found(&result.labels, &result.structures);
-    let surfaces: Vec<Mesh> = found
-        .par_iter()
-        .map(|own| mesh(&result.labels, own.label.id, own.voxels, &own.bounds, &affine))
-        .collect();
+    let surfaces: Vec<_> = found.par_iter().map(|own| own.mesh(&result.labels, &affine)).collect();
     let mut scene = Scene::default();
     for (own, surface) in found.iter().zip(&surfaces) {
         scene.add(own, surface, result.grid.voxel_ml());

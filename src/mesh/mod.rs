@@ -18,10 +18,11 @@ use crate::segmenter::Segmentation;
 use crate::volume::{Affine, LabelMap};
 use ndarray::{ArrayView3, Axis};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// The surface of a structure.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mesh {
     /// Places in millimetres towards left, posterior and superior, as DICOM, ITK and Slicer count.
     pub vertices: Vec<[f32; 3]>,
@@ -29,18 +30,24 @@ pub struct Mesh {
     pub triangles: Vec<[u32; 3]>,
 }
 
-/// A surface as a network of triangles, wherever its vertices are counted.
-#[derive(Debug, Default)]
-struct Surface {
-    vertices: Vec<[f32; 3]>,
-    triangles: Vec<[u32; 3]>,
-}
-
 /// A structure that was found, with what is written of it.
-struct Found<'a> {
+#[derive(Clone, Debug)]
+pub(crate) struct Found<'a> {
     label: &'a Label,
     voxels: u64,
     bounds: [Range<usize>; 3],
+    /// Its surface, where that is kept.
+    mesh: Option<Mesh>,
+}
+
+impl Found<'_> {
+    /// Its surface, made now unless it is there.
+    fn mesh(&self, labels: &LabelMap, affine: &Affine) -> Cow<'_, Mesh> {
+        match &self.mesh {
+            Some(mesh) => Cow::Borrowed(mesh),
+            None => Cow::Owned(mesh(labels, self.label.id, self.voxels, &self.bounds, affine)),
+        }
+    }
 }
 
 impl Segmentation {
@@ -52,14 +59,22 @@ impl Segmentation {
     }
 }
 
-/// The structures that were found, in their order.
-fn found<'a>(labels: &LabelMap, structures: &'a [Label]) -> Vec<Found<'a>> {
+/// The structures that were found, in their order; with their surfaces if those are to be `kept` for
+/// several files, which otherwise are made one after the other.
+pub(crate) fn found(result: &Segmentation, kept: bool) -> Vec<Found<'_>> {
+    let (labels, affine) = (&result.labels, result.affine());
     let mut boxes = boxes(labels);
-    let own = structures.iter().filter_map(|label| {
+    let own = result.structures.iter().filter_map(|label| {
         let (voxels, bounds) = boxes.get_mut(usize::from(label.id))?.take()?;
-        Some(Found { label, voxels, bounds })
+        Some(Found { label, voxels, bounds, mesh: None })
     });
-    own.collect()
+    let mut all: Vec<Found<'_>> = own.collect();
+    if kept {
+        all.par_iter_mut().for_each(|own| {
+            own.mesh = Some(mesh(labels, own.label.id, own.voxels, &own.bounds, &affine));
+        });
+    }
+    all
 }
 
 fn mesh(
@@ -91,7 +106,7 @@ fn mesh(
     let steps = [0, 1, 2].map(|axis| length(affine.step(axis)));
     let shortest = steps.into_iter().fold(f64::INFINITY, f64::min);
     smooth::to_volume(&mut surface, voxels as f64 * determinant.abs(), shortest);
-    Mesh { vertices: surface.vertices, triangles: surface.triangles }
+    surface
 }
 
 /// Voxels and box of each label, where it occurs.
@@ -144,7 +159,13 @@ fn boxes(labels: &LabelMap) -> Boxes {
     }
 }
 
-impl Surface {
+impl Mesh {
+    /// What it encloses, in millilitres.
+    #[must_use]
+    pub fn ml(&self) -> f64 {
+        self.volume() / 1000.0
+    }
+
     fn add(&mut self, vertex: [f32; 3]) -> u32 {
         // A surface of four thousand million vertices needs an image of as many voxels.
         let index = self.vertices.len() as u32;
@@ -152,34 +173,20 @@ impl Surface {
         index
     }
 
-    /// What it encloses.
+    /// What it encloses: the volume of the tetrahedron of each triangle and the first vertex, added up.
     fn volume(&self) -> f64 {
-        volume(&self.vertices, &self.triangles)
-    }
-}
-
-impl Mesh {
-    /// What it encloses, in millilitres.
-    #[must_use]
-    pub fn ml(&self) -> f64 {
-        volume(&self.vertices, &self.triangles) / 1000.0
+        let Some(base) = self.vertices.first() else { return 0.0 };
+        let six = |triangle: &[u32; 3]| {
+            let [a, b, c] = triangle.map(|v| sub(self.vertices[v as usize], *base));
+            dot(a, cross(b, c))
+        };
+        self.triangles.iter().map(six).sum::<f64>() / 6.0
     }
 
     /// The normal of each vertex: of the triangles about it, each weighted by its area.
     fn normals(&self) -> Vec<[f32; 3]> {
         smooth::normals(&self.vertices, &self.triangles)
     }
-}
-
-/// The volume of the tetrahedron of each triangle and the first vertex, added up.
-fn volume(vertices: &[[f32; 3]], triangles: &[[u32; 3]]) -> f64 {
-    let Some(base) = vertices.first() else { return 0.0 };
-    let from_base = |v: u32| sub(vertices[v as usize], *base);
-    let six = |t: &[u32; 3]| {
-        let [a, b, c] = t.map(from_base);
-        dot(a, cross(b, c))
-    };
-    triangles.iter().map(six).sum::<f64>() / 6.0
 }
 
 fn sub(a: [f32; 3], b: [f32; 3]) -> [f64; 3] {
@@ -214,7 +221,7 @@ mod tests {
     }
 
     /// Every edge is run along once in each direction, so each is of two triangles that face alike.
-    pub(super) fn assert_closed(surface: &Surface) {
+    pub(super) fn assert_closed(surface: &Mesh) {
         let mut edges = HashSet::new();
         for [a, b, c] in &surface.triangles {
             for edge in [(*a, *b), (*b, *c), (*c, *a)] {
@@ -256,8 +263,7 @@ mod tests {
             let (mesh, ml) = mesh_of(&ball(shape, radius, spacing), &affine(spacing));
             let off = (mesh.ml() - ml).abs() / ml;
             assert!(off < 1e-3, "radius {radius} at {spacing:?}: {} of {ml} ml", mesh.ml());
-            let Mesh { vertices, triangles } = mesh;
-            assert_closed(&Surface { vertices, triangles });
+            assert_closed(&mesh);
         }
     }
 
@@ -292,8 +298,7 @@ mod tests {
         let labels = LabelMap::U8(Array3::from_elem((4, 5, 6), 3));
         let (mesh, ml) = mesh_of(&labels, &affine([2.0, 1.0, 1.0]));
         assert!((mesh.ml() - ml).abs() / ml < 1e-3);
-        let Mesh { vertices, triangles } = mesh;
-        assert_closed(&Surface { vertices, triangles });
+        assert_closed(&mesh);
     }
 
     #[test]
@@ -301,7 +306,6 @@ mod tests {
         let labels = LabelMap::U8(noise([9, 10, 11], 5));
         let (mesh, _) = mesh_of(&labels, &affine([3.0, 1.0, 1.0]));
         assert!(mesh.vertices.iter().flatten().all(|v| v.is_finite()));
-        let Mesh { vertices, triangles } = mesh;
-        assert_closed(&Surface { vertices, triangles });
+        assert_closed(&mesh);
     }
 }

@@ -1,6 +1,6 @@
 //! Smoothing that keeps a surface where it is, and its volume.
 
-use super::{Surface, cross, length, sub};
+use super::{Mesh, cross, length, sub};
 
 /// Steps of Taubin's filter (1995): one that shrinks and one that swells a little more, so that
 /// waves longer than some ten edges pass and shorter ones, the steps of voxels, do not.
@@ -16,8 +16,8 @@ const VOLUME_TOLERANCE: f64 = 1e-4;
 
 /// Takes off the steps of voxels. Vertices are in voxels; as each goes towards the mean of its
 /// neighbors, it does not matter how long those are.
-pub(super) fn taubin(surface: &mut Surface) {
-    let Surface { vertices, triangles } = surface;
+pub(super) fn taubin(surface: &mut Mesh) {
+    let Mesh { vertices, triangles } = surface;
     let start = vertices.clone();
     // Each neighbor is a corner of two of the triangles about a vertex.
     let mut neighbors = vec![0_u16; vertices.len()];
@@ -48,13 +48,13 @@ pub(super) fn taubin(surface: &mut Surface) {
 
 /// Moves the surface along its normals until it encloses `target`, in steps of at most a quarter of
 /// `shortest`, the shortest edge of a voxel.
-pub(super) fn to_volume(surface: &mut Surface, target: f64, shortest: f64) {
+pub(super) fn to_volume(surface: &mut Mesh, target: f64, shortest: f64) {
     for _ in 0..64 {
         let missing = target - surface.volume();
         if missing.abs() <= VOLUME_TOLERANCE * target {
             return;
         }
-        let Surface { vertices, triangles } = surface;
+        let Mesh { vertices, triangles } = surface;
         let area = triangles.iter().map(|t| length(twice_area(vertices, t)) / 2.0).sum::<f64>();
         if area <= 0.0 {
             return;

@@ -1,7 +1,7 @@
 //! Surfaces as a folder: a binary STL for each structure that was found, and a list of them.
 
 use super::smooth::twice_area;
-use super::{Found, Mesh, found, length, mesh};
+use super::{Found, Mesh, length};
 use crate::files::{Existing, Target};
 use crate::io::{check_folder, structure_files};
 use crate::model::Label;
@@ -27,7 +27,11 @@ pub(crate) fn stl_files(folder: &Path, structures: &[Label]) -> Vec<PathBuf> {
 
 /// Writes the surface of each structure that was found to the folder that is the target, and the list
 /// of them. What is there of a structure that was not found is removed, if it may be replaced.
-pub(crate) fn save_stl(folder: Target<'_>, result: &Segmentation) -> Result<()> {
+pub(crate) fn save_stl(
+    folder: Target<'_>,
+    result: &Segmentation,
+    found: &[Found<'_>],
+) -> Result<()> {
     check_folder(folder.path)?;
     let structures = &result.structures;
     let files = stl_files(folder.path, structures);
@@ -36,13 +40,12 @@ pub(crate) fn save_stl(folder: Target<'_>, result: &Segmentation) -> Result<()> 
     let all: Vec<Target<'_>> = files.iter().chain([&index]).map(|path| at(path)).collect();
     Target::check_all(&all)?;
     let affine = result.affine();
-    let found = found(&result.labels, structures);
     let file_of = |label: &Label| {
         let place = structures.iter().position(|other| other.id == label.id);
         &files[place.expect("found are some of them")]
     };
     let one = |own: &Found<'_>| -> Result<Value> {
-        let surface = mesh(&result.labels, own.label.id, own.voxels, &own.bounds, &affine);
+        let surface = own.mesh(&result.labels, &affine);
         let path = file_of(own.label);
         at(path).write(|file| write(file, &surface))?;
         Ok(row(own, &surface, path, result.grid.voxel_ml()))

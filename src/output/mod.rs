@@ -369,6 +369,8 @@ impl Segmentation {
             image: None,
             title: String::new(),
             existing: Existing::Keep,
+            expected: Vec::new(),
+            found: None,
             #[cfg(feature = "dicom")]
             dicom: dicom::Choices::default(),
         }
@@ -384,6 +386,10 @@ pub struct Writer<'a> {
     #[cfg_attr(not(feature = "dicom"), expect(dead_code, reason = "no type shows it"))]
     title: String,
     existing: Existing,
+    /// Types that are going to be written.
+    expected: Vec<OutputType>,
+    /// The structures that were found, with their surfaces if those are needed again.
+    found: Option<Vec<mesh::Found<'a>>>,
     #[cfg(feature = "dicom")]
     dicom: dicom::Choices,
 }
@@ -405,6 +411,18 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub fn existing(self, existing: Existing) -> Self {
         Self { existing, ..self }
+    }
+
+    /// The types that are going to be written: what several of them need is made once and kept.
+    #[must_use]
+    pub fn expecting(self, kinds: &[OutputType]) -> Self {
+        Self { expected: kinds.to_vec(), ..self }
+    }
+
+    /// The structures that were found.
+    fn found(&mut self) -> &[mesh::Found<'a>] {
+        let kept = [OutputType::Stl, OutputType::Gltf].iter().all(|k| self.expected.contains(k));
+        self.found.get_or_insert_with(|| mesh::found(self.result, kept))
     }
 
     /// Writes one type: each of its files complete or not at all, for at most those who may read the
@@ -434,8 +452,8 @@ impl<'a> Writer<'a> {
             OutputType::SegNrrd => {
                 io::save_nrrd(target, labels.into(), &affine, &slicer::keys(result))
             }
-            OutputType::Stl => mesh::save_stl(target, result),
-            OutputType::Gltf => mesh::save_gltf(target, result),
+            OutputType::Stl => mesh::save_stl(target, result, self.found()),
+            OutputType::Gltf => mesh::save_gltf(target, result, self.found()),
             #[cfg(feature = "dicom")]
             object => self.write_object(object, target),
         }
