@@ -361,12 +361,11 @@ fn selection(
     let context = match (parts, &mut selected[..]) {
         // What one of several models labels besides could hide what another one is there for.
         ([(Part { ids: None, .. }, model)], [only]) => {
-            let own = model.config().labels.clone();
-            let context = context_of(&own, table);
-            if !context.is_empty() {
-                only.whole = LabelSubset::by_name(&own, &[&table.labels[..], &context].concat());
+            let besides = context_of(&model.config().labels, &only.subset, table);
+            for (label, context) in &besides {
+                only.whole.set(*label, context.id);
             }
-            context
+            besides.into_iter().map(|(_, context)| context).collect()
         }
         _ => Vec::new(),
     };
@@ -481,14 +480,14 @@ fn check_ids(ids: &[u16], model: &Model, own: &[Label], table: &LabelTable) -> R
     Ok(())
 }
 
-/// The structures of a model that the table lacks, with ids that the table does not use.
-fn context_of(own: &[Label], table: &LabelTable) -> Vec<Label> {
-    let names: HashSet<&str> = table.labels.iter().map(|label| label.name.as_str()).collect();
+/// The structures of a model that `subset` drops, each by its label there and with an id that the
+/// table does not use.
+fn context_of(own: &[Label], subset: &LabelSubset, table: &LabelTable) -> Vec<(u16, Label)> {
     let ids: HashSet<u16> = table.labels.iter().map(|label| label.id).collect();
     let mut free = (1..=u16::MAX).filter(|id| !ids.contains(id));
     own.iter()
-        .filter(|label| !names.contains(label.name.as_str()))
-        .filter_map(|label| Some(Label { id: free.next()?, ..label.clone() }))
+        .filter(|label| subset.get(label.id) == 0)
+        .filter_map(|label| Some((label.id, Label { id: free.next()?, ..label.clone() })))
         .collect()
 }
 

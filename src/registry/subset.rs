@@ -47,6 +47,20 @@ impl LabelSubset {
         subset
     }
 
+    /// What becomes of a label: background if it is dropped.
+    pub(super) fn get(&self, label: u16) -> u16 {
+        self.map.get(usize::from(label)).copied().unwrap_or(0)
+    }
+
+    /// Keeps a label that was dropped, as `new`.
+    pub(super) fn set(&mut self, label: u16, new: u16) {
+        let place = usize::from(label);
+        if self.map.len() <= place {
+            self.map.resize(place + 1, 0);
+        }
+        self.map[place] = new;
+    }
+
     /// Labels left and right of structures that the model has without a side.
     #[must_use]
     pub fn halves(&self) -> &[(u16, u16)] {
@@ -87,8 +101,7 @@ impl LabelSubset {
     /// Whether labels up to `largest` stay as they are.
     #[must_use]
     pub fn is_identity(&self, largest: u16) -> bool {
-        let stays = |k: u16| self.map.get(usize::from(k)).copied().unwrap_or(0) == k;
-        (0..=largest).all(stays)
+        (0..=largest).all(|k| self.get(k) == k)
     }
 
     /// Renumbers a label map, which ends up in the smallest type that holds its labels.
@@ -97,7 +110,7 @@ impl LabelSubset {
     pub fn apply(&self, labels: &mut LabelMap) {
         let rights = self.halves.iter().map(|(_, right)| right);
         let small = self.map.iter().chain(rights).all(|&id| id < 256);
-        let new = |old: u16| self.map.get(usize::from(old)).copied().unwrap_or(0);
+        let new = |old: u16| self.get(old);
         let byte = |old: u16| new(old) as u8;
         match labels {
             LabelMap::U8(map) if small => {

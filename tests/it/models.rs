@@ -386,6 +386,26 @@ fn what_a_shared_model_labels_besides_is_context() {
     assert_eq!(context, ["vertebrae_L1", "kidney_left"]);
 }
 
+/// What has no side in the model has one in the answer, and is no context.
+#[test]
+fn a_model_alone_takes_sides_and_its_context_is_the_rest() {
+    let folder = Folder::new();
+    folder.model("limb", labels(["femur_left", "tibia", "bladder"]));
+    let registry = folder.registry();
+    let selection = select(&registry, "limb", &mut |_| Ok(true)).expect("installed");
+    let table = registry.table("limb").expect("the table");
+    let id = |name: &str| table.find(name).expect(name).id;
+    let sides = (id("tibia_left"), id("tibia_right"));
+    let context: Vec<&str> = selection.context.iter().map(|label| label.name.as_str()).collect();
+    assert_eq!(context, ["bladder"]);
+    let part = &selection.parts[0];
+    assert_eq!((part.subset.halves(), part.whole.halves()), (&[sides][..], &[sides][..]));
+    let mut map = LabelMap::U8(Array3::from_shape_vec([1, 1, 4], vec![0, 1, 2, 3]).expect("4"));
+    part.whole.apply(&mut map);
+    let expected = [0, id("femur_left"), sides.0, selection.context[0].id].map(|id| id as u8);
+    assert_eq!(map, LabelMap::U8(Array3::from_shape_vec([1, 1, 4], expected.to_vec()).expect("4")));
+}
+
 #[test]
 fn structures_the_weights_lack_are_not_unknown() {
     let folder = Folder::new();
