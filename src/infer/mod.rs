@@ -168,6 +168,10 @@ impl Labeling<'_> {
     }
 }
 
+/// What takes an engine's output by parts: the number of the first channel in it, the slice, and
+/// `[c, y, x]`.
+pub type TakeSlice<'a> = dyn Fn(usize, usize, ArrayView3<'_, f32>) + Sync + 'a;
+
 /// A network ready to run on some device.
 pub trait Engine: Send {
     /// The device as the user knows it, for instance `reference`.
@@ -209,6 +213,26 @@ pub trait Engine: Send {
     /// [`Error::Device`](crate::Error::Device) if the device fails,
     /// [`Error::Model`](crate::Error::Model) if the network answers with another shape.
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()>;
+
+    /// Whether [`run_slices`](Self::run_slices) needs no array for all of the output.
+    fn gives_slices(&self) -> bool {
+        false
+    }
+
+    /// As [`run`](Self::run) for who needs no array of the output: `take` is called once for every
+    /// slice of every channel, in any order and by several threads at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    fn run_slices(&mut self, input: ArrayView4<'_, f32>, take: &TakeSlice<'_>) -> Result<()> {
+        let (_, z, y, x) = input.dim();
+        let mut output = Array4::zeros((self.output_channels(), z, y, x));
+        self.run(input, &mut output)?;
+        let slices = output.axis_iter(Axis(1)).enumerate();
+        slices.for_each(|(z, slice)| take(0, z, slice));
+        Ok(())
+    }
 
     /// Logits of one patch, `[c, z, y, x]` both: [`run`](Self::run) and the head, where there is one.
     ///

@@ -51,10 +51,15 @@ impl Answers {
         self.kept.iter().find(|(known, _)| known == value).map(|(_, answer)| answer)
     }
 
+    /// Whether another one may be kept.
+    pub(super) fn has_room(&self) -> bool {
+        self.kept.len() < self.most
+    }
+
     /// Remembers what the network gave, while there is room.
-    pub(super) fn keep(&mut self, value: Value, answer: &Array4<f32>) {
-        if self.kept.len() < self.most {
-            self.kept.push((value, answer.clone()));
+    pub(super) fn keep(&mut self, value: Value, answer: Array4<f32>) {
+        if self.has_room() {
+            self.kept.push((value, answer));
         }
     }
 }
@@ -116,11 +121,11 @@ mod tests {
     fn no_more_answers_are_kept_than_agreed() {
         let mut answers = Answers::new(1);
         let answer = Array4::zeros([1, 2, 2, 2]);
-        answers.keep(vec![1], &answer);
-        answers.keep(vec![2], &answer);
+        answers.keep(vec![1], answer.clone());
+        answers.keep(vec![2], answer.clone());
         assert!(answers.find(&vec![1]).is_some() && answers.find(&vec![2]).is_none());
         let mut none = Answers::new(0);
-        none.keep(vec![1], &answer);
+        none.keep(vec![1], answer);
         assert!(none.find(&vec![1]).is_none());
     }
 

@@ -74,7 +74,7 @@ pub(super) fn infer(
     let weights = weights.permuted_axes(walk).as_standard_layout().into_owned();
     let image = walked(image.view(), walk);
 
-    let mut stitcher = Stitcher::new(tiling.clone(), weights, tiles.output.dim().0);
+    let mut stitcher = Stitcher::new(tiling.clone(), weights, tiles.engine.output_channels());
     let mut hand_on =
         |stitcher: &mut Stitcher, plane: usize, clock: &mut Clock<'_>| -> Result<()> {
             stitcher.finish_below(plane);
@@ -90,20 +90,27 @@ pub(super) fn infer(
         }
         for &origin in layer {
             tiling.cut(image, origin, walked_mut(tiles.input.view_mut(), walk));
-            stitcher.add(origin, walked(tiles.answer(clock)?, walk));
+            tiles.add_to(&mut stitcher, origin, clock)?;
         }
     }
     hand_on(&mut stitcher, tiling.image[0], clock)?;
     Ok(tiles.known)
 }
 
+/// Whether tiles are stitched as the engine makes them, without an array for one.
+pub(super) fn is_direct(engine: &dyn Engine, passes: usize) -> bool {
+    passes == 1 && engine.gives_slices()
+}
+
 /// One tile after the other.
 struct Tile<'a> {
     engine: &'a mut dyn Engine,
     mirrors: &'a [Vec<usize>],
+    walk: Walk,
     air: Option<&'a Air>,
     input: Array4<f32>,
-    output: Array4<f32>,
+    /// What the network gives for a tile, unless that is stitched as it is made.
+    output: Option<Array4<f32>>,
     /// A flipped tile and what the network gives for it.
     mirrored: Option<(Array4<f32>, Array4<f32>)>,
     answers: Answers,
@@ -114,46 +121,63 @@ struct Tile<'a> {
 impl<'a> Tile<'a> {
     fn new(engine: &'a mut dyn Engine, [z, y, x]: [usize; 3], pass: &Pass<'a>) -> Self {
         let input = Array4::zeros([engine.input_channels(), z, y, x]);
-        let output = Array4::zeros([engine.output_channels(), z, y, x]);
-        let mirrored = (pass.mirrors.len() > 1).then(|| (input.clone(), output.clone()));
-        let (mirrors, air, answers) = (pass.mirrors, pass.air, Answers::new(pass.answers));
-        Self { engine, mirrors, air, input, output, mirrored, answers, known: 0 }
+        let output = || Array4::zeros([engine.output_channels(), z, y, x]);
+        let mirrored = (pass.mirrors.len() > 1).then(|| (input.clone(), output()));
+        let output = (!is_direct(engine, pass.mirrors.len())).then(output);
+        let &Pass { mirrors, walk, air, .. } = pass;
+        let answers = Answers::new(pass.answers);
+        Self { engine, mirrors, walk, air, input, output, mirrored, answers, known: 0 }
     }
 
-    /// What the network gives for the tile that has been cut.
-    fn answer(&mut self, clock: &mut Clock<'_>) -> Result<ArrayView4<'_, f32>> {
+    /// Stitches what the network gives for the tile that has been cut.
+    fn add_to(
+        &mut self,
+        stitcher: &mut Stitcher,
+        origin: [isize; 3],
+        clock: &mut Clock<'_>,
+    ) -> Result<()> {
         if let Some(air) = self.air {
             air.fill(self.input.view_mut());
         }
         let value = flat::value(self.input.view());
-        let is_known = value.as_ref().is_some_and(|value| self.answers.find(value).is_some());
-        if is_known {
+        if let Some(answer) = value.as_ref().and_then(|value| self.answers.find(value)) {
+            stitcher.add(origin, walked(answer.view(), self.walk));
             self.known += 1;
-            for _ in self.mirrors {
-                clock.advance()?;
-            }
-        } else {
-            self.run(clock)?;
+            return self.mirrors.iter().try_for_each(|_| clock.advance());
         }
-        let Some(value) = value else { return Ok(self.output.view()) };
-        if !is_known {
-            self.answers.keep(value.clone(), &self.output);
+        if let Some(value) = value.filter(|_| self.answers.has_room()) {
+            let (_, z, y, x) = self.input.dim();
+            let mut answer = Array4::zeros([self.engine.output_channels(), z, y, x]);
+            self.run(&mut answer, clock)?;
+            stitcher.add(origin, walked(answer.view(), self.walk));
+            self.answers.keep(value, answer);
+            return Ok(());
         }
-        Ok(self.answers.find(&value).unwrap_or(&self.output).view())
+        if let Some(mut output) = self.output.take() {
+            self.run(&mut output, clock)?;
+            stitcher.add(origin, walked(output.view(), self.walk));
+            self.output = Some(output);
+            return Ok(());
+        }
+        // The engine gives slices across the first of the network's axes.
+        let across = self.walk.iter().position(|&axis| axis == 0).unwrap_or_default();
+        let (engine, input) = (&mut *self.engine, self.input.view());
+        stitcher.add_parts(origin, across, |take| engine.run_slices(input, take))?;
+        clock.advance()
     }
 
     /// Runs the network, mirrored if asked, into `output`.
-    fn run(&mut self, clock: &mut Clock<'_>) -> Result<()> {
-        self.engine.run(self.input.view(), &mut self.output)?;
+    fn run(&mut self, output: &mut Array4<f32>, clock: &mut Clock<'_>) -> Result<()> {
+        self.engine.run(self.input.view(), output)?;
         clock.advance()?;
         let Some((flipped, answer)) = &mut self.mirrored else { return Ok(()) };
         for axes in &self.mirrors[1..] {
             flip(flipped.view_mut(), axes).assign(&self.input);
             self.engine.run(flipped.view(), answer)?;
-            self.output += &flip(answer.view_mut(), axes);
+            *output += &flip(answer.view_mut(), axes);
             clock.advance()?;
         }
-        self.output /= self.mirrors.len() as f32;
+        *output /= self.mirrors.len() as f32;
         Ok(())
     }
 }

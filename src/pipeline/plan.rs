@@ -1,7 +1,7 @@
 //! What will happen to one case, and what it will cost, before anything heavy starts.
 
 use super::flat::{Air, MOST_ANSWERS};
-use super::infer_tiles::{Walk, cheapest_walk, mirror_passes};
+use super::infer_tiles::{Walk, cheapest_walk, is_direct, mirror_passes};
 use super::label::Decision;
 use super::stitch::Stitcher;
 use super::{Input, Settings, crop, normalize, resample};
@@ -307,10 +307,15 @@ impl Plan {
         let outputs = engine.output_channels();
         let sums = Stitcher::floats(walked(self.network_shape), walked(config.patch_size), outputs)
             * float;
-        let tile = voxels(config.patch_size)
-            * (engine.input_channels() + outputs) as u64
-            * if self.mirrors.len() > 1 { 2 } else { 1 }
-            * float;
+        // Slices that are stitched as they are made take one for each thread.
+        let slice = config.patch_size[1] * config.patch_size[2] * outputs * threads;
+        let output = if is_direct(engine, self.mirrors.len()) {
+            slice as u64
+        } else {
+            voxels(config.patch_size) * outputs as u64
+        };
+        let input = voxels(config.patch_size) * engine.input_channels() as u64;
+        let tile = (input + output) * if self.mirrors.len() > 1 { 2 } else { 1 } * float;
         let weights = voxels(config.patch_size) * float;
         let label = if self.has_small_labels(engine.classes()) { 1 } else { 2 };
         let kept = if self.keeps_probabilities { network * outputs as u64 * float } else { 0 };

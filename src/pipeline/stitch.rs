@@ -4,7 +4,30 @@
 //! finished early: they are read, and forgotten, while the rest is still being computed.
 
 use super::tile::Tiling;
-use ndarray::{Array3, Array4, ArrayView4, Axis, Zip, parallel::prelude::*, s};
+use crate::Result;
+use crate::infer::TakeSlice;
+use ndarray::{
+    Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut3, ArrayViewMut4, Axis, Zip,
+    parallel::prelude::*, s,
+};
+use std::sync::{Mutex, PoisonError};
+
+/// Per axis the first voxel in the tile, the first in the image, and the count.
+type Overlap = [(usize, usize, usize); 3];
+
+/// Adds weighted values to the sums of their channels, `[c, a, b]` both.
+fn add(
+    mut sums: ArrayViewMut3<'_, f32>,
+    values: ArrayView3<'_, f32>,
+    weights: ArrayView2<'_, f32>,
+) {
+    for (mut sums, values) in sums.outer_iter_mut().zip(values.outer_iter()) {
+        Zip::from(&mut sums)
+            .and(&values)
+            .and(&weights)
+            .for_each(|sum, &value, &weight| *sum += value * weight);
+    }
+}
 
 /// The weighted sum of tiles in a window of planes that moves along the first axis.
 ///
@@ -61,28 +84,71 @@ impl Stitcher {
     /// If the tile reaches planes that are finished or do not fit the window: see
     /// [`is_due`](Self::is_due).
     pub fn add(&mut self, origin: [isize; 3], tile: ArrayView4<'_, f32>) {
-        let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = self.tiling.overlap(origin);
-        assert!(iz >= self.finished, "tiles come with the first axis outermost");
-        let wz = iz - self.first;
-        let weights = self.weights.slice(s![tz..tz + nz, ty..ty + ny, tx..tx + nx]);
-        let mut sums = self.sums.slice_mut(s![.., wz..wz + nz, iy..iy + ny, ix..ix + nx]);
+        let overlap = self.tiling.overlap(origin);
+        let [(tz, _, nz), (ty, _, ny), (tx, _, nx)] = overlap;
+        let (mut sums, weights) = self.under(overlap);
         let tile = tile.slice(s![.., tz..tz + nz, ty..ty + ny, tx..tx + nx]);
         // Planes, not channels: there may be fewer channels than threads.
         sums.axis_iter_mut(Axis(1))
             .into_par_iter()
             .zip(tile.axis_iter(Axis(1)).into_par_iter())
             .zip(weights.axis_iter(Axis(0)).into_par_iter())
-            .for_each(|((mut sums, tile), weights)| {
-                for (mut sums, tile) in sums.outer_iter_mut().zip(tile.outer_iter()) {
-                    Zip::from(&mut sums)
-                        .and(&tile)
-                        .and(&weights)
-                        .for_each(|sum, &value, &weight| *sum += value * weight);
-                }
-            });
+            .for_each(|((sums, tile), weights)| add(sums, tile, weights));
+        self.count(overlap);
+    }
+
+    /// The sums under a tile, and the weights of its voxels.
+    fn under(&mut self, overlap: Overlap) -> (ArrayViewMut4<'_, f32>, ArrayView3<'_, f32>) {
+        let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = overlap;
+        assert!(iz >= self.finished, "tiles come with the first axis outermost");
+        let wz = iz - self.first;
+        let weights = self.weights.slice(s![tz..tz + nz, ty..ty + ny, tx..tx + nx]);
+        (self.sums.slice_mut(s![.., wz..wz + nz, iy..iy + ny, ix..ix + nx]), weights)
+    }
+
+    /// Adds the weights of a tile that was added.
+    fn count(&mut self, overlap: Overlap) {
+        let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = overlap;
+        let wz = iz - self.first;
+        let weights = self.weights.slice(s![tz..tz + nz, ty..ty + ny, tx..tx + nx]);
         self.totals
             .slice_mut(s![wz..wz + nz, iy..iy + ny, ix..ix + nx])
             .zip_mut_with(&weights, |total, &weight| *total += weight);
+    }
+
+    /// Adds one tile's output that comes in parts: `give` hands on the number of the first channel, the
+    /// place along the window's `axis`, and the values there, `[c, a, b]`, each once.
+    ///
+    /// # Errors
+    ///
+    /// What `give` returns.
+    ///
+    /// # Panics
+    ///
+    /// As [`add`](Self::add).
+    pub(super) fn add_parts(
+        &mut self,
+        origin: [isize; 3],
+        axis: usize,
+        give: impl FnOnce(&TakeSlice<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let overlap = self.tiling.overlap(origin);
+        let (mut sums, weights) = self.under(overlap);
+        // Nobody waits: every part is added by one thread.
+        let parts: Vec<_> = sums.axis_iter_mut(Axis(axis + 1)).map(Mutex::new).collect();
+        let inside: Vec<_> = (0..3).filter(|k| *k != axis).map(|k| overlap[k]).collect();
+        let [(ta, _, na), (tb, _, nb)] = [inside[0], inside[1]];
+        give(&|channel, place, values| {
+            let Some(place) = place.checked_sub(overlap[axis].0) else { return };
+            let Some(sums) = parts.get(place) else { return };
+            let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let weights = weights.index_axis(Axis(axis), place);
+            let values = values.slice(s![.., ta..ta + na, tb..tb + nb]);
+            let sums = sums.slice_mut(s![channel..channel + values.len_of(Axis(0)), .., ..]);
+            add(sums, values, weights);
+        })?;
+        self.count(overlap);
+        Ok(())
     }
 
     /// Whether finished planes should be read before tiles are added whose first plane is

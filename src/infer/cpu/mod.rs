@@ -18,7 +18,7 @@ pub use fastnnunet_kernels::Isa;
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 pub(super) use memory::constant_bytes;
 
-use super::{Engine, LinearHead, Precision};
+use super::{Engine, LinearHead, Precision, TakeSlice};
 use crate::infer::{Allowance, invalid};
 use crate::model::Quantization;
 use crate::model::network::Network;
@@ -306,5 +306,14 @@ impl Engine for CpuEngine {
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
         self.run_folds(&input, output, &mut |_| ())
+    }
+
+    fn gives_slices(&self) -> bool {
+        let is_answer = self.plans.len() == 1 || self.head.is_some();
+        is_answer && self.plans.iter().all(Plan::ends_in_copy)
+    }
+
+    fn run_slices(&mut self, input: ArrayView4<'_, f32>, take: &TakeSlice<'_>) -> Result<()> {
+        self.give_slices(&input, take)
     }
 }

@@ -140,6 +140,11 @@ impl Plan {
         })
     }
 
+    /// Whether its last step reads what others made and writes that to the caller.
+    pub(super) fn ends_in_copy(&self) -> bool {
+        self.steps.last().is_some_and(|step| matches!(step.operation, Operation::Copy))
+    }
+
     /// Gives every tensor a buffer; buffers are reused once nothing reads what is in them.
     pub(super) fn assign_buffers(&mut self) {
         let mut last_use = vec![0; self.tensors.len()];

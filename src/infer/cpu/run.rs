@@ -4,7 +4,7 @@ use super::ops::Target;
 use super::plan::{Operation, Place, Plan, Read, Step};
 use super::{CpuEngine, StepTime, ops};
 use crate::Result;
-use crate::infer::invalid;
+use crate::infer::{TakeSlice, invalid};
 use fastnnunet_kernels::Layout;
 use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
 use fastnnunet_kernels::conv::Source;
@@ -24,6 +24,14 @@ pub(super) struct Done<'a> {
     pub layout: Layout,
 }
 
+/// Where the output of a plan goes.
+enum Output<'a> {
+    /// To an array, `[c, z, y, x]`.
+    Array(&'a mut [f32]),
+    /// Slice by slice to who takes it, as channels from this one on.
+    Slices(&'a TakeSlice<'a>, usize),
+}
+
 impl CpuEngine {
     pub(super) fn run_folds(
         &mut self,
@@ -31,38 +39,26 @@ impl CpuEngine {
         output: &mut Array4<f32>,
         observe: &mut dyn FnMut(&Done<'_>),
     ) -> Result<()> {
-        let shape = |channels: usize| [channels, self.patch[0], self.patch[1], self.patch[2]];
-        let wrong = |array: &str, found: &[usize], expected: [usize; 4]| {
-            Err(invalid(format!("{array} of shape {found:?}"), format!("{expected:?} as planned")))
-        };
-        let (expected, answer) = (shape(self.channels.0), shape(self.channels.1));
-        if *input.shape() != expected {
-            return wrong("an input", input.shape(), expected);
-        }
-        if *output.shape() != answer {
-            return wrong("an output", output.shape(), answer);
-        }
+        self.check_shape("an input", input.shape(), self.channels.0)?;
+        self.check_shape("an output", output.shape(), self.channels.1)?;
         let Some(output) = output.as_slice_mut() else {
             return Err(invalid("an output in another order", "channels, slices, rows, voxels"));
         };
-        if self.buffers.is_empty() {
-            self.buffers = self.planned.iter().copied().map(Buffer::zeros).collect();
-            self.answer = vec![0.0; self.answer_len()];
-        }
+        self.allocate();
         let folds = self.plans.len();
         if folds == 1 {
-            self.run_steps(0, input, output, observe);
+            self.run_steps(0, input, Output::Array(output), observe);
         } else if self.head.is_some() {
             // The head reads the features of all folds.
             let features = output.len() / folds;
             for (fold, output) in output.chunks_exact_mut(features).enumerate() {
-                self.run_steps(fold, input, output, observe);
+                self.run_steps(fold, input, Output::Array(output), observe);
             }
         } else {
-            self.run_steps(0, input, output, observe);
+            self.run_steps(0, input, Output::Array(output), observe);
             let mut answer = std::mem::take(&mut self.answer);
             for fold in 1..folds {
-                self.run_steps(fold, input, &mut answer, observe);
+                self.run_steps(fold, input, Output::Array(&mut answer), observe);
                 output.par_iter_mut().zip(&answer).for_each(|(sum, v)| *sum += v);
             }
             output.par_iter_mut().for_each(|sum| *sum /= folds as f32);
@@ -71,11 +67,43 @@ impl CpuEngine {
         Ok(())
     }
 
+    /// Runs the folds for who takes slices; each fold's features follow those of the one before.
+    pub(super) fn give_slices(
+        &mut self,
+        input: &ArrayView4<'_, f32>,
+        take: &TakeSlice<'_>,
+    ) -> Result<()> {
+        self.check_shape("an input", input.shape(), self.channels.0)?;
+        self.allocate();
+        let features = self.channels.1 / self.plans.len();
+        for fold in 0..self.plans.len() {
+            let output = Output::Slices(take, fold * features);
+            self.run_steps(fold, input, output, &mut |_| ());
+        }
+        Ok(())
+    }
+
+    fn check_shape(&self, array: &str, found: &[usize], channels: usize) -> Result<()> {
+        let [z, y, x] = self.patch;
+        let expected = [channels, z, y, x];
+        if *found == expected {
+            return Ok(());
+        }
+        Err(invalid(format!("{array} of shape {found:?}"), format!("{expected:?} as planned")))
+    }
+
+    fn allocate(&mut self) {
+        if self.buffers.is_empty() {
+            self.buffers = self.planned.iter().copied().map(Buffer::zeros).collect();
+            self.answer = vec![0.0; self.answer_len()];
+        }
+    }
+
     fn run_steps(
         &mut self,
         fold: usize,
         input: &ArrayView4<'_, f32>,
-        output: &mut [f32],
+        mut output: Output<'_>,
         observe: &mut dyn FnMut(&Done<'_>),
     ) {
         let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plans[fold];
@@ -91,7 +119,6 @@ impl CpuEngine {
                 Place::Buffer(buffer) => std::mem::take(&mut self.buffers[buffer]),
                 Place::Output => Buffer::default(),
             };
-            let target = if out.place == Place::Output { &mut *output } else { &mut taken[..] };
             let source = |read: &Read| {
                 let tensor = &tensors[read.tensor];
                 let Place::Buffer(buffer) = tensor.place else { unreachable!("an operand") };
@@ -105,7 +132,14 @@ impl CpuEngine {
             let operands: Vec<Vec<Source<'_>>> =
                 step.operands.iter().map(|reads| reads.iter().map(source).collect()).collect();
             let moments = (!out.norms.is_empty()).then_some(&mut self.moments[..]);
-            let memory = target;
+            let memory = match (out.place, &mut output) {
+                (Place::Buffer(_), _) => &mut taken[..],
+                (Place::Output, Output::Array(output)) => &mut **output,
+                (Place::Output, Output::Slices(take, first)) => {
+                    ops::give(*isa, &operands[0], out.layout, |z, slice| take(*first, z, slice));
+                    continue;
+                }
+            };
             let target = Target {
                 isa: *isa,
                 data: &mut *memory,

@@ -11,6 +11,7 @@ pub(super) use transposed::TransposedConv;
 use fastnnunet_kernels::conv::{Coding, Format, Row, RowMut, Source};
 use fastnnunet_kernels::row::{self, Affine, Moments};
 use fastnnunet_kernels::{Isa, Layout};
+use ndarray::{Array3, ArrayView3};
 use rayon::prelude::*;
 
 /// One channel of some operand.
@@ -124,6 +125,27 @@ pub(super) fn copy(sources: &[Source<'_>], out: Target<'_>) -> usize {
         let channel = Channel::of(sources, c);
         row::activate(isa, row, channel.row(z, y), channel.affine);
     })
+}
+
+/// The channels as read, slice by slice (`[c, y, x]`), to who takes them.
+pub(super) fn give(
+    isa: Isa,
+    sources: &[Source<'_>],
+    layout: Layout,
+    take: impl Fn(usize, ArrayView3<'_, f32>) + Sync,
+) {
+    let [slices, rows, _] = layout.dims;
+    let empty = || Array3::zeros((layout.channels, rows, layout.dims[2]));
+    (0..slices).into_par_iter().for_each_init(empty, |slice, z| {
+        for (c, mut plane) in slice.outer_iter_mut().enumerate() {
+            let channel = Channel::of(sources, c);
+            for (y, mut row) in plane.outer_iter_mut().enumerate() {
+                let Some(row) = row.as_slice_mut() else { unreachable!("allocated whole") };
+                row::activate(isa, row, channel.row(z, y), channel.affine);
+            }
+        }
+        take(z, slice.view());
+    });
 }
 
 /// `f` of every voxel.
