@@ -9,6 +9,7 @@ use crate::model::{ModelConfig, Name, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A trained folder of nnU-Net v2: `plans.json`, `dataset.json` and at least one checkpoint.
 ///
@@ -23,6 +24,8 @@ pub struct Folder {
     plan: Configuration,
     config: ModelConfig,
     student: bool,
+    /// The first fold's checkpoint, whose log takes a while to be passed over.
+    first: Arc<Checkpoint>,
 }
 
 impl Folder {
@@ -59,10 +62,12 @@ impl Folder {
         let config = ModelConfig::from_json(&Value::Object(plan.config.clone()).to_string())
             .map_err(|error| Error::model_file(path, error))?;
         let path = path.to_owned();
-        let folder = Self { path, checkpoints, configuration, trainer, plan, config, student };
+        let first = Arc::new(opened);
+        let folder =
+            Self { path, checkpoints, configuration, trainer, plan, config, student, first };
         // A network that cannot be built is found before a case is loaded.
         folder
-            .architecture(&opened)
+            .architecture(&folder.first)
             .map_err(|wrong| Error::model_file(&folder.path, folder.trained(wrong)))?;
         Ok(folder)
     }
@@ -210,9 +215,12 @@ impl Folder {
     pub fn model(&self, fold: usize) -> Result<proto::Model> {
         let path = self.checkpoint(fold);
         let build = || {
-            let mut checkpoint = Checkpoint::open(path)?;
+            let checkpoint = match fold {
+                0 => self.first.clone(),
+                _ => Arc::new(Checkpoint::open(path)?),
+            };
             let architecture = self.architecture(&checkpoint)?;
-            network::build(&architecture, &mut checkpoint)
+            network::build(&architecture, &checkpoint)
         };
         build().map_err(|wrong| Error::model_file(path, self.trained(wrong)))
     }

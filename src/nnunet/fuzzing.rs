@@ -39,12 +39,13 @@ fn look(pickle: &Pickle, id: Id) {
 }
 
 pub(crate) fn checkpoint(path: &Path) {
-    let Ok(mut checkpoint) = Checkpoint::open(path) else { return };
+    let Ok(checkpoint) = Checkpoint::open(path) else { return };
     let _ = checkpoint.note("init_args");
     let _ = checkpoint.pickle().map(|pickle| pickle.describe(pickle.root()));
     let Ok(weights) = network::names(&checkpoint) else { return };
+    let Ok(mut storages) = checkpoint.storages(weights.values()) else { return };
     for tensor in weights.values().take(WEIGHTS_READ) {
-        let _ = checkpoint.read(tensor);
+        let _ = storages.read(tensor);
     }
 }
 

@@ -56,8 +56,9 @@ pub(super) enum Weights {
     /// In the program, checked by the build.
     #[allow(dead_code, reason = "constructed where a model is installed")]
     Embedded(&'static [u8], Facts),
-    /// A file, and what was found in it once it was read.
-    File(PathBuf, OnceLock<Facts>),
+    /// A file, what was found in it once it was read, and the SHA-256 that it should have, where
+    /// somebody said.
+    File { path: PathBuf, known: OnceLock<Facts>, expected: Option<String> },
     /// Files of several folds, with their SHA-256.
     Folds(Vec<(PathBuf, String)>),
     /// A training where it lies.
@@ -153,7 +154,11 @@ impl Model {
             config_json: config_json.into(),
             license,
             place: Place::Named,
-            weights: Weights::File(onnx.to_path_buf(), OnceLock::new()),
+            weights: Weights::File {
+                path: onnx.to_path_buf(),
+                known: OnceLock::new(),
+                expected: None,
+            },
         })
     }
 
@@ -168,7 +173,7 @@ impl Model {
     pub fn file(&self) -> Option<&Path> {
         match &self.weights {
             Weights::Embedded(..) => None,
-            Weights::File(path, _) => Some(path),
+            Weights::File { path, .. } => Some(path),
             Weights::Folds(files) => files.first().map(|(path, _)| path.as_path()),
             Weights::Trained(by) => Some(&by.trained.path),
         }
@@ -177,7 +182,7 @@ impl Model {
     /// Whether the weights are one ONNX file, of which [`facts`](Self::facts) tells.
     #[must_use]
     pub fn is_one_file(&self) -> bool {
-        matches!(self.weights, Weights::Embedded(..) | Weights::File(..))
+        matches!(self.weights, Weights::Embedded(..) | Weights::File { .. })
     }
 
     /// Checks that the weights are there and are what they should be, as far as that takes no time.
@@ -187,7 +192,7 @@ impl Model {
     /// [`Error::Model`] naming the file that is missing or does not fit the configuration.
     pub fn check(&self) -> Result<()> {
         match &self.weights {
-            Weights::Embedded(..) | Weights::File(..) => self.facts().map(drop),
+            Weights::Embedded(..) | Weights::File { .. } => self.facts().map(drop),
             Weights::Folds(files) => match files.iter().find(|(path, _)| !path.is_file()) {
                 Some((path, _)) => Err(unusable(path, "no file".into(), "its weights".into())),
                 None => Ok(()),
@@ -222,12 +227,15 @@ impl Model {
 
     /// A model whose folds are `files` with their SHA-256.
     pub(super) fn of_folds(name: &str, json: &Path, files: Vec<(PathBuf, String)>) -> Result<Self> {
-        let first = files.first().map(|(path, _)| path.clone()).unwrap_or_default();
+        let (first, sha256) = files.first().cloned().unwrap_or_default();
         let mut model = Self::listed(&first, json, None)?;
         model.name = Name::new(name.to_owned()).map_err(|wrong| Error::model_file(json, wrong))?;
-        if files.len() > 1 {
-            model.weights = Weights::Folds(files);
-        }
+        model.weights = if files.len() > 1 {
+            Weights::Folds(files)
+        } else {
+            let (known, expected) = (OnceLock::new(), Some(sha256));
+            Weights::File { path: first, known, expected }
+        };
         Ok(model)
     }
 
@@ -258,7 +266,9 @@ impl Model {
     /// As [`onnx`](Self::onnx).
     pub fn digests(&self) -> Result<Vec<String>> {
         match &self.weights {
-            Weights::Embedded(..) | Weights::File(..) => Ok(vec![self.facts()?.sha256.to_string()]),
+            Weights::Embedded(..) | Weights::File { .. } => {
+                Ok(vec![self.facts()?.sha256.to_string()])
+            }
             Weights::Folds(files) => Ok(files.iter().map(|(_, sha256)| sha256.clone()).collect()),
             Weights::Trained(by) => by.open()?.digests(),
         }
@@ -313,18 +323,15 @@ impl Model {
                 let found = "a training by reference".to_owned();
                 Err(unusable(&by.trained.path, found, "a model that was imported".to_owned()))
             }
-            Weights::File(path, known) => {
+            Weights::File { path, known, expected } => {
                 let bytes = Bytes::from(read_bounded(path, MAX_ONNX_BYTES)?);
                 let digest = files::sha256(&bytes);
-                if let Some(facts) = known.get() {
-                    if facts.sha256 != digest {
-                        return Err(unusable(
-                            path,
-                            "a file that changed since it was listed".to_owned(),
-                            format!("SHA-256 {}", facts.sha256),
-                        ));
-                    }
-                } else {
+                let listed = known.get().map(|facts| &*facts.sha256).or(expected.as_deref());
+                if let Some(listed) = listed.filter(|listed| *listed != digest) {
+                    let found = "a file that changed since it was listed".to_owned();
+                    return Err(unusable(path, found, format!("SHA-256 {listed}")));
+                }
+                if known.get().is_none() {
                     let found = inspect(bytes.clone(), &self.config, digest)
                         .map_err(|what| Error::model_file(path, what))?;
                     // Another thread may have been first, with the same result.
@@ -361,7 +368,7 @@ impl Model {
                 let found = "a training by reference".to_owned();
                 Err(unusable(&by.trained.path, found, "a model of one file".to_owned()))
             }
-            Weights::File(path, known) => {
+            Weights::File { path, known, .. } => {
                 if known.get().is_none() {
                     self.onnx()?;
                 }
@@ -377,7 +384,7 @@ impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let facts = match &self.weights {
             Weights::Embedded(_, facts) => Some(facts),
-            Weights::File(_, known) => known.get(),
+            Weights::File { known, .. } => known.get(),
             Weights::Folds(_) | Weights::Trained(_) => None,
         };
         f.debug_struct("Model")

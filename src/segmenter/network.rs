@@ -72,8 +72,9 @@ impl Network {
             None => None,
         };
         model.file().map_or(Ok(()), |file| check_file(file, options))?;
-        let sha256 = model.digests()?;
-        let ranges = Quantization::of_weights(&config.int8, &sha256)
+        // Of a file, the digest is known once it was read for the network; ranges have to know before.
+        let weights = if config.int8.is_empty() { Vec::new() } else { model.digests()? };
+        let ranges = Quantization::of_weights(&config.int8, &weights)
             .map_err(|other| Error::model(&*model.name, other))?;
         let (folds, patch) = (model.folds(), config.patch_size);
         let engine = if folds > 1 {
@@ -89,7 +90,7 @@ impl Network {
             file: model.file().map(Path::to_path_buf),
             license: model.license.to_string(),
             source: model.source.to_string(),
-            sha256,
+            sha256: model.digests()?,
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
@@ -109,12 +110,25 @@ impl Network {
         let name = folder.path().display().to_string();
         let folds = folder.folds().len();
         // Reads all weights, so only where somebody asked for it or ranges could be of others.
-        let sha256 =
-            if digests || !config.int8.is_empty() { folder.digests()? } else { Vec::new() };
-        let ranges = Quantization::of_weights(&config.int8, &sha256)
-            .map_err(|other| Error::model_file(folder.path(), other))?;
-        let graph = &mut |fold| folder.graph(fold);
-        let engine = infer::open_folds(&name, folds, graph, config.patch_size, &ranges, options)?;
+        let sha256 = || {
+            let wanted = digests || !config.int8.is_empty();
+            if wanted { folder.digests() } else { Ok(Vec::new()) }
+        };
+        let engine = |ranges: &[Quantization]| {
+            let graph = &mut |fold| folder.graph(fold);
+            infer::open_folds(&name, folds, graph, config.patch_size, ranges, options)
+        };
+        let (sha256, engine) = if config.int8.is_empty() {
+            // A digest is the work of one thread, and takes as long as the rest.
+            let (sha256, engine) = rayon::join(sha256, || engine(&[]));
+            (sha256?, engine?)
+        } else {
+            let sha256 = sha256()?;
+            let ranges = Quantization::of_weights(&config.int8, &sha256)
+                .map_err(|other| Error::model_file(folder.path(), other))?;
+            let engine = engine(&ranges)?;
+            (sha256, engine)
+        };
         let previous = match previous {
             Some(first) => Some(Box::new(Self::from_folder(first, None, None, options, digests)?)),
             None => None,

@@ -166,6 +166,42 @@ fn every_mode_that_total_covers_answers_from_it() {
     assert_eq!(taken("bone").0, "bone_medium", "keeps its own");
 }
 
+/// The five parts of `total`, from an import, beside what TotalSegmentator wrote with them.
+#[test]
+fn a_task_of_five_parts_is_imported_and_answers_as_there() {
+    let folder = tempfile::tempdir().expect("folder");
+    let models = folder.path().join("models");
+    let parts: Vec<PathBuf> = (291..=295).map(dataset).collect();
+    let parts: Vec<&Path> = parts.iter().map(PathBuf::as_path).collect();
+    let all = import(&models, &parts, &[]);
+    let expected = ["organs", "vertebrae", "cardiac", "muscles", "ribs"];
+    let expected: Vec<String> = expected.iter().map(|part| format!("total_{part}")).collect();
+    assert_eq!(names(&all["made"], "name"), expected);
+    let output = folder.path().join("labels.nii.gz");
+    let mut run = program(&["--mode", "total", "--json", "--precision", "f32", "--models-dir"]);
+    run.arg(&models).arg("-i").arg(totalseg("images/pir.nii.gz")).arg("-o").arg(&output);
+    let run = run.assert().success();
+    let summary: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
+    assert_eq!(names(&summary["models"], "name"), expected);
+    let share = crate::totalseg::agreement(&output, &totalseg("expected/total.nii.gz"));
+    assert!(share >= 0.9999, "{share}");
+}
+
+#[test]
+fn weights_that_are_not_those_of_the_import_are_not_run() {
+    let folder = tempfile::tempdir().expect("folder");
+    let models = folder.path().join("models");
+    import(&models, &[&dataset(298)], &[]);
+    let network = models.join("total_lowest/total_lowest.onnx");
+    let mut bytes = fs::read(&network).expect("the network");
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    fs::write(&network, bytes).expect("changed");
+    let mut run = program(&["--mode", "total", "--models-dir", text(&models), "-i"]);
+    let said = refused(run.arg(image()).arg("-o").arg(folder.path().join("x.nii.gz")), 4);
+    assert!(said.contains("changed since it was listed") && said.contains("SHA-256"), "{said}");
+}
+
 #[test]
 fn the_users_own_folder_is_looked_into_without_being_named() {
     let home = tempfile::tempdir().expect("home");

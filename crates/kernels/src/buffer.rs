@@ -66,10 +66,11 @@ impl Buffer {
         buffer
     }
 
-    /// Floats of these bits.
+    /// Floats of these bits, part after part.
     #[must_use]
-    pub(crate) fn from_bits(bits: &[u32]) -> Self {
-        let mut buffer = Self::zeros(bits.len());
+    pub(crate) fn from_bits(parts: &[Vec<u32>]) -> Self {
+        let mut buffer = Self::zeros(parts.iter().map(Vec::len).sum());
+        let bits = parts.iter().flatten();
         buffer.iter_mut().zip(bits).for_each(|(v, &bits)| *v = f32::from_bits(bits));
         buffer
     }

@@ -8,25 +8,26 @@ mod archive;
 mod safetensors;
 mod tensor;
 
-pub(super) use tensor::Stored;
+pub(super) use tensor::{Storages, Stored};
 
 use super::pickle::{Id, Pickle, Value};
 use crate::{Mismatch, files};
-use prost::bytes::Bytes;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
-use tensor::{Element, Storages};
+use std::path::{Path, PathBuf};
+use tensor::{Element, Place};
 
 /// The keys of a checkpoint's dictionary that are read.
 const WANTED: &[&str] =
     &["network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"];
 
-/// An open checkpoint.
+/// What a checkpoint says, and where its numbers are.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
+    path: PathBuf,
     content: Content,
-    storages: Storages,
+    places: HashMap<String, Place>,
 }
 
 /// What describes the tensors.
@@ -39,26 +40,21 @@ enum Content {
 impl Checkpoint {
     /// Reads the directory of the file, and what is said about the training.
     pub(super) fn open(path: &Path) -> Result<Self, Mismatch> {
-        let expected = "a readable checkpoint";
-        let opened = files::open(path).map_err(|error| error.instead_of(expected))?;
-        let (mut file, bytes) = (opened.file, opened.bytes);
-        let failed = |error: std::io::Error| Mismatch::new(error.to_string(), expected);
+        let (mut file, bytes) = open(path)?;
+        let failed = |error: std::io::Error| Mismatch::new(error.to_string(), EXPECTED);
         let mut magic = Vec::new();
         // Not `read`, which a signal may interrupt and which may stop short.
         (&mut file).take(10).read_to_end(&mut magic).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         if magic.starts_with(b"PK") {
             let (pickle, places) = archive::read(&mut file)?;
-            return Ok(Self {
-                content: Content::Pickle(pickle),
-                storages: Storages::new(file, places),
-            });
+            return Ok(Self { path: path.to_owned(), content: Content::Pickle(pickle), places });
         }
         // A length of eight bytes, then JSON.
         if magic.get(8) == Some(&b'{') {
             let (header, places) = safetensors::read(&mut file, bytes)?;
             let content = Content::Safetensors(header);
-            return Ok(Self { content, storages: Storages::new(file, places) });
+            return Ok(Self { path: path.to_owned(), content, places });
         }
         // The old format starts with a pickle of protocol 2.
         let found = if magic.starts_with(&[0x80, 2]) {
@@ -170,7 +166,7 @@ impl Checkpoint {
             let element = element.ok_or_else(|| {
                 Mismatch::new(format!("numbers of type {class}"), "f32, f16, bf16, f64 or integers")
             })?;
-            let place = self.storages.place(storage).ok_or_else(|| {
+            let place = self.places.get(storage).ok_or_else(|| {
                 Mismatch::new(format!("no entry data/{storage}"), "one for each storage")
             })?;
             let held = place.len() / element.bytes();
@@ -179,15 +175,24 @@ impl Checkpoint {
         Some(stored())
     }
 
-    /// Says which tensors will be read: what several of them share is read and held once.
-    pub(super) fn expect<'a>(&mut self, tensors: impl Iterator<Item = &'a Stored>) {
-        self.storages.expect(tensors);
+    /// What reads `tensors`, each when it is asked for; what several of them share is read and held
+    /// once.
+    pub(super) fn storages<'a>(
+        &self,
+        tensors: impl Iterator<Item = &'a Stored>,
+    ) -> Result<Storages, Mismatch> {
+        let (file, _) = open(&self.path)?;
+        Ok(Storages::new(file, self.places.clone(), tensors))
     }
+}
 
-    /// Reads a tensor as little-endian 32-bit floats, last axis fastest.
-    pub(super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
-        self.storages.read(tensor)
-    }
+/// What a checkpoint's file should have been.
+const EXPECTED: &str = "a readable checkpoint";
+
+/// The file, and its size.
+fn open(path: &Path) -> Result<(File, u64), Mismatch> {
+    let opened = files::open(path).map_err(|error| error.instead_of(EXPECTED))?;
+    Ok((opened.file, opened.bytes))
 }
 
 #[cfg(test)]

@@ -157,7 +157,7 @@ impl Place {
 
 /// The numbers of a checkpoint's storages, which are read when a tensor asks for them.
 #[derive(Debug)]
-pub(super) struct Storages {
+pub(in super::super) struct Storages {
     file: File,
     places: HashMap<String, Place>,
     /// What was read of a storage that is held for more tensors, as 32-bit floats.
@@ -170,28 +170,25 @@ pub(super) struct Storages {
 }
 
 impl Storages {
-    pub(super) fn new(file: File, places: HashMap<String, Place>) -> Self {
+    /// Those of which `tensors` will be read: what several of them share is read once.
+    pub(super) fn new<'a>(
+        file: File,
+        places: HashMap<String, Place>,
+        tensors: impl Iterator<Item = &'a Stored>,
+    ) -> Self {
         let copies_left = places.values().map(Place::len).sum::<u64>();
         let copies_left = copies_left.saturating_mul(size_of::<f32>() as u64);
-        Self { file, places, held: HashMap::new(), shared: HashMap::new(), copies_left }
-    }
-
-    pub(super) fn place(&self, storage: &str) -> Option<&Place> {
-        self.places.get(storage)
-    }
-
-    /// Says which tensors will be read, so that what several of them share is read once.
-    pub(super) fn expect<'a>(&mut self, tensors: impl Iterator<Item = &'a Stored>) {
-        self.shared.clear();
+        let mut shared = HashMap::new();
         for tensor in tensors {
-            *self.shared.entry(tensor.storage.clone()).or_default() += 1;
+            *shared.entry(tensor.storage.clone()).or_default() += 1;
         }
-        self.shared.retain(|_, users| *users > 1);
+        shared.retain(|_, users| *users > 1);
+        Self { file, places, held: HashMap::new(), shared, copies_left }
     }
 
     /// Reads a tensor as little-endian 32-bit floats, last axis fastest. Tensors that share a
     /// storage share its memory.
-    pub(super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
+    pub(in super::super) fn read(&mut self, tensor: &Stored) -> Result<Bytes, Mismatch> {
         if tensor.shape.contains(&0) {
             return Ok(Bytes::new());
         }

@@ -37,12 +37,12 @@ fn as_safetensors(notes: &[(&str, &str)], folder: &Path) {
         fs::create_dir_all(folder.join("fold_0")).expect("folder");
         fs::copy(from.join(name), folder.join(name)).expect("copied");
     }
-    let mut checkpoint =
+    let checkpoint =
         Checkpoint::open(&from.join("fold_0/checkpoint_final.pth")).expect("checkpoint");
     let weights = checkpoint.weights().expect("weights");
-    checkpoint.expect(weights.values());
+    let mut storages = checkpoint.storages(weights.values()).expect("opens again");
     let read = |(name, stored): (&String, &Stored)| {
-        let bytes = checkpoint.read(stored).expect("tensor").to_vec();
+        let bytes = storages.read(stored).expect("tensor").to_vec();
         (name.clone(), stored.shape.clone(), bytes)
     };
     let mut tensors: Vec<_> = weights.iter().map(read).collect();
@@ -153,11 +153,11 @@ fn noted(b: (u8, u8, u8), notes: &[u8]) -> Vec<u8> {
 fn what_tensors_share_is_held_once() {
     let file = tempfile::NamedTempFile::new().expect("file");
     fs::write(file.path(), sharing((1, 2, 1))).expect("written");
-    let mut checkpoint = Checkpoint::open(file.path()).expect("opens");
+    let checkpoint = Checkpoint::open(file.path()).expect("opens");
     let weights = checkpoint.weights().expect("weights");
-    checkpoint.expect(weights.values());
+    let mut storages = checkpoint.storages(weights.values()).expect("opens again");
     let (a, b) = (&weights["a"], &weights["b"]);
-    let (a, b) = (checkpoint.read(a).expect("a"), checkpoint.read(b).expect("b"));
+    let (a, b) = (storages.read(a).expect("a"), storages.read(b).expect("b"));
     assert_eq!(&a[4..12], &b[..]);
     assert_eq!(a.as_ptr().wrapping_add(4), b.as_ptr(), "one memory");
 }
@@ -166,12 +166,12 @@ fn what_tensors_share_is_held_once() {
 fn strided_tensors_are_copied_in_order_and_not_without_end() {
     let file = tempfile::NamedTempFile::new().expect("file");
     fs::write(file.path(), sharing((0, 2, 2))).expect("written");
-    let mut checkpoint = Checkpoint::open(file.path()).expect("opens");
+    let checkpoint = Checkpoint::open(file.path()).expect("opens");
     let weights = checkpoint.weights().expect("weights");
-    checkpoint.expect(weights.values());
+    let mut storages = checkpoint.storages(weights.values()).expect("opens again");
     let every_second: Vec<u8> = [1.0_f32, 3.0].into_iter().flat_map(f32::to_le_bytes).collect();
     let mut copies = 0;
-    while let Ok(copy) = checkpoint.read(&weights["b"]) {
+    while let Ok(copy) = storages.read(&weights["b"]) {
         assert_eq!(copy, every_second);
         copies += 1;
         assert!(copies < 1000, "copies of a few numbers go on");
@@ -208,10 +208,11 @@ fn damaged_bytes_are_noticed_where_the_file_has_a_checksum() {
         let mut damaged = whole.clone();
         damaged[place + at] ^= 1;
         fs::write(file.path(), &damaged).expect("written");
-        let mut checkpoint = Checkpoint::open(file.path()).expect("opens");
+        let checkpoint = Checkpoint::open(file.path()).expect("opens");
         let weights = checkpoint.weights().expect("weights");
-        checkpoint.expect(names.iter().map(|name| &weights[*name]));
-        let error = checkpoint.read(&weights[names[0]]).expect_err("damaged").to_string();
+        let asked = || names.iter().map(|name| &weights[*name]);
+        let mut storages = checkpoint.storages(asked()).expect("opens again");
+        let error = storages.read(&weights[names[0]]).expect_err("damaged").to_string();
         assert!(error.contains("CRC-32"), "{error}");
         // Files without checksums are taken as they are.
         let mut unchecked = damaged;
@@ -221,8 +222,9 @@ fn damaged_bytes_are_noticed_where_the_file_has_a_checksum() {
             }
         }
         fs::write(file.path(), &unchecked).expect("written");
-        let mut checkpoint = Checkpoint::open(file.path()).expect("opens");
-        assert!(checkpoint.read(&weights[names[0]]).is_ok());
+        let checkpoint = Checkpoint::open(file.path()).expect("opens");
+        let mut storages = checkpoint.storages(asked()).expect("opens again");
+        assert!(storages.read(&weights[names[0]]).is_ok());
     }
     // Of the description itself.
     let mut damaged = whole.clone();

@@ -27,12 +27,12 @@ pub(super) struct Flow {
 /// A graph under construction.
 pub(super) struct Builder<'a> {
     pub(super) architecture: &'a Architecture,
-    weights: Weights<'a>,
+    weights: Weights,
     graph: Graph,
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(architecture: &'a Architecture, weights: Weights<'a>) -> Self {
+    pub(super) fn new(architecture: &'a Architecture, weights: Weights) -> Self {
         Self { architecture, weights, graph: Graph::default() }
     }
 

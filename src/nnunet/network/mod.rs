@@ -10,7 +10,7 @@ mod graph;
 
 pub(super) use arguments::Architecture;
 
-use super::checkpoint::{Checkpoint, Stored};
+use super::checkpoint::{Checkpoint, Storages, Stored};
 use crate::Mismatch;
 use crate::model::proto;
 use graph::Builder;
@@ -18,8 +18,8 @@ use prost::bytes::Bytes;
 use std::collections::HashMap;
 
 /// Weights of a checkpoint, each to be taken once.
-struct Weights<'a> {
-    checkpoint: &'a mut Checkpoint,
+struct Weights {
+    storages: Storages,
     left: HashMap<String, Stored>,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn names(checkpoint: &Checkpoint) -> Result<HashMap<String, Stored>, 
     Ok(weights)
 }
 
-impl Weights<'_> {
+impl Weights {
     /// Checks that a weight is there and of that shape, and takes it off the list.
     fn claim(&mut self, name: &str, shape: &[usize]) -> Result<Stored, Mismatch> {
         let stored = self.left.remove(name).ok_or_else(|| {
@@ -65,18 +65,18 @@ impl Weights<'_> {
     /// Reads a weight of that shape.
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Bytes, Mismatch> {
         let stored = self.claim(name, shape)?;
-        self.checkpoint.read(&stored).map_err(|wrong| wrong.within(name))
+        self.storages.read(&stored).map_err(|wrong| wrong.within(name))
     }
 }
 
 /// Builds the graph of a network from a checkpoint.
 pub(super) fn build(
     architecture: &Architecture,
-    checkpoint: &mut Checkpoint,
+    checkpoint: &Checkpoint,
 ) -> Result<proto::Model, Mismatch> {
     let left = names(checkpoint)?;
-    checkpoint.expect(left.values());
-    let mut builder = Builder::new(architecture, Weights { checkpoint, left });
+    let storages = checkpoint.storages(left.values())?;
+    let mut builder = Builder::new(architecture, Weights { storages, left });
     blocks::network(&mut builder)?;
     builder.finish()
 }

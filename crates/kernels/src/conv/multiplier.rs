@@ -34,7 +34,7 @@ pub(crate) struct Unpacked<'a> {
     pub slots: usize,
     pub slot_channels: usize,
     /// What is multiplied at once, by output channel, channel of the ring and tap.
-    pub element: &'a dyn Fn(usize, usize, usize) -> u32,
+    pub element: &'a (dyn Fn(usize, usize, usize) -> u32 + Sync),
 }
 
 /// How an arithmetic takes bytes of the ring.

@@ -4,6 +4,7 @@ use super::multiplier::{Block, Unpacked};
 use super::{Arithmetic, Conv, Layer, Shape};
 use crate::buffer::Buffer;
 use crate::row::{round_bf16, transform_weights};
+use rayon::prelude::*;
 
 /// Starts that a kernel may read beyond the last output channel.
 const MORE_STARTS: usize = 32;
@@ -66,23 +67,32 @@ impl Conv {
         let slots = if self.folded { self.geometry.slots } else { 1 };
         let slot_channels = self.geometry.channels / groups;
         let unpacked = Unpacked { taps, slots, slot_channels, element: &element };
-        let (mut packed, mut blocks) = (Vec::new(), Vec::new());
+        let mut blocks = Vec::new();
         for group in 0..groups {
             let (mut output, end) = (group * group_outputs, (group + 1) * group_outputs);
             while output < end {
                 let mut block = self.multiplier.block(end - output, slot_channels * slots);
                 (block.output, block.first_channel) = (output, group * slot_channels);
-                block.weights = packed.len();
-                if self.geometry.tile > 1 {
-                    self.pack_transformed(&mut packed, &block, layer.weights);
-                } else {
-                    self.multiplier.pack(&block, &unpacked, &mut packed);
-                }
                 output += block.stored;
                 blocks.push(block);
             }
         }
-        (self.blocks, self.weights) = (blocks, Buffer::from_bits(&packed));
+        let pack = |block: &Block| {
+            let mut packed = Vec::new();
+            if self.geometry.tile > 1 {
+                self.pack_transformed(&mut packed, block, layer.weights);
+            } else {
+                self.multiplier.pack(block, &unpacked, &mut packed);
+            }
+            packed
+        };
+        let parts: Vec<Vec<u32>> = blocks.par_iter().map(pack).collect();
+        let mut start = 0;
+        for (block, part) in blocks.iter_mut().zip(&parts) {
+            block.weights = start;
+            start += part.len();
+        }
+        (self.blocks, self.weights) = (blocks, Buffer::from_bits(&parts));
         self.start_sums(layer, quantized.as_ref());
     }
 
