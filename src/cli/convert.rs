@@ -13,6 +13,10 @@ use std::path::Path;
 const TOLERANCE: f32 = 1e-4;
 
 pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
+    if args.source.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip")) {
+        let found = format!("the archive {}", args.source.display());
+        return Err(usage("convert", found, "a folder; `fastnnunet import` takes archives"));
+    }
     if args.source.is_file() { settings(args) } else { folder(args) }
 }
 

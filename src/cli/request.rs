@@ -84,7 +84,8 @@ pub(crate) fn source_of(given: &str, config: Option<&Path>) -> Result<Source> {
     }
     if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
         if path.is_file() {
-            let expected = "an ONNX file, a trained folder of nnU-Net v2, or the name of a model";
+            let expected = "an ONNX file, a trained folder of nnU-Net, or the name of a model; \
+                            archives are for `fastnnunet import`";
             return Err(usage("--model", format!("the file {given}"), expected));
         }
         return Ok(Source::Model { name: given.to_owned(), config });

@@ -4,7 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::pickle::Pickle;
 use super::plans::{self, Configuration};
-use super::{Fold, Folds, folds, json, others, postprocessing};
+use super::{Fold, Folds, folds, json, others, postprocessing, trained, v1};
 use crate::model::{ModelConfig, Name, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value};
@@ -29,7 +29,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens a trained folder.
+    /// Opens a trained folder, or the only one in a data set's folder.
     ///
     /// Configuration, trainer and mirror axes come from the first fold's checkpoint, as in the
     /// reference. Without `checkpoint`, `checkpoint_final.pth` is taken, or
@@ -41,20 +41,18 @@ impl Folder {
     /// a network class, a trainer's weights that are not those of the plans, a resampling
     /// function, a reader, a hostile or cut checkpoint.
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
-        if !path.join("plans.json").exists()
-            && let Some(family) = others::of_path(path)
-        {
-            let what = Mismatch::new(family, "a trained folder of nnU-Net v2");
-            return Err(Error::model_file(path, what));
-        }
-        let plans = json::read(&path.join("plans.json"))?;
-        let dataset = json::read(&path.join("dataset.json"))?;
+        let path = &the_training(path)?;
+        let (plans, dataset) = described(path)?;
         let checkpoints =
             folds::find(path, folds, checkpoint).map_err(|wrong| Error::model_file(path, wrong))?;
         let (_, first) = &checkpoints[0];
         let opened = Checkpoint::open(first).map_err(|wrong| Error::model_file(first, wrong))?;
-        let training =
-            Training::read(&opened, path).map_err(|wrong| Error::model_file(first, wrong))?;
+        let opened = Arc::new(opened);
+        let training = if v1::is_training(path) {
+            v1::training(first, &plans)?
+        } else {
+            Training::read(&opened, path).map_err(|wrong| Error::model_file(first, wrong))?
+        };
         let Training { configuration, trainer, mirror_axes, student } = training;
         let mut plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
             .map_err(|wrong| Error::model_file(path, wrong))?;
@@ -62,7 +60,7 @@ impl Folder {
         let config = ModelConfig::from_json(&Value::Object(plan.config.clone()).to_string())
             .map_err(|error| Error::model_file(path, error))?;
         let path = path.to_owned();
-        let first = Arc::new(opened);
+        let first = opened;
         let folder =
             Self { path, checkpoints, configuration, trainer, plan, config, student, first };
         // A network that cannot be built is found before a case is loaded.
@@ -258,16 +256,59 @@ impl Folder {
     }
 }
 
+/// The training that a folder is, or the only one in it.
+fn the_training(path: &Path) -> Result<PathBuf> {
+    if path.join("plans.json").exists() {
+        return Ok(path.to_owned());
+    }
+    match &trained::trainings(path)[..] {
+        [one] => Ok(one.clone()),
+        [] => match others::of_path(path) {
+            Some(family) => {
+                let what = Mismatch::new(family, "a trained folder of nnU-Net");
+                Err(Error::model_file(path, what))
+            }
+            None => Ok(path.to_owned()),
+        },
+        several => {
+            let names = several.iter().take(8).map(|one| one.display().to_string());
+            let names: Vec<String> = names.collect();
+            let found = format!("{} trainings, such as {}", several.len(), names.join(", "));
+            Err(Error::model_file(path, Mismatch::new(found, "one of them")))
+        }
+    }
+}
+
+/// `plans.json` and `dataset.json` of a training, as they are or as v2 would have written them.
+pub(super) fn described(folder: &Path) -> Result<(Value, Value)> {
+    if v1::is_training(folder) {
+        return v1::described(folder);
+    }
+    Ok((json::read(&folder.join("plans.json"))?, json::read(&folder.join("dataset.json"))?))
+}
+
 /// What a checkpoint says about its training.
-struct Training {
-    configuration: Name,
-    trainer: String,
-    mirror_axes: Vec<i64>,
+pub(super) struct Training {
+    pub(super) configuration: Name,
+    pub(super) trainer: String,
+    pub(super) mirror_axes: Vec<i64>,
     /// Whether FastnnUNet distilled it: then the network is narrower than the plans say.
-    student: bool,
+    pub(super) student: bool,
 }
 
 impl Training {
+    /// What the first checkpoint of the training in `folder`, with these plans, says about it.
+    pub(super) fn look(folder: &Path, folds: &Folds, plans: &Value) -> Result<Self> {
+        let checkpoints =
+            folds::find(folder, folds, None).map_err(|wrong| Error::model_file(folder, wrong))?;
+        let (_, first) = &checkpoints[0];
+        if v1::is_training(folder) {
+            return v1::training(first, plans);
+        }
+        let read = || Self::read(&Checkpoint::open(first)?, folder);
+        read().map_err(|wrong| Error::model_file(first, wrong))
+    }
+
     /// What the checkpoint of the training in `folder` says about it, and else the folder's name.
     fn read(checkpoint: &Checkpoint, folder: &Path) -> Result<Self, Mismatch> {
         match checkpoint.pickle() {

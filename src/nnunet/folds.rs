@@ -72,11 +72,13 @@ impl FromStr for Folds {
 }
 
 /// Checkpoints tried when none is named.
-pub(crate) const CHECKPOINTS: [&str; 4] = [
+pub(crate) const CHECKPOINTS: [&str; 6] = [
     "checkpoint_final.pth",
     "checkpoint_final.safetensors",
     "checkpoint_best.pth",
     "checkpoint_best.safetensors",
+    "model_final_checkpoint.model",
+    "model_best.model",
 ];
 
 /// Finds the checkpoints of `folds`.
@@ -99,7 +101,7 @@ pub(super) fn find(
         Folds::Auto => present(folder)?,
     };
     for name in names {
-        let all = list.iter().map(|&fold| (fold, folder.join(format!("fold_{fold}")).join(name)));
+        let all = list.iter().map(|&fold| (fold, place(folder, fold).join(name)));
         let mut there: Vec<_> = all.collect();
         match folds {
             Folds::Auto => there.retain(|(_, path)| path.is_file()),
@@ -120,8 +122,14 @@ pub(super) fn find(
     };
     Err(Mismatch::new(
         format!("no {} in {}", names.join(", "), wanted.join(", ")),
-        "a trained folder of nnU-Net v2",
+        "a trained folder of nnU-Net",
     ))
+}
+
+/// Where a fold lies; nnU-Net v1 calls the one of all cases `all`.
+fn place(folder: &Path, fold: Fold) -> PathBuf {
+    let (here, of_v1) = (folder.join(format!("fold_{fold}")), folder.join("all"));
+    if fold == Fold::All && !here.exists() && of_v1.is_dir() { of_v1 } else { here }
 }
 
 /// The folds of a folder that have a checkpoint.
@@ -129,7 +137,7 @@ pub(super) fn with_weights(folder: &Path) -> Vec<Fold> {
     let mut all = present(folder).unwrap_or_default();
     all.push(Fold::All);
     let has = |fold: &Fold| {
-        let folder = folder.join(format!("fold_{fold}"));
+        let folder = place(folder, *fold);
         CHECKPOINTS.iter().any(|name| folder.join(name).is_file())
     };
     all.retain(has);

@@ -35,6 +35,7 @@ pub(crate) mod pickle;
 mod plans;
 mod postprocessing;
 mod trained;
+mod v1;
 
 pub use convert::{Converted, convert, model_name};
 pub use engine_ini::EngineIni;

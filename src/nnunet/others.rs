@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-const V1: &str = "a training of nnU-Net v1";
+const V1: &str = "parts of a training of nnU-Net v1";
 const LUNGMASK: &str = "weights of lungmask";
 const MONAI: &str = "a bundle of MONAI";
 const HUB: &str = "a model of Hugging Face's hub, as CT-FM is one";

@@ -85,6 +85,12 @@ pub(super) fn read(
     config.insert("use_gaussian".into(), json!(true));
     config.insert("resampling".into(), resampling(&resolved, previous_stage.is_some())?);
     config.insert("crop_to_nonzero".into(), json!(true));
+    // What nnU-Net v1 did otherwise.
+    for key in ["normalize", "network_output", "tile_weights"] {
+        if let Some(value) = plans.get(key) {
+            config.insert(key.into(), value.clone());
+        }
+    }
     if let Some(name) = &previous_stage {
         config.insert("previous_stage".into(), name.as_str().into());
     }

@@ -3,7 +3,8 @@
 //! A folder of any level enters (nnU-Net's results, a data set, a training); the trainings in it
 //! leave, each with what its name and its two JSON files say.
 
-use super::{Fold, Folder, Folds, folds, json, plans};
+use super::folder::Training;
+use super::{Fold, Folder, Folds, folder, folds, plans, v1};
 use crate::model::tasks::Dataset;
 use crate::model::{ModelConfig, Orientation};
 use crate::{Error, Mismatch, Result};
@@ -46,8 +47,7 @@ impl Trained {
         let named =
             |place: &Path| place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = named(&place);
-        let written = json::read(&path.join("plans.json"))?;
-        let described = json::read(&path.join("dataset.json"))?;
+        let (written, described) = folder::described(path)?;
         let folds = folds::with_weights(path);
         let [trainer, plans, configuration] = match &name.split("__").collect::<Vec<_>>()[..] {
             &[trainer, plans, configuration] => [trainer, plans, configuration].map(str::to_owned),
@@ -58,10 +58,10 @@ impl Trained {
                 return Err(Error::model_file(path, Mismatch::new(found, expected)));
             }
             _ => {
-                let folder = Folder::open(path, &usual(&folds), None)?;
+                let training = Training::look(path, &usual(&folds), &written)?;
                 let plans = written.get("plans_name").and_then(Value::as_str);
                 let plans = plans.unwrap_or("nnUNetPlans").to_owned();
-                [folder.trainer().to_owned(), plans, folder.configuration().to_string()]
+                [training.trainer, plans, training.configuration.to_string()]
             }
         };
         let read = plans::read(&written, &described, &configuration, &[])
@@ -183,10 +183,11 @@ pub(crate) fn dataset_id(name: &str) -> Option<u32> {
     (digits.len() >= 3).then(|| digits.parse().ok())?
 }
 
-/// Whether a folder holds the two files that describe a training.
+/// Whether a folder holds the two files that describe a training, or the one of nnU-Net v1.
 #[must_use]
 pub fn is_training(folder: &Path) -> bool {
-    folder.join("plans.json").is_file() && folder.join("dataset.json").is_file()
+    let has = |name: &str| folder.join(name).is_file();
+    (has("plans.json") && has("dataset.json")) || v1::is_training(folder)
 }
 
 /// The folders of trainings in `folder`: itself, those in it, and those in the data sets in it,
@@ -194,7 +195,7 @@ pub fn is_training(folder: &Path) -> bool {
 #[must_use]
 pub fn trainings(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut left) = (Vec::new(), MAX_FOLDERS);
-    collect(folder, 3, &mut left, &mut found);
+    collect(folder, 4, &mut left, &mut found);
     found.sort();
     found
 }

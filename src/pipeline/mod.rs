@@ -28,7 +28,7 @@ pub use progress::{Progress, Stage, Timings};
 
 use crate::infer::Engine;
 use crate::io::Scan;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, Normalize, TileWeights};
 use crate::volume::{Grid, Image, LabelMap};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
@@ -215,6 +215,13 @@ fn network_input(
     for (k, image) in channels.into_iter().enumerate() {
         let (scheme, channel) = (schemes[k], &config.channels[k]);
         let resampled = match mask.as_ref().filter(|_| normalize::is_masked(channel)) {
+            None if config.normalize == Normalize::AfterResampling => {
+                let part = plan.part(&image);
+                let mut values =
+                    resample_image(part, |value| value, shape, separate, &config.resampling);
+                normalize::normalize(values.view_mut(), channel, None)?;
+                values
+            }
             None => {
                 let map = |value| scheme.apply(value);
                 resample_image(plan.part(&image), map, shape, separate, &config.resampling)
@@ -266,7 +273,11 @@ impl Run<'_> {
         let walked = |shape: [usize; 3]| walk.map(|axis| shape[axis]);
         let tiling = Tiling::new(walked(plan.network_shape), walked(patch), plan.step);
         let tiles = tiling.origins.len();
-        let weights = if plan.gaussian { tile::gaussian(patch) } else { tile::uniform(patch) };
+        let weights = match (plan.gaussian, config.tile_weights) {
+            (false, _) => tile::uniform(patch),
+            (true, TileWeights::Half) => tile::gaussian(patch),
+            (true, TileWeights::Single) => tile::gaussian_single(patch),
+        };
         clock.start(Stage::Infer, tiles * plan.mirrors.len())?;
 
         let mut labels = Array3::from_elem(grid.shape, T::default());

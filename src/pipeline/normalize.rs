@@ -1,7 +1,8 @@
 //! Stage 4: intensities to the range the network was trained on.
 //!
 //! In `f32` with true division like the reference, *before* resampling: the resampler reads each
-//! stored number through its [`Scheme`], so that no normalized copy of the image is ever held.
+//! stored number through its [`Scheme`], so that no normalized copy of the image is ever held. nnU-Net v1
+//! normalized what was resampled, and so do its models.
 
 use crate::model::{Channel, Normalization};
 use crate::volume::{Stored, VoxelView, with_stored};

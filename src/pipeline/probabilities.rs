@@ -11,7 +11,7 @@ use super::resample::{Pair, nearest_pairs, pairs};
 use crate::Result;
 use crate::files::{Access, Existing, Target};
 use crate::infer::LinearHead;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, NetworkOutput};
 use crate::volume::AxisMap;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, Array4, ArrayView3, Axis, Zip};
@@ -25,6 +25,8 @@ pub struct Probabilities {
     planes: Array4<f32>,
     head: Option<LinearHead>,
     decision: Decision,
+    /// Whether the network's last layer made probabilities of logits.
+    has_softmax: bool,
     /// Interpolation order of logits: 0 or 1.
     order: u8,
     separate: Option<usize>,
@@ -48,6 +50,7 @@ impl Probabilities {
             planes,
             head,
             decision: plan.decision.clone(),
+            has_softmax: config.network_output == NetworkOutput::Probabilities,
             order: config.resampling.order_logits,
             separate: plan.separate_back,
             axes: plan.axes,
@@ -109,7 +112,7 @@ impl Probabilities {
         out.write_all(text.as_bytes())?;
 
         let exclusive = self.decision == Decision::Argmax;
-        let normalizer = exclusive.then(|| self.normalizer());
+        let normalizer = (exclusive && !self.has_softmax).then(|| self.normalizer());
         let mut bytes = Vec::new();
         for class in 0..self.classes() {
             let outside = if exclusive && class == 0 { 1.0 } else { 0.0 };
@@ -121,6 +124,7 @@ impl Probabilities {
                     .and(largest)
                     .and(sum)
                     .par_for_each(|v, largest, sum| *v = (*v - largest).exp() / sum),
+                None if self.has_softmax => {}
                 None => part.par_mapv_inplace(|v| 1.0 / (1.0 + (-v).exp())),
             }
             for plane in whole.outer_iter() {

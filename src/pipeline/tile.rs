@@ -12,10 +12,20 @@ pub use crate::volume::{Tiling, tile_starts};
 /// smallest value left. The result here is that map exactly, widened to `f32`.
 #[must_use]
 pub fn gaussian(patch: [usize; 3]) -> Array3<f32> {
+    bell(patch, |weight| f16::from_f64(weight).to_f32())
+}
+
+/// As [`gaussian`], as nnU-Net v1 stores it: in `f32`, where nothing underflows.
+#[must_use]
+pub fn gaussian_single(patch: [usize; 3]) -> Array3<f32> {
+    bell(patch, |weight| weight as f32)
+}
+
+fn bell(patch: [usize; 3], rounded: impl Fn(f64) -> f32) -> Array3<f32> {
     let [wz, wy, wx] = patch.map(axis_weights);
     let peak = wz[patch[0] / 2] * wy[patch[1] / 2] * wx[patch[2] / 2];
     let mut map = Array3::from_shape_fn(patch, |(z, y, x)| {
-        f16::from_f64(wz[z] * wy[y] * wx[x] / (peak / PEAK_WEIGHT)).to_f32()
+        rounded(wz[z] * wy[y] * wx[x] / (peak / PEAK_WEIGHT))
     });
     let smallest = map.iter().copied().filter(|&w| w > 0.0).fold(f32::INFINITY, f32::min);
     map.mapv_inplace(|w| if w == 0.0 { smallest } else { w });
@@ -29,11 +39,11 @@ const PEAK_WEIGHT: f64 = 10.0;
 fn axis_weights(edge: usize) -> Vec<f64> {
     let sigma_voxels = edge as f64 / 8.0;
     let radius = (4.0 * sigma_voxels + 0.5) as usize;
-    let bell = |d: usize| (-0.5 / (sigma_voxels * sigma_voxels) * (d * d) as f64).exp();
-    let total: f64 = (1..=radius).map(bell).sum::<f64>() * 2.0 + bell(0);
+    let height = |d: usize| (-0.5 / (sigma_voxels * sigma_voxels) * (d * d) as f64).exp();
+    let total: f64 = (1..=radius).map(height).sum::<f64>() * 2.0 + height(0);
     (0..edge)
         .map(|i| i.abs_diff(edge / 2))
-        .map(|d| if d <= radius { bell(d) / total } else { 0.0 })
+        .map(|d| if d <= radius { height(d) / total } else { 0.0 })
         .collect()
 }
 

@@ -202,6 +202,34 @@ fn weights_that_are_not_those_of_the_import_are_not_run() {
     assert!(said.contains("changed since it was listed") && said.contains("SHA-256"), "{said}");
 }
 
+/// What people try first: the data set's folder, and the archive as it was released.
+#[test]
+fn a_data_sets_folder_stands_for_its_only_training_and_archives_are_for_import() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = folder.path().join("labels.nii.gz");
+    let run = |model: &Path| {
+        let mut run = program(&["--overwrite", "--precision", "f32", "--model", text(model), "-i"]);
+        run.arg(image()).arg("-o").arg(&output);
+        run
+    };
+    let (one, two) = (dataset(298), dataset(836));
+    let labels = [one.clone(), training(&one)].map(|model| {
+        run(&model).assert().success();
+        fs::read(&output).expect("labels")
+    });
+    assert_eq!(labels[0], labels[1]);
+    let said = refused(&mut run(&two), 4);
+    assert!(said.contains("2 trainings") && said.contains("nnUNetResEncUNetLPlans_8"), "{said}");
+    program(&["convert", "-o", text(folder.path())]).arg(&one).assert().success();
+
+    let archive = folder.path().join("Dataset298.zip");
+    zipped(&one, "", &archive);
+    for mut command in [run(&archive), program(&["convert", "-o", "x", text(&archive)])] {
+        let said = refused(&mut command, 2);
+        assert!(said.contains("fastnnunet import"), "{said}");
+    }
+}
+
 #[test]
 fn the_users_own_folder_is_looked_into_without_being_named() {
     let home = tempfile::tempdir().expect("home");

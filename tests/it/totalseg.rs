@@ -43,7 +43,7 @@ fn options(run: &Value) -> Vec<String> {
     options
 }
 
-fn labels(file: &Path) -> Array3<u16> {
+pub(crate) fn labels(file: &Path) -> Array3<u16> {
     Scan::open(file).expect("a label map").voxels().to_f32().mapv(|v| v as u16)
 }
 

@@ -21,8 +21,15 @@ fn totalsegmentator() -> Result {
     shell::run(&format!("{pip} --no-deps TotalSegmentator"))
 }
 
-/// Of `tests/golden/generate.py`, without arguments all of it and the label maps of nnU-Net and
-/// TotalSegmentator too.
+/// Installs what nnU-Net v1 and `MRSegmentator` need besides.
+fn other_families() -> Result {
+    let pip = "target/reference/bin/pip install --quiet --constraint reference/lock.txt";
+    shell::run(&format!("{pip} medpy==0.5.2"))?;
+    shell::run(&format!("{pip} --no-deps nnunet==1.7.1 mrsegmentator==2.0.0"))
+}
+
+/// Of `tests/golden/generate.py`, without arguments all of it and the label maps of nnU-Net,
+/// TotalSegmentator and others too.
 pub(crate) fn run(stages: &[String]) -> Result {
     environment()?;
     let python = PYTHON;
@@ -37,6 +44,9 @@ pub(crate) fn run(stages: &[String]) -> Result {
         totalsegmentator()?;
         shell::run(&format!("{python} tests/totalseg/make.py"))?;
         shell::run(&format!("{python} tests/totalseg/tasks.py"))?;
+        other_families()?;
+        shell::run(&format!("{python} tests/nnunet/v1.py"))?;
+        shell::run(&format!("{python} tests/nnunet/mrsegmentator.py"))?;
     }
     // Another CPU may change last bits of logits: what changed is a person's to judge.
     shell::run("git status --short tests models config docs")

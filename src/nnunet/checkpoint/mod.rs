@@ -19,8 +19,13 @@ use std::path::{Path, PathBuf};
 use tensor::{Element, Place};
 
 /// The keys of a checkpoint's dictionary that are read.
-const WANTED: &[&str] =
-    &["network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"];
+const WANTED: &[&str] = &[
+    "network_weights",
+    "state_dict",
+    "init_args",
+    "trainer_name",
+    "inference_allowed_mirroring_axes",
+];
 
 /// What a checkpoint says, and where its numbers are.
 #[derive(Debug)]
@@ -92,6 +97,7 @@ impl Checkpoint {
     fn pickled(&self, pickle: &Pickle) -> Result<HashMap<String, Stored>, Mismatch> {
         let weights = pickle
             .lookup(pickle.root(), "network_weights")
+            .or_else(|| pickle.lookup(pickle.root(), "state_dict"))
             .ok_or_else(|| Mismatch::new("no network_weights", "a checkpoint nnU-Net wrote"))?;
         let entries = pickle.entries(weights).ok_or_else(|| {
             Mismatch::new(

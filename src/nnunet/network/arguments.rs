@@ -26,6 +26,16 @@ pub(in super::super) enum Class {
     ResidualEncoder,
     /// `ResidualUNet`.
     Residual,
+    /// nnU-Net v1's `Generic_UNet`: no bias on the way up and in the last layer, and probabilities at
+    /// the end.
+    Generic,
+}
+
+impl Class {
+    /// Whether stages are convolutions, and not blocks that add what enters them.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(self, Self::Plain | Self::Generic)
+    }
 }
 
 /// Normalization after a convolution.
@@ -216,6 +226,7 @@ impl Architecture {
             "PlainConvUNet" | "LiteNNUNetStudent" => {
                 (Class::Plain, &["n_conv_per_stage", "nonlin_first"])
             }
+            "Generic_UNet" => (Class::Generic, &["n_conv_per_stage"]),
             "ResidualEncoderUNet" | "LiteResEncStudent" => (
                 Class::ResidualEncoder,
                 &["n_blocks_per_stage", "block", "bottleneck_channels", "stem_channels"],
@@ -227,8 +238,8 @@ impl Architecture {
             other => {
                 return Err(Mismatch::new(
                     format!("network class {other}"),
-                    "PlainConvUNet, ResidualEncoderUNet, ResidualUNet, LiteNNUNetStudent or \
-                     LiteResEncStudent",
+                    "PlainConvUNet, ResidualEncoderUNet, ResidualUNet, Generic_UNet, \
+                     LiteNNUNetStudent or LiteResEncStudent",
                 ));
             }
         };
@@ -250,7 +261,7 @@ impl Architecture {
             Some("Conv3d") if rank == 3 => {}
             _ => return Err(arguments.wrong("conv_op", format!("Conv{rank}d, as the patch"))),
         }
-        let blocks = if class == Class::Plain { "n_conv_per_stage" } else { "n_blocks_per_stage" };
+        let blocks = if class.is_plain() { "n_conv_per_stage" } else { "n_blocks_per_stage" };
         let features = arguments.counts("features_per_stage", stages, MAX_CHANNELS)?;
         let bottleneck = match arguments.class("block")? {
             None | Some("BasicBlockD") => None,

@@ -8,12 +8,14 @@ use crate::Mismatch;
 pub(super) fn network(b: &mut Builder<'_>) -> Result<(), Mismatch> {
     let Architecture { class, features, strides, kernels, .. } = b.architecture;
     let stages = features.len();
-    let skips = if *class == Class::Plain { plain_encoder(b)? } else { residual_encoder(b)? };
+    let skips = if class.is_plain() { plain_encoder(b)? } else { residual_encoder(b)? };
     let mut flow = skips[stages - 1].clone();
     for s in 0..stages - 1 {
         // Stages of the decoder go up from the bottleneck.
         let level = stages - 2 - s;
-        let (channels, kernel) = (features[level], &kernels[level]);
+        // The kernels of nnU-Net v1's decoder are those of the stage that it comes from.
+        let kernel = &kernels[level + usize::from(*class == Class::Generic)];
+        let channels = features[level];
         let up = format!("decoder.transpconvs.{s}");
         let below = b.upsample(&up, &flow, channels, &strides[level + 1])?;
         let joined = b.concat(&format!("decoder.concat.{s}"), &below, &skips[level]);

@@ -1,7 +1,7 @@
 //! Writes one ONNX graph, node by node.
 
 use super::Weights;
-use super::arguments::{Architecture, Norm};
+use super::arguments::{Architecture, Class, Norm};
 use crate::Mismatch;
 use crate::model::proto::{
     Attribute, Dim, Graph, Model, Node, OperatorSet, Shape, Tensor, TensorType, Type, ValueInfo,
@@ -118,7 +118,8 @@ impl<'a> Builder<'a> {
         stride: &[usize],
     ) -> Result<Flow, Mismatch> {
         let shape = [&[from.channels, channels], stride].concat();
-        let bias = self.architecture.bias.then_some(channels);
+        let bias = self.architecture.bias && self.architecture.class != Class::Generic;
+        let bias = bias.then_some(channels);
         let inputs = self.operands(key, from, &shape, bias)?;
         let attributes = vec![ints("kernel_shape", stride), ints("strides", stride)];
         self.node("ConvTranspose", key, inputs, attributes);
@@ -190,7 +191,12 @@ impl<'a> Builder<'a> {
     /// The layer that gives the logits.
     pub(super) fn head(&mut self, key: &str, from: &Flow) -> Result<(), Mismatch> {
         let ones = vec![1; self.architecture.rank];
-        self.conv(key, from, self.architecture.outputs, (&ones, &ones), true)?;
+        let is_generic = self.architecture.class == Class::Generic;
+        let logits =
+            self.conv(key, from, self.architecture.outputs, (&ones, &ones), !is_generic)?;
+        if is_generic {
+            self.node("Softmax", "probabilities", vec![logits.name], vec![int("axis", 1)]);
+        }
         if let Some(node) = self.graph.node.last_mut() {
             node.output = vec!["output".to_owned()];
         }
@@ -202,7 +208,9 @@ impl<'a> Builder<'a> {
         let Architecture { outputs, rank, .. } = *self.architecture;
         let shape = [&[outputs, channels][..], &vec![1; rank]].concat();
         self.weights.claim(&format!("{key}.weight"), &shape)?;
-        self.weights.claim(&format!("{key}.bias"), &[outputs])?;
+        if self.architecture.class != Class::Generic {
+            self.weights.claim(&format!("{key}.bias"), &[outputs])?;
+        }
         Ok(())
     }
 

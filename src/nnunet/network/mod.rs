@@ -6,6 +6,7 @@
 
 mod arguments;
 mod blocks;
+mod generic;
 mod graph;
 
 pub(super) use arguments::Architecture;
@@ -44,7 +45,7 @@ pub(super) fn names(checkpoint: &Checkpoint) -> Result<HashMap<String, Stored>, 
         weights = weights.into_iter().map(|(n, t)| (n[prefix.len()..].to_owned(), t)).collect();
     }
     weights.retain(|name, _| !is_alias(name));
-    Ok(weights)
+    Ok(if generic::is_one(&weights) { generic::renamed(weights) } else { weights })
 }
 
 impl Weights {

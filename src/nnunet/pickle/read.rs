@@ -146,6 +146,34 @@ impl Pickle {
         }
     }
 
+    /// A list of numbers: `numpy.core.multiarray._reconstruct`, with version, shape, type, order and
+    /// bytes as its state.
+    fn array(&self, id: Id) -> Option<Vec<serde_json::Value>> {
+        let Value::Call { state: Some(state), .. } = self.value(id) else { return None };
+        let ((module, name), _) = self.call(id)?;
+        let is_array = matches!(module, "numpy.core.multiarray" | "numpy._core.multiarray");
+        let &[_, shape, dtype, _, data] = self.items_of_tuple(*state)? else { return None };
+        if !is_array || name != "_reconstruct" || self.items(shape)?.len() != 1 {
+            return None;
+        }
+        let (("numpy", "dtype"), dtype) = self.call(dtype)? else { return None };
+        let kind = self.text(*dtype.first()?)?.trim_start_matches(['<', '=', '|']);
+        let data = self.raw(data)?;
+        if data.len() > MAX_JSON {
+            return None;
+        }
+        let (numbers, rest) = data.as_chunks::<8>();
+        match kind {
+            "f8" if rest.is_empty() => {
+                Some(numbers.iter().map(|bytes| f64::from_le_bytes(*bytes).into()).collect())
+            }
+            "i8" if rest.is_empty() => {
+                Some(numbers.iter().map(|bytes| i64::from_le_bytes(*bytes).into()).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// Bytes; protocol 2 writes them as text that Latin-1 would encode.
     fn raw(&self, id: Id) -> Option<Vec<u8>> {
         if let Value::Bytes(span) = self.value(id) {
@@ -190,9 +218,14 @@ impl Pickle {
                 map.into()
             }
             Value::Global { .. } => self.names(id)?.1.into(),
-            Value::Call { .. } => match self.numpy(id)? {
-                Number::Int(n) => n.into(),
-                Number::Float(x) => x.into(),
+            Value::Call { .. } => match self.numpy(id) {
+                Some(Number::Int(n)) => n.into(),
+                Some(Number::Float(x)) => x.into(),
+                None => {
+                    let list = self.array(id)?;
+                    *written += list.len();
+                    list.into()
+                }
             },
             Value::Huge | Value::Bytes(_) | Value::Persistent(_) => return None,
         })

@@ -24,26 +24,35 @@ impl From<&[RemoveAllButLargest]> for Recipe {
     /// The calls in order: union of the labels, full connectivity, equally large components all
     /// kept.
     fn from(calls: &[RemoveAllButLargest]) -> Self {
-        let step = |call: &RemoveAllButLargest| {
-            let step = Step::KeepLargest(KeepLargest {
-                labels: Select::Ids(call.labels.clone()),
-                except: Vec::new(),
-                union: true,
-                connectivity: Connectivity::TwentySix,
-                nearest_mm: None,
-                ties: Ties::All,
-                background: call.background_label,
-            });
-            (FUNCTION, step)
-        };
-        Self::from_steps(calls.iter().map(step).collect())
+        keep_largest(calls, Connectivity::TwentySix)
     }
+}
+
+fn keep_largest(calls: &[RemoveAllButLargest], connectivity: Connectivity) -> Recipe {
+    let step = |call: &RemoveAllButLargest| {
+        let step = Step::KeepLargest(KeepLargest {
+            labels: Select::Ids(call.labels.clone()),
+            except: Vec::new(),
+            union: true,
+            connectivity,
+            nearest_mm: None,
+            ties: Ties::All,
+            background: call.background_label,
+        });
+        (FUNCTION, step)
+    };
+    Recipe::from_steps(calls.iter().map(step).collect())
 }
 
 #[derive(Deserialize)]
 struct File {
+    #[serde(default)]
     postprocessing_fns: Vec<String>,
-    postprocessing_kwargs: Vec<Keywords>,
+    postprocessing_kwargs: Option<Vec<Keywords>>,
+    /// Instead of those in nnU-Net v1: labels, and lists of labels that count as one.
+    for_which_classes: Option<Vec<Value>>,
+    /// Sizes from which other components stay, as Python writes a dictionary or `None`.
+    min_valid_object_sizes: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +64,7 @@ struct Keywords {
 }
 
 impl Recipe {
-    /// Reads nnU-Net's `postprocessing.json`; its other entries (scores) are ignored.
+    /// Reads nnU-Net's `postprocessing.json`, of v2 or v1; its other entries (scores) are ignored.
     ///
     /// # Errors
     ///
@@ -69,7 +78,26 @@ impl Recipe {
         };
         let file: File = serde_json::from_str(text)
             .map_err(|e| wrong(e.to_string(), "postprocessing_fns and postprocessing_kwargs"))?;
-        let (functions, keywords) = (file.postprocessing_fns, file.postprocessing_kwargs);
+        if let Some(classes) = &file.for_which_classes {
+            let sizes = file.min_valid_object_sizes.filter(|sizes| sizes != "None");
+            if let Some(sizes) = sizes {
+                return Err(wrong(format!("min_valid_object_sizes {sizes}"), "None"));
+            }
+            let call = |one: &Value| {
+                let mut labels = Vec::new();
+                let found = || format!("for_which_classes {one}");
+                flatten(one, 1, &mut labels)
+                    .then_some(RemoveAllButLargest { labels, background_label: 0 })
+                    .ok_or_else(|| wrong(found(), "labels or lists of them"))
+            };
+            let calls: Vec<_> = classes.iter().map(call).collect::<Result<_>>()?;
+            // There components touch by faces.
+            return Ok(keep_largest(&calls, Connectivity::Six));
+        }
+        let expected = "postprocessing_fns and postprocessing_kwargs";
+        let keywords =
+            file.postprocessing_kwargs.ok_or_else(|| wrong("neither".into(), expected))?;
+        let functions = file.postprocessing_fns;
         if functions.len() != keywords.len() {
             let found = format!("{} functions, {} arguments", functions.len(), keywords.len());
             return Err(wrong(found, "as many of one as of the other"));

@@ -29,6 +29,39 @@ pub struct IntensityProperties {
     pub percentile_99_5: f64,
 }
 
+/// When values are normalized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// Those of the image.
+    #[default]
+    BeforeResampling,
+    /// Those on the network's grid, as nnU-Net v1 did.
+    AfterResampling,
+}
+
+/// How exact the Gaussian is that weights tiles.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TileWeights {
+    /// 16-bit floats, whose smallest stands for all that is smaller.
+    #[default]
+    Half,
+    /// 32-bit floats, as in nnU-Net v1.
+    Single,
+}
+
+/// What a network gives, which tiles, mirrored passes and folds are averaged of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkOutput {
+    /// What a softmax or a sigmoid would make probabilities of.
+    #[default]
+    Logits,
+    /// Probabilities of classes that exclude each other.
+    Probabilities,
+}
+
 /// How one input channel is normalized; names are nnU-Net's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Normalization {
@@ -191,6 +224,12 @@ pub struct ModelConfig {
     pub resampling: Resampling,
     /// Crop to the box of nonzero voxels first.
     pub crop_to_nonzero: bool,
+    /// When values are normalized.
+    pub normalize: Normalize,
+    /// What the network gives.
+    pub network_output: NetworkOutput,
+    /// How exact the Gaussian is.
+    pub tile_weights: TileWeights,
     /// nnU-Net's name of this configuration, for instance `3d_fullres`.
     pub configuration: Option<Name>,
     /// Name of the configuration whose result this one refines.

@@ -1,8 +1,8 @@
 //! The JSON as written, and what a file must hold to become a [`ModelConfig`].
 
 use super::{
-    Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig, Normalization, Reader,
-    Refine, Resampling, RoughCrop, TaskGrid,
+    Channel, Grade, IntensityProperties, Label, MIN_STEP_SIZE, ModelConfig, NetworkOutput,
+    Normalization, Normalize, Reader, Refine, Resampling, RoughCrop, TaskGrid, TileWeights,
 };
 use crate::{Mismatch, Name, Orientation, Quantization};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
@@ -47,6 +47,12 @@ struct Written {
     resampling: Resampling,
     #[serde(default = "yes")]
     crop_to_nonzero: bool,
+    #[serde(default)]
+    normalize: Normalize,
+    #[serde(default)]
+    network_output: NetworkOutput,
+    #[serde(default)]
+    tile_weights: TileWeights,
     transpose_forward: Option<Vec<usize>>,
     regions_class_order: Option<Vec<u16>>,
     configuration: Option<Name>,
@@ -134,17 +140,7 @@ impl Written {
             "an order of the axes 0, 1 and 2",
         )?;
         let previous_stage_labels = self.labels_of_previous_stage()?;
-        if let Some((layer, found)) = self.int8.iter().find_map(Quantization::fault) {
-            let expected = "ranges as `fastnnunet calibrate` writes them";
-            return Err(Mismatch::new(format!("int8.layers.{layer} {found}"), expected));
-        }
-        let Resampling { order, order_z, order_logits, .. } = self.resampling;
-        ensure(
-            [order, order_z].iter().all(|o| [0, 1, 3].contains(o)) && order_logits <= 1,
-            "resampling",
-            format_args!("order {order}, order_z {order_z}, order_logits {order_logits}"),
-            "order and order_z of 0, 1 or 3 and order_logits of 0 or 1",
-        )?;
+        self.check_arithmetic()?;
         // A 2-D network's axes are the last two; the slice axis keeps the image's spacing.
         let in_plane = |k: usize| k + rank - 3;
         let spacing_offset = 3 - self.target_spacing.len();
@@ -167,6 +163,9 @@ impl Written {
             use_gaussian: self.use_gaussian,
             resampling: self.resampling,
             crop_to_nonzero: self.crop_to_nonzero,
+            normalize: self.normalize,
+            network_output: self.network_output,
+            tile_weights: self.tile_weights,
             configuration: self.configuration,
             previous_stage: self.previous_stage,
             previous_stage_labels,
@@ -182,6 +181,34 @@ impl Written {
             int8: self.int8,
             model_path: self.model_path,
         })
+    }
+
+    /// What is done to numbers, and what the network was measured to hold.
+    fn check_arithmetic(&self) -> Result<(), Mismatch> {
+        ensure(
+            self.normalize == Normalize::BeforeResampling
+                || !self.use_mask_for_norm.contains(&true),
+            "normalize",
+            self.normalize,
+            "before_resampling where use_mask_for_norm is true",
+        )?;
+        ensure(
+            self.network_output == NetworkOutput::Logits || self.regions_class_order.is_none(),
+            "network_output",
+            self.network_output,
+            "logits for regions",
+        )?;
+        if let Some((layer, found)) = self.int8.iter().find_map(Quantization::fault) {
+            let expected = "ranges as `fastnnunet calibrate` writes them";
+            return Err(Mismatch::new(format!("int8.layers.{layer} {found}"), expected));
+        }
+        let Resampling { order, order_z, order_logits, .. } = self.resampling;
+        ensure(
+            [order, order_z].iter().all(|o| [0, 1, 3].contains(o)) && order_logits <= 1,
+            "resampling",
+            format_args!("order {order}, order_z {order_z}, order_logits {order_logits}"),
+            "order and order_z of 0, 1 or 3 and order_logits of 0 or 1",
+        )
     }
 
     fn check_extents(&self) -> Result<(), Mismatch> {
