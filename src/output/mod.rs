@@ -72,6 +72,7 @@ struct Row {
 #[derive(PartialEq, Eq)]
 enum ImageUse {
     Unused,
+    #[cfg(feature = "dicom")]
     Measured,
     /// With its labels.
     Shown,
