@@ -27,6 +27,8 @@ pub(crate) fn run() -> Result {
     shell::run(".ci/embed target/release/fastnnunet all")?;
     shell::run(".ci/wheel target/release/fastnnunet")?;
     shell::run(".ci/windows")?;
+    // What makes two builds alike is the same with and without burn, which takes as long as all else.
+    shell::run(".ci/reproducible --no-default-features --features cli,dicom")?;
     reference()?;
     fuzz::run(&["--seconds".to_owned(), "60".to_owned()])
 }
