@@ -1,3 +1,7 @@
+//! Kernels beside the definition of what they compute.
+
+mod any_shape;
+
 use super::*;
 
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -241,52 +245,62 @@ fn strided_dilated_and_grouped_match_f64_reference() {
     check("depthwise", &Shape { groups: 5, ..same(5, 5, [3, 4, 18], [3; 3]) }, 2);
 }
 
+/// A transposed convolution whose stride is its kernel, beside its definition.
+fn check_upsample(
+    case: &str,
+    (inputs, outputs): (usize, usize),
+    input: [usize; 3],
+    factor: [usize; 3],
+) {
+    let boxed: usize = factor.iter().product();
+    let layout = Layout::sliced(inputs, input, input[2] + 1);
+    let data = tensor(layout, 7);
+    let affines = vec![Affine { scale: 0.5, shift: 0.1, slope: 0.0 }; inputs];
+    let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
+    let (weights, bias) = (noise(inputs * outputs * boxed, 8), noise(outputs, 9));
+    for isa in tested() {
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
+            if arithmetic == Arithmetic::Bf16 && !isa.has_bf16() {
+                continue;
+            }
+            let round = |v: f32| f64::from(rounded(arithmetic, v));
+            let shape = Shape::plain(inputs, outputs, input, [1; 3]);
+            let layer = Layer::new(arithmetic, shape, &weights, &bias);
+            let up = Upsample::new(isa, &layer, factor);
+            let dims = up.output();
+            let target = Layout::dense(outputs, dims);
+            let mut out = vec![f32::NAN; target.len()];
+            let scratch = used(up.scratch_len());
+            up.run(&[source], &mut out, target, None, &scratch);
+            for (at, &found) in out.iter().enumerate() {
+                let [x, y, z] =
+                    [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
+                let c = at / target.channel_stride;
+                let inside =
+                    (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
+                let mut exact = f64::from(bias[c]);
+                for i in 0..inputs {
+                    let from = [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
+                    let w = weights[(i * outputs + c) * boxed + inside];
+                    exact += round(read(&[source], i, from)) * round(w);
+                }
+                let bound = f64::from(f32::EPSILON) * (inputs + 1) as f64 * 2.0;
+                let close = (f64::from(found) - exact).abs() < bound;
+                assert!(
+                    close,
+                    "{case} {isa} {factor:?} of {input:?}: {found} at {at}, not {exact}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn upsample_matches_f64_reference() {
     for factor in [[2; 3], [1, 2, 2], [2, 1, 3], [1, 1, 4]] {
-        for (inputs, outputs, input) in [(3, 2, [2, 3, 5]), (16, 8, [2, 6, 17]), (5, 61, [1, 2, 9])]
+        for (channels, input) in [((3, 2), [2, 3, 5]), ((16, 8), [2, 6, 17]), ((5, 61), [1, 2, 9])]
         {
-            let boxed: usize = factor.iter().product();
-            let layout = Layout::sliced(inputs, input, input[2] + 1);
-            let data = tensor(layout, 7);
-            let affines = vec![Affine { scale: 0.5, shift: 0.1, slope: 0.0 }; inputs];
-            let source = Source { data: &data, format: Format::F32, layout, affines: &affines };
-            let (weights, bias) = (noise(inputs * outputs * boxed, 8), noise(outputs, 9));
-            for isa in tested() {
-                for arithmetic in [Arithmetic::F32, Arithmetic::Bf16] {
-                    if arithmetic == Arithmetic::Bf16 && !isa.has_bf16() {
-                        continue;
-                    }
-                    let round = |v: f32| f64::from(rounded(arithmetic, v));
-                    let shape = Shape::plain(inputs, outputs, input, [1; 3]);
-                    let layer = Layer::new(arithmetic, shape, &weights, &bias);
-                    let up = Upsample::new(isa, &layer, factor);
-                    let dims = up.output();
-                    let target = Layout::dense(outputs, dims);
-                    let mut out = vec![f32::NAN; target.len()];
-                    let scratch = used(up.scratch_len());
-                    up.run(&[source], &mut out, target, None, &scratch);
-                    for (at, &found) in out.iter().enumerate() {
-                        let [x, y, z] =
-                            [at % dims[2], at / dims[2] % dims[1], at / target.z_stride % dims[0]];
-                        let c = at / target.channel_stride;
-                        let inside =
-                            (z % factor[0] * factor[1] + y % factor[1]) * factor[2] + x % factor[2];
-                        let mut exact = f64::from(bias[c]);
-                        for i in 0..inputs {
-                            let from =
-                                [z / factor[0], y / factor[1], x / factor[2]].map(|p| p as isize);
-                            let w = weights[(i * outputs + c) * boxed + inside];
-                            exact += round(read(&[source], i, from)) * round(w);
-                        }
-                        let bound = f64::from(f32::EPSILON) * (inputs + 1) as f64 * 2.0;
-                        assert!(
-                            (f64::from(found) - exact).abs() < bound,
-                            "{isa} {factor:?} at {at}"
-                        );
-                    }
-                }
-            }
+            check_upsample("plain", channels, input, factor);
         }
     }
 }
