@@ -317,3 +317,6 @@ impl Engine for CpuEngine {
         self.give_slices(&input, take)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,6 +120,24 @@ fn late(took: Option<Duration>, stopped: &mut u32) -> Option<Duration> {
     took.filter(|took| *took > Duration::from_millis(500))
 }
 
+/// What comes after the label map may fail, but never takes that along.
+#[test]
+fn a_finished_label_map_stays_when_what_is_beside_it_cannot_be_written() {
+    let folder = tempfile::tempdir().expect("folder");
+    assert!(limited("-f unlimited", folder.path()).status.success());
+    let made = |name: &str| fs::read(folder.path().join(name)).expect("made");
+    let (labels, probabilities) = (made("l.nii.gz"), made("l.npz"));
+    // Shells count in blocks of 512 or of 1024 bytes.
+    let blocks = labels.len().div_ceil(512);
+    assert!(probabilities.len() > 1024 * blocks, "more than the limit");
+    let folder = tempfile::tempdir().expect("folder");
+    let output = limited(&format!("-f {blocks}"), folder.path());
+    assert_eq!(explained(&output, "a limit for the label map"), 7);
+    let left = folder.path().join("l.nii.gz");
+    assert_eq!(files_below(folder.path()).len(), 1);
+    assert!(fs::read(left).expect("there") == labels);
+}
+
 /// Killed at any moment, a run leaves whole files and what the next run of the same output removes;
 /// `FASTNNUNET_KILLS` says how often.
 #[test]

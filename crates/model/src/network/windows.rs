@@ -21,6 +21,18 @@ impl Window {
         Some(output)
     }
 
+    /// Whether one of the taps is inside `input` at each place of `output`: padding alone has no mean
+    /// and no largest number.
+    fn sees_everywhere(&self, input: [usize; 3], output: [usize; 3]) -> bool {
+        let sees = |k: usize, at: usize| {
+            let first = at * self.stride[k];
+            let tap = self.pad_begin[k].saturating_sub(first).div_ceil(self.dilation[k]);
+            let place = first + tap * self.dilation[k];
+            tap < self.kernel[k] && place < self.pad_begin[k] + input[k]
+        };
+        (0..3).all(|k| (0..output[k]).all(|at| sees(k, at)))
+    }
+
     /// Numbers of `channels` channels that a kernel looks at for one row of what it makes, `None`
     /// if they are beyond counting: an engine holds them for every thread.
     fn numbers_in_view(&self, channels: usize, output: [usize; 3]) -> Option<usize> {
@@ -183,11 +195,10 @@ impl Reader<'_> {
             return Err(bad(node, "ceil_mode or a second output", "neither"));
         }
         let window = self.window(node, kernel, dims)?;
-        let Window { pad_begin, pad_end, .. } = window;
-        let empty = (0..3).any(|k| pad_begin[k] >= kernel[k] || pad_end[k] >= kernel[k]);
-        let Some(output) = window.output(dims).filter(|_| !empty) else {
+        let output = window.output(dims);
+        let Some(output) = output.filter(|output| window.sees_everywhere(dims, *output)) else {
             let found = format!("an input of {dims:?} voxels");
-            return Err(bad(node, found, "one the kernel fits"));
+            return Err(bad(node, found, "one the kernel fits and sees some of at every place"));
         };
         let kind = match (node.op.as_str(), node.int("count_include_pad").unwrap_or(0)) {
             ("MaxPool", _) => Pool::Max,

@@ -95,6 +95,8 @@ where
             let (z, c) = if sliced { (i, j) } else { (j, i) };
             let coding = codings.get(c).copied().unwrap_or(Coding::IDENTITY);
             let rows = (layout.dims[1], layout.dims[2], layout.pitch);
+            // What an earlier step counted is still there.
+            *counted = Moments::default();
             for y in 0..rows.0 {
                 if let RowMut::F32(row) = RowMut::of(format, plane, y * layout.pitch, rows.1) {
                     fill(c, z, y, row);
