@@ -55,7 +55,7 @@ pub(super) fn peak_of(command: &assert_cmd::Command) -> Ended {
 }
 
 /// What a process took of processors, by its `/proc/PID/stat`: a hundredth of a second is the unit there.
-fn processor_time(stat: &str) -> Duration {
+pub(super) fn processor_time(stat: &str) -> Duration {
     // The second field is a name in parentheses; what follows it begins with the third.
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
