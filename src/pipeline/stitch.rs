@@ -86,7 +86,8 @@ impl Stitcher {
     pub fn add(&mut self, origin: [isize; 3], tile: ArrayView4<'_, f32>) {
         let overlap = self.tiling.overlap(origin);
         let [(tz, _, nz), (ty, _, ny), (tx, _, nx)] = overlap;
-        let (mut sums, weights) = self.under(overlap);
+        let (mut sums, mut totals, weights) = self.under(overlap);
+        totals += &weights;
         let tile = tile.slice(s![.., tz..tz + nz, ty..ty + ny, tx..tx + nx]);
         // Planes, not channels: there may be fewer channels than threads.
         sums.axis_iter_mut(Axis(1))
@@ -94,26 +95,20 @@ impl Stitcher {
             .zip(tile.axis_iter(Axis(1)).into_par_iter())
             .zip(weights.axis_iter(Axis(0)).into_par_iter())
             .for_each(|((sums, tile), weights)| add(sums, tile, weights));
-        self.count(overlap);
     }
 
-    /// The sums under a tile, and the weights of its voxels.
-    fn under(&mut self, overlap: Overlap) -> (ArrayViewMut4<'_, f32>, ArrayView3<'_, f32>) {
+    /// The sums under a tile with their total weights, and the weights of its voxels.
+    fn under(
+        &mut self,
+        overlap: Overlap,
+    ) -> (ArrayViewMut4<'_, f32>, ArrayViewMut3<'_, f32>, ArrayView3<'_, f32>) {
         let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = overlap;
         assert!(iz >= self.finished, "tiles come with the first axis outermost");
         let wz = iz - self.first;
         let weights = self.weights.slice(s![tz..tz + nz, ty..ty + ny, tx..tx + nx]);
-        (self.sums.slice_mut(s![.., wz..wz + nz, iy..iy + ny, ix..ix + nx]), weights)
-    }
-
-    /// Adds the weights of a tile that was added.
-    fn count(&mut self, overlap: Overlap) {
-        let [(tz, iz, nz), (ty, iy, ny), (tx, ix, nx)] = overlap;
-        let wz = iz - self.first;
-        let weights = self.weights.slice(s![tz..tz + nz, ty..ty + ny, tx..tx + nx]);
-        self.totals
-            .slice_mut(s![wz..wz + nz, iy..iy + ny, ix..ix + nx])
-            .zip_mut_with(&weights, |total, &weight| *total += weight);
+        let (z, y, x) = (wz..wz + nz, iy..iy + ny, ix..ix + nx);
+        let sums = self.sums.slice_mut(s![.., z.clone(), y.clone(), x.clone()]);
+        (sums, self.totals.slice_mut(s![z, y, x]), weights)
     }
 
     /// Adds one tile's output that comes in parts: `give` hands on the number of the first channel, the
@@ -133,7 +128,7 @@ impl Stitcher {
         give: impl FnOnce(&TakeSlice<'_>) -> Result<()>,
     ) -> Result<()> {
         let overlap = self.tiling.overlap(origin);
-        let (mut sums, weights) = self.under(overlap);
+        let (mut sums, mut totals, weights) = self.under(overlap);
         // Nobody waits: every part is added by one thread.
         let parts: Vec<_> = sums.axis_iter_mut(Axis(axis + 1)).map(Mutex::new).collect();
         let inside: Vec<_> = (0..3).filter(|k| *k != axis).map(|k| overlap[k]).collect();
@@ -147,7 +142,7 @@ impl Stitcher {
             let sums = sums.slice_mut(s![channel..channel + values.len_of(Axis(0)), .., ..]);
             add(sums, values, weights);
         })?;
-        self.count(overlap);
+        totals += &weights;
         Ok(())
     }
 

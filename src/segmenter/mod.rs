@@ -30,6 +30,18 @@ use crate::{Access, Error, Result};
 use answer::Answer;
 use run::Done;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Whether this process is a copy of one that had asked this before. A caller whose host copies processes
+/// asks before it opens and uses a [`Segmenter`]: the threads of a pool stay behind when a process is
+/// copied, and waiting for them would never end.
+#[must_use]
+pub fn is_forked() -> bool {
+    static FIRST: AtomicU32 = AtomicU32::new(0);
+    let own = std::process::id();
+    let first = FIRST.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed);
+    first.is_err_and(|first| first != own)
+}
 
 /// Networks ready to segment case after case.
 ///

@@ -3,7 +3,7 @@
 use crate::sized::{self, Sized_};
 use crate::status::usage;
 use crate::text;
-use fastnnunet::infer::cpu::Isa;
+use fastnnunet::infer::cpu::instruction_set;
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
 use fastnnunet::{Error, Postprocessing};
@@ -152,13 +152,6 @@ impl Texts<'_> {
         options.isa = self.isa.map(instruction_set).transpose()?;
         Ok(())
     }
-}
-
-fn instruction_set(name: &str) -> Result<Isa, Error> {
-    Isa::named(name).ok_or_else(|| {
-        let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
-        usage("isa", name, format!("one that this CPU has: {}", names.join(", ")))
-    })
 }
 
 /// The fields that are numbers.

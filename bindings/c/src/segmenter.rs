@@ -11,7 +11,6 @@ use fastnnunet::pipeline::Progress as Step;
 use fastnnunet::{Case, Error, Scan, Segmentation, Source, model};
 use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// Networks ready to segment case after case. Any thread may use it; calls that segment with the same
@@ -413,19 +412,16 @@ impl Segmenter {
     }
 }
 
-/// Fails in a copy of a process that had segmented: the threads of a pool stay behind when a process
-/// is copied, and waiting for them would never end.
+/// Fails in a copy of a process that had segmented.
 fn check_process() -> Result<(), Error> {
-    static FIRST: AtomicU32 = AtomicU32::new(0);
-    let own = std::process::id();
-    match FIRST.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
-        Err(first) if first != own => Err(usage(
-            "process",
-            "a fork of one that had opened a segmenter",
-            "one that was started anew, or forked before",
-        )),
-        _ => Ok(()),
+    if !fastnnunet::segmenter::is_forked() {
+        return Ok(());
     }
+    Err(usage(
+        "process",
+        "a fork of one that had opened a segmenter",
+        "one that was started anew, or forked before",
+    ))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a caller may choose, as Python's keyword arguments give it.
 
 use crate::errors::{raised, usage};
-use fastnnunet::infer::cpu::Isa;
+use fastnnunet::infer::cpu::instruction_set;
 use fastnnunet::pipeline::postprocess::Recipe;
 use fastnnunet::registry::Registry;
 use fastnnunet::{Error, Options, Postprocessing};
@@ -75,13 +75,6 @@ fn of_path<T>(
 ) -> PyResult<T> {
     let path: PathBuf = value.extract()?;
     open(&path).map_err(|error| raised(value.py(), &error))
-}
-
-fn instruction_set(name: &str) -> Result<Isa, Error> {
-    Isa::named(name).ok_or_else(|| {
-        let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
-        usage("isa", name, format!("one that this CPU has: {}", names.join(", ")))
-    })
 }
 
 /// Axes of the network, `[z, y, x]`, by name.

@@ -12,7 +12,6 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 /// Open networks.
@@ -137,19 +136,16 @@ impl Segmenter {
     }
 }
 
-/// Fails in a copy of a process that had segmented: the threads of a pool stay behind when a process
-/// is copied, and waiting for them would never end.
+/// Fails in a copy of a process that had segmented.
 fn check_process() -> Result<(), Error> {
-    static FIRST: AtomicU32 = AtomicU32::new(0);
-    let own = std::process::id();
-    match FIRST.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
-        Err(first) if first != own => Err(usage(
-            "process",
-            "a fork of one that had opened a Segmenter",
-            "multiprocessing's start method \"spawn\" or \"forkserver\", or a fork before",
-        )),
-        _ => Ok(()),
+    if !fastnnunet::segmenter::is_forked() {
+        return Ok(());
     }
+    Err(usage(
+        "process",
+        "a fork of one that had opened a Segmenter",
+        "multiprocessing's start method \"spawn\" or \"forkserver\", or a fork before",
+    ))
 }
 
 /// A finished case.

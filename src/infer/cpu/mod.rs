@@ -30,6 +30,18 @@ use fastnnunet_kernels::row::Moments;
 use ndarray::{Array4, ArrayView4};
 use plan::Plan;
 
+/// The instruction set of that name, of those that this CPU has.
+///
+/// # Errors
+///
+/// [`Error::Usage`] with the names of all, if it is none of them.
+pub fn instruction_set(name: &str) -> Result<Isa> {
+    Isa::named(name).ok_or_else(|| {
+        let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+        Error::usage("isa", name, format!("one that this CPU has: {}", names.join(", ")))
+    })
+}
+
 /// A network on the CPU, or the networks of several folds whose logits are averaged.
 #[derive(Debug)]
 pub struct CpuEngine {
