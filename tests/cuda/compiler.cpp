@@ -75,21 +75,18 @@ static std::string without_ptx(const std::string& text) {
     return out.append(last, text.cend());
 }
 
-// The kernel, and a function that calls it with arguments from the driver's list.
+// The kernel, and what the driver asks of it.
 static std::string host_code(const std::string& source) {
     using std::regex;
     // The source says itself what these types are, in other words than the host's headers.
     std::string text = std::regex_replace(without_ptx(source), regex("typedef [a-z ]+ u?int(8|16|32|64)_t;\n"), "");
     text = std::regex_replace(text, regex("#include <[a-z0-9_]+\\.h>"), "");
     text = std::regex_replace(text, regex("extern __shared__ __align__\\([0-9]+\\) char ([a-z0-9_]+)\\[\\];"),
-                              "char* const $1 = dynamic_shared;");
+                              "char* const $1 = place_on_host.shared;");
     std::smatch name;
     std::regex_search(text, name, regex("__launch_bounds__\\([0-9, ]+\\) *([A-Za-z0-9_]+)\\("));
-    const char* waits = !std::regex_search(text, regex("__sync|__shfl|ptx_(ldmatrix|mma)")) ? "false" : "true";
-    return "#include \"device.h\"\n" + text + "\nextern \"C\" void launch_on_host(const unsigned* grid, " +
-           "const unsigned* block, unsigned shared, void** arguments) {\n    launch(&" + name[1].str() + ", " + waits +
-           ", grid, block, shared, arguments);\n}\nextern \"C\" void** keep_on_host(void** arguments) {\n" +
-           "    return keep(&" + name[1].str() + ", arguments);\n}\n";
+    const bool waits = std::regex_search(text, regex("__sync|__shfl|ptx_(ldmatrix|mma)"));
+    return "#include \"device.h\"\n" + text + "\nKERNEL(" + name[1].str() + ", " + (waits ? "true" : "false") + ")\n";
 }
 
 API int nvrtcCompileProgram(void* p, int count, const char* const* options) {

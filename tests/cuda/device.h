@@ -1,23 +1,12 @@
-// What CUDA C++ has and C++ has not, for kernels that run as host code (compiler.cpp puts this before them).
-// A block runs on one thread of the host, one of its threads after the other; where they wait for each
-// other, each has a stack of its own.
+// What CUDA C++ has and C++ has not, for kernels that run as host code: compiler.cpp puts this before each,
+// driver.cpp runs them. Some three hundred are compiled with it, so it includes little and launches nothing.
 #pragma once
-#undef _FORTIFY_SOURCE  // it forbids jumps between stacks
-#include <immintrin.h>
-#include <setjmp.h>
-#include <ucontext.h>
-
-#include <atomic>
 #include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <thread>
 #include <type_traits>
 #include <utility>
-#include <vector>
+
+#include "place.h"
 
 #define __global__
 #define __device__
@@ -28,11 +17,11 @@
 
 using std::isnan;  // where the host's headers do not say so themselves
 
-struct Dim {
-    unsigned x, y, z;
-};
-static thread_local Dim blockIdx, threadIdx, blockDim, gridDim;
-static thread_local char* dynamic_shared;
+static thread_local Place place_on_host;
+#define blockIdx place_on_host.block_index
+#define threadIdx place_on_host.thread_index
+#define blockDim place_on_host.block_size
+#define gridDim place_on_host.grid_size
 
 // ---- numbers of two bytes
 
@@ -40,8 +29,15 @@ struct __half {
     unsigned short bits;
     __half() = default;
     template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
-    __half(T v) : bits(_cvtss_sh(float(v), 0)) {}
-    operator float() const { return _cvtsh_ss(bits); }
+    __half(T v) {
+        _Float16 half(static_cast<float>(v));
+        memcpy(&bits, &half, 2);
+    }
+    operator float() const {
+        _Float16 half;
+        memcpy(&half, &bits, 2);
+        return half;
+    }
 };
 
 struct __nv_bfloat16 {
@@ -125,77 +121,8 @@ static void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix
 
 // ---- threads that wait for each other
 
-enum class Wait { Nothing, Warp, Block, Done };
-
-// A thread of a block: a stack of its own, that runs one block's work after the other's. It is entered
-// once by way of its context; after that by jumps, which ask the system for nothing.
-struct Fiber {
-    ucontext_t context;
-    jmp_buf place;
-    Dim index;
-    Wait wait = Wait::Nothing;
-    bool entered = false;
-    std::unique_ptr<char[]> stack{new char[STACK]};
-    static constexpr size_t STACK = 256 << 10;
-};
-
-static thread_local jmp_buf scheduler;
-static thread_local Fiber* running;
-
-static void yield_until(Wait wait) {
-    running->wait = wait;
-    if (!_setjmp(running->place)) _longjmp(scheduler, 1);
-}
-[[maybe_unused]] static void __syncthreads() { yield_until(Wait::Block); }
-[[maybe_unused]] static void __syncwarp(unsigned = ~0u) { yield_until(Wait::Warp); }
-
-// Runs a fiber until it waits.
-__attribute__((noinline)) static void resume(Fiber& fiber) {
-    running = &fiber;
-    threadIdx = fiber.index;
-    fiber.wait = Wait::Nothing;
-    if (_setjmp(scheduler)) return;
-    if (fiber.entered) _longjmp(fiber.place, 1);
-    fiber.entered = true;
-    setcontext(&fiber.context);
-}
-
-template <class Body> static void run_fibers(std::vector<Fiber>& fibers, const Body& body) {
-    static thread_local const Body* work;
-    work = &body;
-    size_t n = 0;
-    for (unsigned z = 0; z < blockDim.z; z++)
-        for (unsigned y = 0; y < blockDim.y; y++)
-            for (unsigned x = 0; x < blockDim.x; x++) {
-                Fiber& fiber = fibers[n++];
-                fiber.index = {x, y, z};
-                fiber.wait = Wait::Nothing;
-                if (fiber.entered) continue;
-                getcontext(&fiber.context);
-                fiber.context.uc_stack = {fiber.stack.get(), 0, Fiber::STACK};
-                makecontext(&fiber.context, +[] {
-                    for (;; yield_until(Wait::Done)) (*work)();
-                }, 0);
-            }
-    auto all = [&](size_t from, size_t to, Wait wait) {
-        for (size_t i = from; i < to; i++)
-            if (fibers[i].wait != wait && fibers[i].wait != Wait::Done) return false;
-        return true;
-    };
-    while (!all(0, n, Wait::Done)) {
-        for (size_t warp = 0; warp < n; warp += 32) {
-            size_t end = warp + 32 < n ? warp + 32 : n;
-            bool together = all(warp, end, Wait::Warp);
-            for (size_t i = warp; i < end; i++) {
-                Fiber& fiber = fibers[i];
-                if (fiber.wait == Wait::Nothing || (fiber.wait == Wait::Warp && together)) resume(fiber);
-            }
-        }
-        if (all(0, n, Wait::Block))
-            for (size_t i = 0; i < n; i++)
-                if (fibers[i].wait == Wait::Block) fibers[i].wait = Wait::Nothing;
-    }
-}
+[[maybe_unused]] static void __syncthreads() { place_on_host.wait(Wait::Block); }
+[[maybe_unused]] static void __syncwarp(unsigned = ~0u) { place_on_host.wait(Wait::Warp); }
 
 // ---- what the threads of a warp do together
 
@@ -223,7 +150,7 @@ template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
 // ---- PTX: compiler.cpp makes a call of each such line, results first
 
 [[maybe_unused]] static uint32_t __cvta_generic_to_shared(const void* p) {
-    return static_cast<const char*>(p) - dynamic_shared;
+    return static_cast<const char*>(p) - place_on_host.shared;
 }
 template <class H> static uint32_t two(float low, float high) {
     H pair[2] = {H(low), H(high)};
@@ -237,7 +164,7 @@ template <class H> static uint32_t two(float low, float high) {
                                                                               uint32_t& d, uint32_t from) {
     exchange(&from, 1, [&](unsigned lane, auto& lanes) {
         uint32_t* to[] = {&a, &b, &c, &d};
-        for (int i = 0; i < 4; i++) memcpy(to[i], dynamic_shared + lanes[i * 8 + lane / 4][0] + lane % 4 * 4, 4);
+        for (int i = 0; i < 4; i++) memcpy(to[i], place_on_host.shared + lanes[i * 8 + lane / 4][0] + lane % 4 * 4, 4);
     });
 }
 template <class H>
@@ -267,55 +194,20 @@ static void mma(float& d0, float& d1, float& d2, float& d3, const uint32_t (&wor
 MMA(ptx_mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, __half)
 MMA(ptx_mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, __nv_bfloat16)
 
-// ---- launch
+// ---- what driver.cpp asks of a kernel
 
 template <class... A, size_t... I>
 static void call(void (*kernel)(A...), void** arguments, std::index_sequence<I...>) {
     kernel(*static_cast<std::remove_reference_t<A>*>(arguments[I])...);
 }
-
-// A copy of a kernel's arguments that stays.
-template <class... A, size_t... I>
-static void** keep(void (*)(A...), void** arguments, std::index_sequence<I...>) {
-    return new void*[]{new std::remove_const_t<std::remove_reference_t<A>>(
-        *static_cast<std::remove_reference_t<A>*>(arguments[I]))...};
+template <class... A> static void call(void (*kernel)(A...), void** arguments) {
+    call(kernel, arguments, std::index_sequence_for<A...>());
 }
-template <class... A> static void** keep(void (*kernel)(A...), void** arguments) {
-    return keep(kernel, arguments, std::index_sequence_for<A...>());
+template <class... A> static const size_t* sizes_of(void (*)(A...)) {
+    static const size_t sizes[] = {sizeof(A)..., 0};
+    return sizes;
 }
-
-template <class... A>
-static void launch(void (*kernel)(A...), bool waits, const unsigned* grid, const unsigned* block, unsigned shared,
-                   void** arguments) {
-    uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2];
-    std::atomic<uint64_t> next{0};
-    auto work = [&] {
-        gridDim = {grid[0], grid[1], grid[2]};
-        blockDim = {block[0], block[1], block[2]};
-        // It ends in bytes that nobody may change.
-        std::vector<char> memory(128 + shared + 4096, 0x5a);
-        dynamic_shared = memory.data() + (128 - reinterpret_cast<uintptr_t>(memory.data()) % 128);
-        std::vector<Fiber> fibers(waits ? block[0] * block[1] * block[2] : 0);
-        auto body = [&] { call(kernel, arguments, std::index_sequence_for<A...>()); };
-        for (uint64_t i; (i = next++) < blocks;) {
-            blockIdx = {unsigned(i % grid[0]), unsigned(i / grid[0] % grid[1]), unsigned(i / grid[0] / grid[1])};
-            if (waits) {
-                run_fibers(fibers, body);
-                continue;
-            }
-            for (threadIdx.z = 0; threadIdx.z < block[2]; threadIdx.z++)
-                for (threadIdx.y = 0; threadIdx.y < block[1]; threadIdx.y++)
-                    for (threadIdx.x = 0; threadIdx.x < block[0]; threadIdx.x++) body();
-        }
-        for (int i = 0; i < 3968; i++)
-            if (dynamic_shared[shared + i] != 0x5a) {
-                fprintf(stderr, "device.h: a kernel wrote %d bytes behind its %u of shared memory\n", i, shared);
-                abort();
-            }
-    };
-    unsigned n = std::thread::hardware_concurrency();
-    std::vector<std::thread> helpers;
-    for (unsigned i = 1; i < n && i < blocks; i++) helpers.emplace_back(work);
-    work();
-    for (auto& helper : helpers) helper.join();
-}
+#define KERNEL(name, waits)                                                        \
+    extern "C" Kernel kernel_on_host() {                                           \
+        return {waits, sizes_of(&name), [] { return &place_on_host; }, [](void** arguments) { call(&name, arguments); }}; \
+    }

@@ -12,9 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "blocks.h"
+
 using Result = int;
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_IMAGE = 200, NOT_FOUND = 500 };
-using Launch = void (*)(const unsigned* grid, const unsigned* block, unsigned shared, void** arguments);
 static const size_t MEMORY = size_t(8) << 30;
 static const unsigned THREADS = 1024, THREADS_Z = 64, BLOCKS_X = 0x7fffffff, BLOCKS_YZ = 65535, SHARED = 96 << 10;
 static int context;
@@ -126,15 +127,14 @@ API cuModuleLoadData(void** module, const void* image) {
     return *module ? SUCCESS : INVALID_IMAGE;
 }
 struct Function {
-    Launch launch;
-    void** (*keep)(void**);
+    Kernel kernel;
     std::string name;
 };
 API cuModuleGetFunction(void** function, void* module, const char* name) {
-    auto* found = new Function{reinterpret_cast<Launch>(dlsym(module, "launch_on_host")),
-                               reinterpret_cast<void** (*)(void**)>(dlsym(module, "keep_on_host")), name};
-    *function = found;
-    return found->launch && found->keep ? SUCCESS : NOT_FOUND;
+    auto* kernel = reinterpret_cast<Kernel (*)()>(dlsym(module, "kernel_on_host"));
+    if (!kernel) return NOT_FOUND;
+    *function = new Function{kernel(), name};
+    return SUCCESS;
 }
 // A device lags behind the program now and then, and nothing may depend on how far.
 static void lag() {
@@ -146,11 +146,20 @@ API cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
 
 // Launches of a graph, with copies of their arguments.
 struct Node {
-    Launch launch;
-    unsigned grid[3], block[3], shared;
-    void** arguments;
+    Kernel kernel;
+    Dim grid, block;
+    unsigned shared;
+    std::vector<void*> arguments;
 };
 using Graph = std::vector<Node>;
+static std::vector<void*> keep(const size_t* sizes, void** arguments) {
+    std::vector<void*> kept;
+    for (size_t i = 0; sizes[i]; i++) {
+        kept.push_back(aligned_alloc(128, (sizes[i] + 127) / 128 * 128));
+        memcpy(kept[i], arguments[i], sizes[i]);
+    }
+    return kept;
+}
 static Graph* recorded;  // while a stream is captured
 API cuStreamBeginCapture_v2(void*, int) { recorded = new Graph; return SUCCESS; }
 API cuStreamEndCapture(void*, void** graph) { *graph = recorded; recorded = nullptr; return SUCCESS; }
@@ -164,7 +173,8 @@ API cuGraphExecDestroy(void* exec) { delete static_cast<Graph*>(exec); return SU
 API cuGraphUpload(void*, void*) { return SUCCESS; }
 API cuGraphLaunch(void* exec, void*) {
     lag();
-    for (const Node& node : *static_cast<Graph*>(exec)) node.launch(node.grid, node.block, node.shared, node.arguments);
+    for (Node& node : *static_cast<Graph*>(exec))
+        launch(node.kernel, node.grid, node.block, node.shared, node.arguments.data());
     return SUCCESS;
 }
 API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
@@ -173,12 +183,12 @@ API cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     const bool fits = bx * by * bz <= THREADS && bz <= THREADS_Z && gx <= BLOCKS_X && gy <= BLOCKS_YZ && gz <= BLOCKS_YZ;
     if (!some || !fits || shared > SHARED) return INVALID_VALUE;
     lag();
-    const unsigned grid[] = {gx, gy, gz}, block[] = {bx, by, bz};
-    const auto& [launch, keep, name] = *static_cast<Function*>(function);
+    const auto& [kernel, name] = *static_cast<Function*>(function);
+    const Dim grid{gx, gy, gz}, block{bx, by, bz};
     if (recorded)
-        recorded->push_back({launch, {gx, gy, gz}, {bx, by, bz}, shared, keep(arguments)});
+        recorded->push_back({kernel, grid, block, shared, keep(kernel.sizes, arguments)});
     else {
-        launch(grid, block, shared, arguments);
+        launch(kernel, grid, block, shared, arguments);
         check_fences(name.c_str());
     }
     return SUCCESS;

@@ -25,8 +25,8 @@ pub mod tasks;
 
 pub use config::{
     Align, CONFIGURATIONS, Channel, Concept, Grade, GridOrder, Integer, IntensityProperties,
-    KeepWithin, Label, LabelsBack, MIN_STEP_SIZE, ModelConfig, NetworkOutput, Normalization,
-    Normalize, Reader, Refine, Resampling, RoughCrop, Side, TaskGrid, TileWeights,
+    KeepWithin, Label, LabelInterpolation, MIN_STEP_SIZE, ModelConfig, NetworkOutput,
+    Normalization, Normalize, Reader, Refine, Resampling, RoughCrop, Side, TaskGrid, TileWeights,
 };
 pub use mismatch::Mismatch;
 pub use name::{Name, is_shown};

@@ -7,7 +7,9 @@
 mod task;
 mod written;
 
-pub use task::{Align, GridOrder, Integer, KeepWithin, LabelsBack, Refine, RoughCrop, TaskGrid};
+pub use task::{
+    Align, GridOrder, Integer, KeepWithin, LabelInterpolation, Refine, RoughCrop, TaskGrid,
+};
 
 use crate::{Mismatch, Name, Orientation, Quantization};
 use serde::{Deserialize, Serialize};

@@ -18,7 +18,7 @@ pub struct TaskGrid {
     /// What becomes of interpolated values.
     pub integer: Integer,
     /// How labels go back.
-    pub labels_back: LabelsBack,
+    pub labels_back: LabelInterpolation,
 }
 
 /// Interpolation of the image: order of the spline.
@@ -76,7 +76,7 @@ pub enum Integer {
 /// How labels go back to the image's grid.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LabelsBack {
+pub enum LabelInterpolation {
     /// Each voxel takes the label of the nearest one.
     #[default]
     Nearest,
