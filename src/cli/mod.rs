@@ -42,7 +42,10 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return failed(&error),
     };
-    let cli = match Cli::try_parse_from(arguments) {
+    if let Some(note) = arguments.note {
+        report::tell(note);
+    }
+    let cli = match Cli::try_parse_from(arguments.words) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too; clap knows their streams and codes.

@@ -1,8 +1,9 @@
 //! `TotalSegmentator`'s command lines as they are typed, in our words.
 //!
 //! What was typed enters and what clap reads leaves. With `--task`, conventions are those of that
-//! program: `docs/from-totalsegmentator.md` is the table, and the tests read it. Without it only
-//! its short words for what we have as well are understood.
+//! program: `docs/from-totalsegmentator.md` is the table, and the tests read it. So they are where
+//! nothing says what to segment, which that program takes for its task `total`. Otherwise only its
+//! short words for what we have as well are understood.
 
 use super::args::{RESULTS, dashed};
 use super::request::usage;
@@ -175,22 +176,63 @@ impl Typed<'_> {
     }
 }
 
-/// What clap reads: the program's name first, as in `arguments`.
+/// A command line in our words.
+pub(crate) struct Translated {
+    /// What clap reads: the program's name first, as in what was typed.
+    pub(crate) words: Vec<OsString>,
+    /// What to tell who typed it.
+    pub(crate) note: Option<&'static str>,
+}
+
+/// What a line without a task, mode or model is taken for.
+const DEFAULT_TASK: &str = "total";
+const TAKEN_FOR: &str = "note: without --mode and --model this is a line of TotalSegmentator, whose \
+                         task is then total";
+
+/// In our words what was typed.
 ///
 /// # Errors
 ///
 /// `Usage` for what `TotalSegmentator` has and we do not take, by its name.
-pub(crate) fn translated(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
+pub(crate) fn translated(arguments: impl Iterator<Item = OsString>) -> Result<Translated> {
     let typed: Vec<OsString> = arguments.map(dashed).flat_map(separated).collect();
-    let is_word = |argument: &OsString| argument.to_str().is_some_and(|text| text.starts_with('-'));
     // A command of ours has its own words.
     if !typed.get(1).is_some_and(is_word) {
-        return Ok(typed);
+        return Ok(Translated { words: typed, note: None });
     }
     let is_task = |argument: &OsString| argument == "-ta" || argument == "--task";
-    let line = Line::read(&typed[1..], typed.iter().any(is_task))?;
+    let is_named = typed.iter().any(is_task);
+    let is_default = !is_named && is_all_theirs(&typed[1..]);
+    let mut line = Line::read(&typed[1..], is_named || is_default)?;
+    let mut note = None;
+    if is_default {
+        line.task = Some(DEFAULT_TASK.to_owned());
+        note = (!line.ours.iter().any(|word| word == "--quiet")).then_some(TAKEN_FOR);
+    }
     let name = typed.into_iter().take(1);
-    Ok(name.chain(line.finished()?).collect())
+    Ok(Translated { words: name.chain(line.finished()?).collect(), note })
+}
+
+fn is_word(argument: &OsString) -> bool {
+    argument.to_str().is_some_and(|text| text.starts_with('-'))
+}
+
+/// Whether a line has words of that program only, what it reads and what it writes among them: then
+/// nothing in it says what to segment. A file that is named without its `--ml` is what ours writes.
+fn is_all_theirs(line: &[OsString]) -> bool {
+    let parts = |argument: &OsString| {
+        let text = argument.to_string_lossy();
+        let (name, value) = text.split_once('=').map_or((&*text, None), |(n, v)| (n, Some(v)));
+        (find(name), value.map(OsString::from))
+    };
+    let words: Vec<_> = line.iter().filter(|argument| is_word(argument)).map(parts).collect();
+    let has = |short: &str| words.iter().any(|(word, _)| word.is_some_and(|w| w.short == short));
+    let is_output = |argument: &OsString| parts(argument).0.is_some_and(|word| word.short == "-o");
+    let output = line.iter().position(is_output);
+    let output = output.and_then(|at| parts(&line[at]).1.or_else(|| line.get(at + 1).cloned()));
+    let is_file = output.is_some_and(|output| Path::new(&output).extension().is_some());
+    let all_known = words.iter().all(|(word, _)| word.is_some());
+    all_known && has("-i") && has("-o") && (has("-ml") || !is_file)
 }
 
 /// `-ta=total` as two words, as long as `-ta` is one of theirs.
@@ -458,7 +500,7 @@ mod tests {
     fn line(typed: &str) -> Result<String, String> {
         let words = std::iter::once("fastnnunet").chain(typed.split_whitespace());
         let ours = translated(words.map(OsString::from)).map_err(|error| error.to_string())?;
-        let ours: Vec<_> = ours[1..].iter().map(|word| word.to_string_lossy()).collect();
+        let ours: Vec<_> = ours.words[1..].iter().map(|word| word.to_string_lossy()).collect();
         Ok(ours.join(" "))
     }
 
@@ -527,7 +569,7 @@ mod tests {
         let mut count = 0;
         for typed in lines {
             let words = std::iter::once("fastnnunet").chain(typed.split_whitespace());
-            let ours = translated(words.map(OsString::from)).expect("understood");
+            let ours = translated(words.map(OsString::from)).expect("understood").words;
             let cli = Cli::try_parse_from(ours).unwrap_or_else(|said| panic!("{typed}: {said}"));
             assert!(cli.predict.task.is_some() && cli.predict.mode == cli.predict.task, "{typed}");
             count += 1;
@@ -558,7 +600,7 @@ mod tests {
             "-i a.nii -m bone -t 4",
             "--mode bone --statistics s.csv -i a -o b",
             "modes total",
-            "-i a -o b --save-probabilities --preview c.png",
+            "-i a -o b -m bone --save-probabilities --preview c.png",
         ];
         for typed in same {
             let found = line(typed).expect(typed);
@@ -576,6 +618,31 @@ mod tests {
         assert_eq!(found, "--input a --mode total --output-type dicom", "clap refuses it");
         for typed in ["-i a --mode total -ml", "-i a -bs", "-lt", "-i a -ns 4"] {
             assert!(line(typed).is_err(), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_names_nothing_is_of_task_total() {
+        for typed in ["-i a -o segs", "-o=segs -i a --fast", "-i a -o b.nii.gz --ml -rs liver"] {
+            let found = line(typed).expect(typed);
+            assert_eq!(found, line(&format!("-ta total {typed}")).expect("understood"), "{typed}");
+            let told = |typed: &str| {
+                let words = std::iter::once("fastnnunet").chain(typed.split(' '));
+                translated(words.map(OsString::from)).expect("understood").note
+            };
+            assert!(told(typed).is_some() && told(&format!("{typed} -q")).is_none(), "{typed}");
+            assert!(told(&format!("{typed} -ta total")).is_none(), "{typed}");
+        }
+        // With a word of ours, or a file for what would be a folder, it is a line of ours.
+        for typed in [
+            "-i a -o segs --threads 4",
+            "-i a -o b.nii.gz",
+            "-i a",
+            "-i a --output=b.nii",
+            "-i a -o b -m bone",
+        ] {
+            let found = line(typed).expect(typed);
+            assert!(!found.contains("--task"), "{typed}: {found}");
         }
     }
 

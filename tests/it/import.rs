@@ -159,6 +159,11 @@ fn every_mode_that_total_covers_answers_from_it() {
         ("total", "total_organs + total_vertebrae + total_cardiac + total_muscles + total_ribs"),
         ("body", "body"),
         ("lung_vessels", "lung_vessels"),
+        // Structures of a table of its own, from the tasks that have them.
+        (
+            "headneck",
+            "head_glands_cavities + craniofacial_structures + total_organs + total_muscles",
+        ),
         ("headneck_muscles", "headneck_muscles_1 + headneck_muscles_2"),
     ] {
         assert_eq!(taken(mode), (models.to_owned(), "external".into()), "{mode}");

@@ -177,6 +177,64 @@ fn lines_of_totalsegmentator_write_what_it_writes() {
     assert!(!at("none").exists());
 }
 
+/// The structures of a task, by what its program calls their files.
+fn classes(task: &str) -> Vec<String> {
+    let tasks = fastnnunet::registry::Registry::embedded().tasks();
+    let task = tasks.tasks.iter().find(|one| one.name == task).expect("a task");
+    let mut files: Vec<_> = task.labels.iter().map(|name| format!("{name}.nii.gz")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn lines_of_its_readme_run_as_typed() {
+    let page = include_str!("../../docs/from-totalsegmentator.md");
+    let lines = page.lines().filter_map(|line| line.strip_prefix("TotalSegmentator "));
+    let home = tempfile::tempdir().expect("folder");
+    let of_user = || crate::program_of(home.path());
+    let imported = of_user().arg("import").arg(path("results")).output().expect("runs");
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let mut typed = 0;
+    for line in lines {
+        let room = tempfile::tempdir().expect("folder");
+        for (image, name) in [("las", "ct"), ("float", "mri")] {
+            let to = room.path().join(format!("{name}.nii.gz"));
+            fs::copy(path(&format!("images/{image}.nii.gz")), to).expect("copies");
+        }
+        let mut program = of_user();
+        let done = program.current_dir(room.path()).args(line.split(' ')).output().expect("runs");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{line}: {said}");
+
+        let words: Vec<&str> = line.split(' ').collect();
+        let named = words.iter().position(|word| ["-ta", "--task"].contains(word));
+        let is_told = words.contains(&"-q") || named.is_some();
+        assert_eq!(said.contains("whose task is then total"), !is_told, "{line}: {said}");
+        let task = named.map_or("total", |at| words[at + 1]);
+        let mut expected = classes(task);
+        if line.contains("roi_subset") {
+            expected = ["brain", "colon", "spleen"].map(|name| format!("{name}.nii.gz")).to_vec();
+        }
+        for (word, file) in [("preview", "preview_total.png"), ("statistics", "statistics.json")] {
+            expected.extend(line.contains(word).then(|| file.to_owned()));
+        }
+        expected.sort();
+        let output =
+            room.path().join(words[words.iter().position(|w| *w == "-o").expect("-o") + 1]);
+        if words.contains(&"--ml") {
+            assert!(labels(&output).iter().any(|label| *label > 0), "{line}");
+        } else {
+            let files = fs::read_dir(&output).expect("a folder").map(|entry| entry.expect("entry"));
+            let mut files: Vec<_> =
+                files.map(|file| file.file_name().to_string_lossy().into_owned()).collect();
+            files.sort();
+            assert_eq!(files, expected, "{line}");
+        }
+        typed += 1;
+    }
+    assert!(typed >= 10, "{typed} lines");
+}
+
 #[test]
 fn structures_are_called_as_planning_systems_call_them() {
     let folder = tempfile::tempdir().expect("folder");

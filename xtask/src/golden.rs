@@ -5,48 +5,86 @@ use crate::shell::{self, Result};
 /// The interpreter that has the reference's packages.
 pub(crate) const PYTHON: &str = "target/reference/bin/python";
 
-/// Installs them.
+const PIP: &str = "target/reference/bin/pip install --quiet --constraint reference/lock.txt";
+
+/// A program whose results are kept.
+struct Family {
+    name: &'static str,
+    /// What its scripts need besides nnU-Net's packages,
+    packages: &'static [&'static str],
+    /// and without what that asks for in turn: it would bring other versions of the rest.
+    alone: &'static [&'static str],
+    scripts: &'static [&'static str],
+}
+
+const FAMILIES: &[Family] = &[
+    Family {
+        name: "totalseg",
+        packages: &["dicom2nifti", "xmltodict"],
+        alone: &["TotalSegmentator"],
+        scripts: &["tests/totalseg/make.py", "tests/totalseg/tasks.py"],
+    },
+    Family {
+        name: "v1",
+        packages: &["medpy"],
+        alone: &["nnunet"],
+        scripts: &["tests/nnunet/v1.py"],
+    },
+    Family {
+        name: "mrsegmentator",
+        packages: &[],
+        alone: &["mrsegmentator"],
+        scripts: &["tests/nnunet/mrsegmentator.py"],
+    },
+];
+
+/// What nnU-Net v2 itself gives, besides the arrays of `tests/golden/generate.py`.
+const SCRIPTS: &[&str] = &[
+    "tests/golden/graphs.py",
+    "tests/golden/engine/make.py",
+    "tests/nnunet/make.py",
+    "tests/nnunet/make_folders.py",
+    "tests/fixtures/make_headers.py",
+    "tests/fixtures/make_formats.py",
+];
+
+/// Installs nnU-Net's packages.
 pub(crate) fn environment() -> Result {
     shell::run("python3 -m venv target/reference")?;
-    shell::run(
-        "target/reference/bin/pip install --quiet --constraint reference/lock.txt \
-         nnunetv2 onnx onnxruntime",
-    )
+    shell::run(&format!("{PIP} nnunetv2 onnx onnxruntime"))
 }
 
-/// Installs `TotalSegmentator` besides.
-fn totalsegmentator() -> Result {
-    let pip = "target/reference/bin/pip install --quiet --constraint reference/lock.txt";
-    shell::run(&format!("{pip} dicom2nifti xmltodict"))?;
-    shell::run(&format!("{pip} --no-deps TotalSegmentator"))
+fn run_scripts(scripts: &[&str]) -> Result {
+    scripts.iter().try_for_each(|script| shell::run(&format!("{PYTHON} {script}")))
 }
 
-/// Installs what nnU-Net v1 and `MRSegmentator` need besides.
-fn other_families() -> Result {
-    let pip = "target/reference/bin/pip install --quiet --constraint reference/lock.txt";
-    shell::run(&format!("{pip} medpy==0.5.2"))?;
-    shell::run(&format!("{pip} --no-deps nnunet==1.7.1 mrsegmentator==2.0.0"))
+impl Family {
+    fn make(&self) -> Result {
+        if !self.packages.is_empty() {
+            shell::run(&format!("{PIP} {}", self.packages.join(" ")))?;
+        }
+        shell::run(&format!("{PIP} --no-deps {}", self.alone.join(" ")))?;
+        run_scripts(self.scripts)
+    }
 }
 
-/// Of `tests/golden/generate.py`, without arguments all of it and the label maps of nnU-Net,
-/// TotalSegmentator and others too.
-pub(crate) fn run(stages: &[String]) -> Result {
+/// Of the families that are named, and of the stages of `tests/golden/generate.py`; of all without a
+/// name.
+pub(crate) fn run(named: &[String]) -> Result {
     environment()?;
-    let python = PYTHON;
-    shell::run(&format!("{python} tests/golden/generate.py {}", stages.join(" ")))?;
-    if stages.is_empty() {
-        shell::run(&format!("{python} tests/golden/graphs.py"))?;
-        shell::run(&format!("{python} tests/golden/engine/make.py"))?;
-        shell::run(&format!("{python} tests/nnunet/make.py"))?;
-        shell::run(&format!("{python} tests/nnunet/make_folders.py"))?;
-        shell::run(&format!("{python} tests/fixtures/make_headers.py"))?;
-        shell::run(&format!("{python} tests/fixtures/make_formats.py"))?;
-        totalsegmentator()?;
-        shell::run(&format!("{python} tests/totalseg/make.py"))?;
-        shell::run(&format!("{python} tests/totalseg/tasks.py"))?;
-        other_families()?;
-        shell::run(&format!("{python} tests/nnunet/v1.py"))?;
-        shell::run(&format!("{python} tests/nnunet/mrsegmentator.py"))?;
+    let is_family = |name: &&String| FAMILIES.iter().any(|family| family.name == **name);
+    let (families, stages): (Vec<&String>, Vec<&String>) = named.iter().partition(is_family);
+    if named.is_empty() || !stages.is_empty() {
+        let stages: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
+        shell::run(&format!("{PYTHON} tests/golden/generate.py {}", stages.join(" ")))?;
+    }
+    if named.is_empty() {
+        run_scripts(SCRIPTS)?;
+    }
+    for family in FAMILIES {
+        if named.is_empty() || families.iter().any(|name| *name == family.name) {
+            family.make()?;
+        }
     }
     // Another CPU may change last bits of logits: what changed is a person's to judge.
     shell::run("git status --short tests models config docs")

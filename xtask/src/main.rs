@@ -22,7 +22,8 @@ usage: cargo xtask TASK
   quick            format, rooms, lint, docs and unit tests without burn: about a minute
   full             all that .ci/run does, and what takes too long for it
   bench [FILTER]   every benchmark, or those whose name holds FILTER
-  golden [STAGE]   writes the golden arrays anew with the reference's own packages
+  golden [NAME]    writes golden arrays anew with the reference's own packages: all, a stage of
+                   tests/golden/generate.py, or totalseg, v1, mrsegmentator
   hashes [PROGRAM] digests of what the program, or another commit's, makes of the fixtures
   fuzz [--seconds N | --runs N] [TARGET ...]
                    fuzz targets on their seeds, then at random: 60 seconds each unless told";
