@@ -18,7 +18,7 @@
 // once by way of its context; after that by jumps, which ask the system for nothing.
 struct Fiber {
     ucontext_t context;
-    jmp_buf place;
+    jmp_buf left_at;
     Dim index;
     Wait wait = Wait::Nothing;
     bool entered = false;
@@ -38,7 +38,7 @@ static thread_local Fiber* running;
 
 static void yield_until(Wait wait) {
     running->wait = wait;
-    if (!_setjmp(running->place)) _longjmp(scheduler, 1);
+    if (!_setjmp(running->left_at)) _longjmp(scheduler, 1);
 }
 
 // Runs a fiber until it waits.
@@ -47,7 +47,7 @@ __attribute__((noinline)) static void resume(Fiber& fiber) {
     work.place->thread_index = fiber.index;
     fiber.wait = Wait::Nothing;
     if (_setjmp(scheduler)) return;
-    if (fiber.entered) _longjmp(fiber.place, 1);
+    if (fiber.entered) _longjmp(fiber.left_at, 1);
     fiber.entered = true;
     setcontext(&fiber.context);
 }

@@ -207,7 +207,7 @@ template <class... A> static const size_t* sizes_of(void (*)(A...)) {
     static const size_t sizes[] = {sizeof(A)..., 0};
     return sizes;
 }
-#define KERNEL(name, waits)                                                        \
-    extern "C" Kernel kernel_on_host() {                                           \
-        return {waits, sizes_of(&name), [] { return &place_on_host; }, [](void** arguments) { call(&name, arguments); }}; \
+#define KERNEL(name, waits)                                                                                          \
+    extern "C" Kernel kernel_on_host() {                                                                             \
+        return {waits, sizes_of(&name), [] { return &place_on_host; }, [](void** a) { call(&name, a); }};            \
     }

@@ -135,16 +135,19 @@ def weights(to, image, asked=()):
                   plans_name="nnUNetResEncUNetLPlans_8")
 
 
+# What calls of its nnU-Net say for every licensed task.
+ALIKE = dict(model="3d_fullres", folds=[0], tta=False, multilabel_image=True, nr_threads_saving=1, quiet=True,
+             device=torch.device("cpu"))
+
+
 def heartchambers(source, to):
     """What the task does after it has asked for the license that its released weights need: here the weights
     are our own. Its steps are those of python_api.totalsegmentator."""
     from totalsegmentator.map_to_binary import class_map
     from totalsegmentator.nnunet import nnUNet_predict_image
-    both = dict(model="3d_fullres", folds=[0], tta=False, multilabel_image=True, nr_threads_saving=1,
-                quiet=True, device=torch.device("cpu"))
     found, _, _ = nnUNet_predict_image(
         source, None, 297, trainer="nnUNetTrainer_4000epochs_NoMirroring", resample=3.0, task_name="total",
-        crop_addon=None, **both)
+        crop_addon=None, **ALIKE)
     names = {name: label for label, name in class_map["total"].items()}
     mask = lambda classes: nib.Nifti1Image(
         np.isin(found.get_fdata(), [names[name] for name in classes]).astype(np.uint8), found.affine)
@@ -152,16 +155,15 @@ def heartchambers(source, to):
     nnUNet_predict_image(
         source, to, 301, trainer="nnUNetTrainer", resample=None, task_name="heartchambers_highres",
         crop=mask(["heart"]), crop_addon=[20, 20, 20], remove_outside_mask=outside,
-        remove_outside_dilation=10, **both)
+        remove_outside_dilation=10, **ALIKE)
 
 
 def appendicular_bones(source, to):
     """As `heartchambers`."""
     from totalsegmentator.nnunet import nnUNet_predict_image
     nnUNet_predict_image(
-        source, to, 304, model="3d_fullres", folds=[0], trainer="nnUNetTrainerNoMirroring", tta=False,
-        multilabel_image=True, resample=1.5, task_name="appendicular_bones", crop=None, crop_addon=None,
-        nr_threads_saving=1, quiet=True, device=torch.device("cpu"))
+        source, to, 304, trainer="nnUNetTrainerNoMirroring", resample=1.5, task_name="appendicular_bones",
+        crop=None, crop_addon=None, **ALIKE)
 
 
 LICENSED = dict(heartchambers_highres=heartchambers, appendicular_bones=appendicular_bones)

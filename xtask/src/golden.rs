@@ -72,20 +72,16 @@ impl Family {
 /// name.
 pub(crate) fn run(named: &[String]) -> Result {
     environment()?;
-    let is_family = |name: &&String| FAMILIES.iter().any(|family| family.name == **name);
-    let (families, stages): (Vec<&String>, Vec<&String>) = named.iter().partition(is_family);
+    let is_stage = |name: &&str| FAMILIES.iter().all(|family| family.name != *name);
+    let stages: Vec<&str> = named.iter().map(String::as_str).filter(is_stage).collect();
     if named.is_empty() || !stages.is_empty() {
-        let stages: Vec<&str> = stages.iter().map(|stage| stage.as_str()).collect();
         shell::run(&format!("{PYTHON} tests/golden/generate.py {}", stages.join(" ")))?;
     }
     if named.is_empty() {
         run_scripts(SCRIPTS)?;
     }
-    for family in FAMILIES {
-        if named.is_empty() || families.iter().any(|name| *name == family.name) {
-            family.make()?;
-        }
-    }
+    let is_asked = |family: &&Family| named.is_empty() || named.iter().any(|n| n == family.name);
+    FAMILIES.iter().filter(is_asked).try_for_each(Family::make)?;
     // Another CPU may change last bits of logits: what changed is a person's to judge.
     shell::run("git status --short tests models config docs")
 }
