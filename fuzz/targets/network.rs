@@ -1,5 +1,5 @@
 //! Networks made at random from every supported operator, with odd attributes and now and then a
-//! shape that lies: refused, or the same logits on every instruction set.
+//! shape that lies: refused, or the same logits on two instruction sets, by turns on all of them.
 #![no_main]
 
 use arbitrary::{Result, Unstructured};
@@ -22,13 +22,14 @@ fuzz_target!(|bytes: &[u8]| {
     let input = Array4::from_shape_fn((channels, z, y, x), |(c, z, y, x)| {
         ((c * 7 + z * 5 + y * 3 + x) % 13) as f32 / 3.0 - 2.0
     });
-    let mut first: Option<Array4<f32>> = None;
-    for isa in Isa::available() {
-        let Some(logits) = run(&graph, patch, isa, &input) else { continue };
-        match &first {
-            None => first = Some(logits),
-            Some(first) => agree(first, &logits, isa),
-        }
+    // Two of them take less than half of the time of all, and more inputs find more.
+    let sets = Isa::available();
+    let sum: usize = bytes.iter().copied().map(usize::from).sum();
+    let (one, other) = (sum % sets.len(), sum / sets.len() % sets.len());
+    let Some(logits) = run(&graph, patch, sets[one], &input) else { return };
+    // The same one twice: a result may not depend on what an earlier one left.
+    if let Some(again) = run(&graph, patch, sets[other], &input) {
+        agree(&logits, &again, sets[other]);
     }
 });
 
