@@ -6,6 +6,7 @@
 //! of structures in a header.
 
 use crate::shell::{self, Result, root};
+use base16ct::lower;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -104,9 +105,7 @@ fn made(program: &Path, input: &str, options: &str) -> Result<String> {
     }
     let bytes = fs::read(&output).map_err(|error| format!("{}: {error}", output.display()))?;
     let compared = compared(&bytes).ok_or_else(|| format!("{}: no NIfTI", output.display()))?;
-    let digest: Vec<String> =
-        Sha256::digest(compared).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(digest.concat())
+    Ok(lower::encode_string(&Sha256::digest(compared)))
 }
 
 /// Header and voxels of a NIfTI, without what says how far apart they lie and the names of structures
