@@ -10,6 +10,7 @@ mod full;
 mod fuzz;
 mod golden;
 mod hashes;
+mod house;
 mod quick;
 mod rooms;
 mod shell;
@@ -52,7 +53,7 @@ fn run(task: &str, rest: &[String]) -> shell::Result {
         ("hashes", _) => hashes::run(rest),
         ("fuzz", _) => fuzz::run(rest),
         // What quick checks first; .ci/run asks for it alone.
-        ("rooms", []) => rooms::run(),
+        ("rooms", []) => rooms::run().and_then(|()| house::run()),
         _ => Err(format!("cannot run `{task} {}`\n{USAGE}", rest.join(" "))),
     }
 }
