@@ -40,6 +40,8 @@ mod postprocess;
 mod preview;
 #[cfg(all(unix, feature = "cli"))]
 mod readme;
+#[cfg(feature = "cli")]
+mod refused;
 mod regressions;
 mod resample;
 #[cfg(all(feature = "cli", feature = "dicom"))]
