@@ -94,7 +94,7 @@ const FILE: Row = Row {
 #[cfg(feature = "dicom")]
 const OBJECT: Row = Row { needs_series: true, ..FILE };
 
-/// In the order in which they are written: what others refer to comes before them.
+/// In the order of the variants, in which they are written: what others refer to comes before them.
 const TYPES: &[Row] = &[
     Row {
         output_type: OutputType::Nifti,
@@ -194,6 +194,20 @@ const TYPES: &[Row] = &[
     },
 ];
 
+/// Every variant has its row, at its place.
+const _: () = {
+    #[cfg(feature = "dicom")]
+    let last = OutputType::Sc;
+    #[cfg(not(feature = "dicom"))]
+    let last = OutputType::Gltf;
+    assert!(TYPES.len() == last as usize + 1, "a variant without a row, or another one is last");
+    let mut k = 0;
+    while k < TYPES.len() {
+        assert!(TYPES[k].output_type as usize == k, "rows are in the order of the variants");
+        k += 1;
+    }
+};
+
 impl OutputType {
     /// All types of this build, in the order in which a [`Writer`] should be given them.
     #[must_use]
@@ -211,8 +225,7 @@ impl OutputType {
     }
 
     fn row(self) -> &'static Row {
-        let found = TYPES.iter().find(|row| row.output_type == self);
-        found.expect("every form is in the table, as a test sees to")
+        &TYPES[self as usize]
     }
 
     /// Its name.
@@ -466,15 +479,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_is_in_the_table_once_and_its_own_name_is_its() {
+    fn the_name_of_every_form_leads_back_to_it_and_stands_in_the_docs() {
+        let docs = include_str!("../../docs/outputs.md");
         for row in TYPES {
             let name = format!("case_mode{}", row.suffix);
             assert_eq!(OutputType::of_name(Path::new(&name)), [row.output_type], "{name}");
             assert_eq!(row.name.parse::<OutputType>().ok(), Some(row.output_type));
-            assert_eq!(
-                TYPES.iter().filter(|other| other.output_type == row.output_type).count(),
-                1
-            );
+            let begin = format!("| `{}` |", row.name);
+            let documented = docs.lines().find(|line| line.starts_with(&begin));
+            let documented = documented.unwrap_or_else(|| panic!("docs/outputs.md has no {begin}"));
+            assert!(documented.contains(&format!("`{}`", row.suffix)), "{documented}");
         }
     }
 

@@ -7,7 +7,10 @@ use super::components::{Components, Connectivity};
 use super::map::{Classes, Edit, Map};
 use super::patient::PatientAxes;
 use super::runs::{Runs, Voxel};
+use super::steps::{Fields, Table, within};
+use crate::Mismatch;
 use crate::volume::Spacing;
+use serde::Deserialize;
 
 /// What the step is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,4 +182,36 @@ fn ellipsoid(radius_mm: f64, spacing: Spacing) -> Vec<([isize; 2], [isize; 2])> 
         }
     }
     pieces
+}
+
+/// The step `vertebral_bodies`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VertebralBodies {
+    chain: Vec<String>,
+    min_mm3: f64,
+    grow_mm: f64,
+}
+
+impl Fields for VertebralBodies {
+    type Labels = Vec<u16>;
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("grow_mm", self.grow_mm, 100.0)?;
+        within("min_mm3", self.min_mm3, 1e9)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        table.chain(&self.chain)
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        chain: &Vec<u16>,
+        map: &mut Map<'_, T>,
+        axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        let bodies = Bodies { chain, min_mm3: self.min_mm3, grow_mm: self.grow_mm };
+        Ok(renumber(map, axes, &bodies))
+    }
 }

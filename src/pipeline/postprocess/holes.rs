@@ -2,10 +2,14 @@
 
 use super::components::{Components, FACES, FACES_ACROSS_ROWS, FACES_IN_PLANE};
 use super::map::{Classes, Edit, Map};
+use super::patient::PatientAxes;
 use super::runs::{Run, Runs, Voxel};
+use super::steps::{Fields, Select, Table, within};
+use crate::Mismatch;
 use crate::pipeline::crop::{Box3, box_shape};
 use ndarray::{ArrayView3, s};
 use rayon::prelude::*;
+use serde::Deserialize;
 
 /// Fills the holes of each of `labels`, as `scipy.ndimage.binary_fill_holes`.
 ///
@@ -149,4 +153,50 @@ fn holes_across_rows(gaps: &Runs, label: u16, bounds: &Box3, most: u64) -> Vec<E
         });
     }
     edits
+}
+
+/// The step `fill_holes`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FillHoles {
+    labels: Select,
+    #[serde(default)]
+    except: Vec<String>,
+    plane: Option<Plane>,
+    max_mm3: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Plane {
+    Axial,
+    Coronal,
+    Sagittal,
+}
+
+impl Fields for FillHoles {
+    type Labels = Vec<u16>;
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("max_mm3", self.max_mm3, 1e9)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        table.structures(&self.labels, &self.except)
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        labels: &Vec<u16>,
+        map: &mut Map<'_, T>,
+        axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        let [axial, coronal, sagittal] = axes.across();
+        let axis = self.plane.map(|plane| match plane {
+            Plane::Axial => axial,
+            Plane::Coronal => coronal,
+            Plane::Sagittal => sagittal,
+        });
+        Ok(fill(map, labels, axis, self.max_mm3))
+    }
 }

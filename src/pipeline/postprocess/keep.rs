@@ -3,7 +3,11 @@
 use super::components::{Components, Connectivity};
 use super::map::{Classes, Edit, Map};
 use super::nearest;
+use super::patient::PatientAxes;
 use super::runs::Voxel;
+use super::steps::{Fields, Select, Table, within};
+use crate::Mismatch;
+use serde::Deserialize;
 
 /// Removes all but the largest component of each class, as nnU-Net's
 /// `remove_all_but_largest_component`: of equally large ones all stay.
@@ -107,4 +111,100 @@ pub(super) fn remove<T: Voxel>(
         nearest::reassign(map, &removed, within_mm);
     }
     changed
+}
+
+/// The step `keep_largest`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeepLargest {
+    pub(super) labels: Select,
+    #[serde(default)]
+    pub(super) except: Vec<String>,
+    #[serde(default)]
+    pub(super) union: bool,
+    #[serde(default)]
+    pub(super) connectivity: Connectivity,
+    pub(super) nearest_mm: Option<f64>,
+    /// Which of equally large components stay.
+    #[serde(default)]
+    pub(super) ties: Ties,
+    #[serde(skip)]
+    pub(super) background: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Ties {
+    /// All of them, as in nnU-Net.
+    #[default]
+    All,
+    /// The first in `x`, `y`, `z`, as in `TotalSegmentator`.
+    First,
+}
+
+impl Fields for KeepLargest {
+    type Labels = Classes;
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("nearest_mm", self.nearest_mm, 50.0)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        table.classes(&self.labels, &self.except, self.union)
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        classes: &Classes,
+        map: &mut Map<'_, T>,
+        _axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        Ok(match self.ties {
+            Ties::First => keep_first_largest(map, classes, self.connectivity, self.nearest_mm),
+            Ties::All => {
+                keep_largest(map, classes, self.connectivity, self.background, self.nearest_mm)
+            }
+        })
+    }
+
+    fn background(&self) -> u16 {
+        self.background
+    }
+}
+
+/// The step `remove_small`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoveSmall {
+    labels: Select,
+    #[serde(default)]
+    except: Vec<String>,
+    #[serde(default)]
+    union: bool,
+    min_mm3: f64,
+    #[serde(default)]
+    connectivity: Connectivity,
+    nearest_mm: Option<f64>,
+}
+
+impl Fields for RemoveSmall {
+    type Labels = Classes;
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("min_mm3", self.min_mm3, 1e9)?;
+        within("nearest_mm", self.nearest_mm, 50.0)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        table.classes(&self.labels, &self.except, self.union)
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        classes: &Classes,
+        map: &mut Map<'_, T>,
+        _axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        Ok(remove_small(map, classes, self.connectivity, self.min_mm3, self.nearest_mm))
+    }
 }

@@ -9,12 +9,18 @@
 use super::bits::{Ball, Bits};
 use super::map::Map;
 use super::nearest;
+use super::patient::PatientAxes;
 use super::runs::{Runs, Voxel};
+use super::steps::{self, Fields, Select, Table, within};
+use crate::Mismatch;
 use crate::pipeline::crop::{grown, join};
 use rayon::prelude::*;
+use serde::Deserialize;
+use serde_json::Value;
 
 /// What is done to each structure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// Grow into background.
     Dilate,
@@ -86,4 +92,49 @@ pub(super) fn surroundings(
     let tight = chosen.filter_map(|(_, bounds)| bounds.clone()).reduce(join)?;
     let ball = Ball::new(distance_mm, spacing, runs.shape());
     Some(Bits::from_runs(runs, &grown(&tight, ball.reach, runs.shape()), pick).dilate(&ball))
+}
+
+/// The steps `dilate`, `erode`, `open` and `close`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Morphology {
+    #[serde(rename = "step")]
+    operation: Operation,
+    labels: Select,
+    #[serde(default)]
+    except: Vec<String>,
+    radius_mm: f64,
+    nearest_mm: Option<f64>,
+}
+
+impl Fields for Morphology {
+    type Labels = Vec<u16>;
+
+    fn read(name: &str, mut fields: Value) -> Result<Self, Mismatch> {
+        fields["step"] = name.into();
+        steps::read(fields)
+    }
+
+    fn check(&self) -> Result<(), Mismatch> {
+        let adds = matches!(self.operation, Operation::Dilate | Operation::Close);
+        if adds && self.nearest_mm.is_some() {
+            let found = "`nearest_mm` for a step that removes nothing";
+            return Err(Mismatch::new(found, "it with erode and open only"));
+        }
+        within("radius_mm", self.radius_mm, 100.0)?;
+        within("nearest_mm", self.nearest_mm, 50.0)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        table.structures(&self.labels, &self.except)
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        labels: &Vec<u16>,
+        map: &mut Map<'_, T>,
+        _axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        Ok(apply(map, labels, self.operation, self.radius_mm, self.nearest_mm))
+    }
 }

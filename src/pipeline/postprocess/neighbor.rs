@@ -2,8 +2,12 @@
 
 use super::components::{Components, Connectivity};
 use super::map::{Classes, Map};
+use super::patient::PatientAxes;
 use super::runs::Voxel;
+use super::steps::{Fields, Select, Table, within};
 use super::{keep, morphology};
+use crate::Mismatch;
+use serde::Deserialize;
 
 /// What is removed of a structure that reaches too far from its neighbor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,5 +61,45 @@ pub fn clip<T: Voxel>(
             });
             map.apply(&edits, |_| true)
         }
+    }
+}
+
+/// The step `clip_to_neighbor`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClipToNeighbor {
+    labels: Select,
+    #[serde(default)]
+    except: Vec<String>,
+    neighbor: Select,
+    distance_mm: f64,
+    #[serde(default)]
+    whole_components: bool,
+    #[serde(default)]
+    connectivity: Connectivity,
+}
+
+impl Fields for ClipToNeighbor {
+    type Labels = (Vec<u16>, Vec<u16>);
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("distance_mm", self.distance_mm, 100.0)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        let labels = table.structures(&self.labels, &self.except)?;
+        let neighbor = table.structures(&self.neighbor, &[])?;
+        Ok(labels.zip(neighbor))
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        (labels, neighbor): &Self::Labels,
+        map: &mut Map<'_, T>,
+        _axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        let components = Clip::Components(self.connectivity);
+        let what = if self.whole_components { components } else { Clip::Voxels };
+        Ok(clip(map, labels, neighbor, self.distance_mm, what))
     }
 }

@@ -1,8 +1,9 @@
 //! nnU-Net's own postprocessing rule, from its `postprocessing.json` or from plain values.
 
 use super::Connectivity;
+use super::keep::{KeepLargest, Ties};
 use super::recipe::Recipe;
-use super::steps::{KeepLargest, Select, Step, Ties};
+use super::steps::{Select, Step};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;

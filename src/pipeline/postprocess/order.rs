@@ -5,6 +5,9 @@ use super::map::{Classes, Map};
 use super::patient::PatientAxes;
 use super::runs::{Runs, Voxel};
 use super::sides::each_voxel;
+use super::steps::{Fields, Table, within};
+use crate::Mismatch;
+use serde::Deserialize;
 
 /// What counts as one vertebra or rib.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +25,7 @@ pub enum Instances {
 }
 
 /// Where along the body an instance is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Position {
     /// The height of its centroid.
@@ -276,4 +279,48 @@ fn numbers(instances: &[Instance], free: &[bool]) -> Option<Vec<usize>> {
         number = row[number]?.1;
     }
     Some(numbers)
+}
+
+/// The step `order`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Order {
+    chain: Vec<String>,
+    #[serde(default)]
+    union: bool,
+    #[serde(default)]
+    gap_mm: f64,
+    position: Position,
+    min_mm3: f64,
+    #[serde(default)]
+    connectivity: Connectivity,
+}
+
+impl Fields for Order {
+    type Labels = Vec<u16>;
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("gap_mm", self.gap_mm, 1e4)?;
+        within("min_mm3", self.min_mm3, 1e9)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        table.chain(&self.chain)
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        chain: &Vec<u16>,
+        map: &mut Map<'_, T>,
+        axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        let labels = Instances::Labels { gap_mm: self.gap_mm };
+        let options = Options {
+            instances: if self.union { Instances::Union } else { labels },
+            position: self.position,
+            min_mm3: self.min_mm3,
+            connectivity: self.connectivity,
+        };
+        Ok(renumber(map, chain, axes, &options))
+    }
 }

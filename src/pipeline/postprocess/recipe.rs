@@ -3,7 +3,7 @@
 use super::map::Map;
 use super::patient::PatientAxes;
 use super::runs::Voxel;
-use super::steps::{Context, Step, in_step};
+use super::steps::{Step, in_step};
 use crate::model::Label;
 use crate::volume::{Grid, LabelMap};
 use crate::{Error, Mismatch, Result, files};
@@ -206,16 +206,16 @@ impl Recipe {
         if !labels.is_standard_layout() {
             *labels = labels.as_standard_layout().into_owned();
         }
-        let context = Context { axes: PatientAxes::new(grid) };
+        let axes = PatientAxes::new(grid);
         let mut map = Map::new(labels.view_mut(), grid.spacing);
         let mut report = Report::default();
         for (i, entry) in self.steps.iter().enumerate() {
             let resolved = entry.step.resolve(names, entry.optional);
             let resolved = resolved.map_err(|e| in_step(e, i, &entry.name))?;
             let (voxels_changed, skipped) = match resolved {
-                Some(step) => match step.apply(&mut map, &context) {
-                    Some(changed) => (changed, None),
-                    None => (0, Some("no voxel of the midline".to_owned())),
+                Some(step) => match step.apply(&mut map, &axes) {
+                    Ok(changed) => (changed, None),
+                    Err(nothing) => (0, Some(nothing.to_owned())),
                 },
                 None => (0, Some("the model has none of its structures".to_owned())),
             };
@@ -231,7 +231,7 @@ impl Entry {
             Some(Value::String(name)) => name,
             other => {
                 let found = other.map_or("no name".to_owned(), |value| value.to_string());
-                let error = Mismatch::new(found, format!("`step`: one of {}", Step::NAMES));
+                let error = Mismatch::new(found, format!("`step`: {}", Step::one_of()));
                 return Err(in_step(error, index, "?"));
             }
         };

@@ -4,6 +4,9 @@ use super::components::{Components, Connectivity};
 use super::map::{Classes, Edit, Map};
 use super::patient::PatientAxes;
 use super::runs::{Runs, Voxel};
+use super::steps::{Fields, Select, Table, within};
+use crate::Mismatch;
+use serde::Deserialize;
 
 /// A structure that exists on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +181,47 @@ impl Line {
 
     fn right_of(&self, [superior, _, right]: [f64; 3]) -> f64 {
         right - self.middle - self.slope * (superior - self.height)
+    }
+}
+
+/// The step `sides`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sides {
+    labels: Select,
+    #[serde(default)]
+    except: Vec<String>,
+    midline: Select,
+    margin_mm: f64,
+    #[serde(default)]
+    by_voxel: bool,
+    #[serde(default)]
+    connectivity: Connectivity,
+}
+
+impl Fields for Sides {
+    type Labels = (Vec<Pair>, Vec<u16>);
+
+    fn check(&self) -> Result<(), Mismatch> {
+        within("margin_mm", self.margin_mm, 1e4)
+    }
+
+    fn labels(&self, table: &Table<'_>) -> Result<Option<Self::Labels>, Mismatch> {
+        let pairs = table.pairs(&self.labels, &self.except)?;
+        let midline = table.structures(&self.midline, &[])?;
+        Ok(pairs.zip(midline))
+    }
+
+    fn apply<T: Voxel>(
+        &self,
+        (pairs, midline): &Self::Labels,
+        map: &mut Map<'_, T>,
+        axes: &PatientAxes,
+    ) -> Result<u64, &'static str> {
+        let components = Unit::Components(self.connectivity);
+        let unit = if self.by_voxel { Unit::Voxels } else { components };
+        let changed = correct(map, pairs, midline, axes, self.margin_mm, unit);
+        changed.ok_or("no voxel of the midline")
     }
 }
 
