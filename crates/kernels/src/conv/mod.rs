@@ -16,12 +16,14 @@ mod ring;
 mod shape;
 pub(crate) mod tile;
 mod upsample;
+mod upsampled;
 mod worker;
 
 pub use format::{ByteCode, Coding, Format, Row, RowMut};
 pub use peak::multiply_in_cache;
 pub use shape::Shape;
 pub use upsample::Upsample;
+pub use upsampled::{Enlarged, UpsampledConv};
 
 pub(crate) use multiplier::{Bytes, Multiplier, Vectors};
 pub(crate) use tile::{Micro, Tile};
@@ -33,6 +35,8 @@ use super::row::{Affine, Fixed, Moments};
 use multiplier::Block;
 use ring::Filler;
 use shape::Geometry;
+use std::ops::Range;
+use worker::Pieces;
 
 /// Fewest channels on either side for which minimal filtering pays for its transforms.
 const MIN_CHANNELS: usize = 4;
@@ -147,7 +151,8 @@ pub struct Source<'a> {
     pub data: &'a [f32],
     /// How.
     pub format: Format,
-    /// Where they are.
+    /// Where they are. Where fewer rows are held than a slice has, row `y` takes the place of any other that
+    /// is as many rows, or a multiple of it, away.
     pub layout: Layout,
     /// One per channel.
     pub affines: &'a [Affine],
@@ -161,6 +166,8 @@ impl<'a> Source<'a> {
     /// If there is none.
     #[must_use]
     pub fn row(&self, channel: usize, z: usize, y: usize) -> Row<'a> {
+        let held = self.layout.dims[1];
+        let y = if y < held { y } else { y % held };
         Row::of(self.format, self.data, self.layout.at(channel, z, y), self.layout.dims[2])
     }
 }
@@ -322,6 +329,19 @@ impl Conv {
         scratch: &ScratchPool,
     ) {
         self.check_sources(sources);
+        self.run_strips(sources, (out, layout), moments, scratch, 0..self.geometry.strips);
+    }
+
+    /// As [`run`](Self::run), the strips of that number alone. Sources may hold no more than the rows
+    /// that those read, which the caller has checked.
+    fn run_strips(
+        &self,
+        sources: &[Source<'_>],
+        (out, layout): (&mut [f32], Layout),
+        moments: Option<&mut [Moments]>,
+        scratch: &ScratchPool,
+        strips: Range<usize>,
+    ) {
         assert!(scratch.piece_len() >= self.scratch_len());
         assert_eq!((layout.channels, layout.dims), (self.shape.outputs, self.output));
         assert_eq!(layout.pitch, self.geometry.pitch);
@@ -330,15 +350,19 @@ impl Conv {
             assert_eq!(moments.len(), self.moments_len());
             Shared::new(moments)
         });
-        let (format, tile) = (self.format, self.geometry.tile);
+        let (format, tile, height) = (self.format, self.geometry.tile, self.geometry.strip_rows);
+        // Where strips go one after the other, all threads wait for the last task of each.
+        let tasks_per_thread = if strips.len() == self.geometry.strips { 6 } else { 2 };
+        let rows = self.geometry.rows(strips.start).start..self.geometry.rows(strips.end - 1).end;
+        let pieces = Pieces { rows, height, tasks_per_thread };
         // The numbers' own memory; a row's end may share its last float with the next row.
         let out = Shared::bytes(out);
-        self.for_each_piece(sources, scratch, |worker, z, strip| {
-            let strip_rows = self.geometry.rows(strip);
+        self.for_each_piece(sources, scratch, &pieces, |worker, z, strip_rows| {
             let rows = strip_rows.start * tile..(strip_rows.end * tile).min(self.output[1]);
             let len = (rows.len() - 1) * layout.pitch + layout.dims[2];
             let first = layout.at(0, z, rows.start);
             let mut piece = moments.map(|moments| {
+                let strip = strip_rows.start / height;
                 let piece = (z * self.geometry.strips + strip) * self.shape.outputs;
                 // SAFETY: each piece has its own moments.
                 unsafe { moments.part(piece, self.shape.outputs) }
@@ -375,10 +399,17 @@ impl Conv {
     }
 
     fn check_sources(&self, sources: &[Source<'_>]) {
+        assert!(sources.iter().all(|source| source.layout.dims == self.shape.input));
+        self.check_channels(sources);
+    }
+
+    /// As [`check_sources`](Self::check_sources), but for how many rows the sources hold.
+    fn check_channels(&self, sources: &[Source<'_>]) {
         let channels: usize = sources.iter().map(|source| source.layout.channels).sum();
         assert_eq!(channels, self.shape.inputs);
         for source in sources {
-            assert_eq!(source.layout.dims, self.shape.input);
+            let [slices, _, width] = source.layout.dims;
+            assert_eq!([slices, width], [self.shape.input[0], self.shape.input[2]]);
             assert_eq!(source.affines.len(), source.layout.channels);
             assert!(source.format.floats(source.layout.len()) <= source.data.len());
             assert!(self.arithmetic != Arithmetic::Int8 || source.format == Format::I16);

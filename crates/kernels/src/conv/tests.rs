@@ -1,6 +1,7 @@
 //! Kernels beside the definition of what they compute.
 
 mod any_shape;
+mod upsampled;
 
 use super::*;
 

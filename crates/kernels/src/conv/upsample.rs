@@ -1,20 +1,21 @@
 //! Transposed convolution whose stride is its kernel: every input voxel becomes a box of
 //! output voxels by a matrix of its own channels, and boxes do not overlap.
 
-use super::{Conv, Format, Layer, Shape, Source};
+use super::{Conv, Format, Layer, Pieces, Shape, Source};
 use crate::Layout;
 use crate::buffer::{ScratchPool, Shared};
 use crate::isa::Isa;
 use crate::row::{self, Moments};
 use std::iter::repeat_n;
+use std::ops::Range;
 
 /// A transposed convolution ready to run.
 #[derive(Clone, Debug)]
 pub struct Upsample {
     /// Computes all voxels of the box as channels.
-    conv: Conv,
-    factor: [usize; 3],
-    outputs: usize,
+    pub(super) conv: Conv,
+    pub(super) factor: [usize; 3],
+    pub(super) outputs: usize,
 }
 
 impl Upsample {
@@ -115,9 +116,33 @@ impl Upsample {
         moments: Option<&mut [Moments]>,
         scratch: &ScratchPool,
     ) {
+        assert_eq!(layout.dims, self.output());
+        let rows = 0..self.conv.shape.input[1];
+        self.run_rows(sources, (out, layout), moments, scratch, rows);
+    }
+
+    /// As [`run`](Self::run) of those input rows alone. Where `layout` has fewer rows than the output, each
+    /// takes the place of any other that is as many rows, or a multiple of it, away. Moments are those of
+    /// all rows.
+    pub(super) fn run_rows(
+        &self,
+        sources: &[Source<'_>],
+        (out, layout): (&mut [f32], Layout),
+        moments: Option<&mut [Moments]>,
+        scratch: &ScratchPool,
+        rows: Range<usize>,
+    ) {
         self.conv.check_sources(sources);
         assert!(scratch.piece_len() >= self.scratch_len());
-        assert_eq!((layout.channels, layout.dims), (self.outputs, self.output()));
+        let (output, held) = (self.output(), layout.dims[1]);
+        assert_eq!((layout.channels, layout.dims), (self.outputs, [output[0], held, output[2]]));
+        // No two of these rows take the same place.
+        assert!(rows.end <= self.conv.shape.input[1] && rows.len() * self.factor[1] <= held);
+        let is_whole = rows.len() == self.conv.shape.input[1];
+        assert!(moments.is_none() || is_whole);
+        if rows.is_empty() {
+            return;
+        }
         assert!(self.conv.format.floats(layout.len()) <= out.len() && layout.is_disjoint());
         let moments = moments.map(|moments| {
             assert_eq!(moments.len(), self.moments_len());
@@ -126,8 +151,11 @@ impl Upsample {
         let out = Shared::bytes(out);
         let geometry = &self.conv.geometry;
         let (format, boxed) = (self.conv.format, self.boxed());
-        self.conv.for_each_piece(sources, scratch, |worker, z, strip| {
-            let rows = geometry.rows(strip);
+        let strips = rows.len().div_ceil(geometry.strip_rows);
+        // Few rows are shared out evenly; moments are those of strips.
+        let height = if is_whole { geometry.strip_rows } else { rows.len().div_ceil(strips) };
+        let pieces = Pieces { rows, height, tasks_per_thread: 6 };
+        self.conv.for_each_piece(sources, scratch, &pieces, |worker, z, rows| {
             let len = geometry.positions(rows.len());
             let start = worker.extra.as_mut_ptr().cast::<u8>();
             assert!(self.conv.shape.outputs * len <= worker.extra.len());
@@ -142,14 +170,14 @@ impl Upsample {
                 }
             }
             if let Some(moments) = moments {
-                let piece = (z * geometry.strips + strip) * self.outputs;
+                let piece = (z * geometry.strips + rows.start / height) * self.outputs;
                 // SAFETY: each piece has its own moments.
                 let moments = unsafe { moments.part(piece, self.outputs) };
                 for (moments, columns) in moments.iter_mut().zip(columns.chunks_exact(boxed)) {
                     *moments = columns.iter().fold(Moments::default(), |sum, &m| sum.join(m));
                 }
             }
-            for (row, y) in rows.enumerate() {
+            for (row, y) in rows.clone().enumerate() {
                 let place = |column: usize| column * len + row * geometry.pitch;
                 // SAFETY: rows of the output belong to their input row alone, and rows of the
                 // layout do not overlap; all columns were just computed.
@@ -188,6 +216,7 @@ impl Upsample {
         for group in 0..self.outputs * depth * height {
             let (channel, inside) = (group / (depth * height), group % (depth * height));
             let (z, y) = (z * depth + inside / height, y * height + inside % height);
+            let y = if y < layout.dims[1] { y } else { y % layout.dims[1] };
             let bytes = size_of::<T>();
             let target = out.pointer(layout.at(channel, z, y) * bytes, layout.dims[2] * bytes);
             // SAFETY: the row is inside; `out` is memory of floats, so numbers are aligned.

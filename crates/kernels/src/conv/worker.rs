@@ -10,6 +10,7 @@ use crate::buffer::ScratchPool;
 use crate::row::{self, Moments};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Most sums a micro-kernel stores: channels times positions.
 const TILE: usize = 1024;
@@ -60,7 +61,7 @@ pub(super) struct Worker<'a> {
 #[derive(Default)]
 struct Ahead {
     /// Input rows of the strip.
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     /// Next input slice.
     slice: Option<usize>,
     /// Micro-kernel calls of this slice, so far and in all.
@@ -76,10 +77,10 @@ impl<'a> Worker<'a> {
         sources: &'a [Source<'a>],
         reading: &'a Reading,
         scratch: &'a mut [f32],
-        strip: usize,
+        rows: Range<usize>,
     ) -> Self {
         let Conv { shape, geometry, .. } = conv;
-        let rows = geometry.rows(strip);
+        assert!(rows.len() <= geometry.strip_rows);
         let (ring, scratch) = scratch.split_at_mut(geometry.ring_len());
         let (rows_scratch, extra) = scratch.split_at_mut(Filler::scratch_len(shape, geometry));
         let positions = geometry.positions(rows.len());
@@ -345,18 +346,14 @@ impl<'a> Worker<'a> {
 }
 
 impl Ahead {
-    fn new(conv: &Conv, rows: &std::ops::Range<usize>) -> Self {
-        let Conv { shape, geometry, .. } = conv;
+    fn new(conv: &Conv, rows: &Range<usize>) -> Self {
+        let geometry = &conv.geometry;
         let tile = geometry.tile;
         let phases = if tile > 1 { tile + 2 } else { 1 };
         let vectors = geometry.positions(rows.len()).div_ceil(conv.multiplier.lanes());
         let calls: usize =
             conv.blocks.iter().map(|block| phases * vectors.div_ceil(block.kernels.len())).sum();
-        let (first, last) = (rows.start * tile, rows.end * tile - 1);
-        let first = first * shape.stride[1];
-        let end = last * shape.stride[1] + shape.reach(1) + 1;
-        let inside = |y: usize| y.saturating_sub(shape.pad_begin[1]).min(shape.input[1]);
-        Self { rows: inside(first)..inside(end), calls_in_all: calls.max(1), ..Self::default() }
+        Self { rows: conv.input_rows(rows), calls_in_all: calls.max(1), ..Self::default() }
     }
 
     fn start(&mut self, slice: Option<usize>) {
@@ -408,26 +405,53 @@ fn prefetch(row: Row<'_>) {
     }
 }
 
+/// What is computed in one go of all slices.
+pub(super) struct Pieces {
+    /// Output rows, or groups of them with minimal filtering.
+    pub(super) rows: Range<usize>,
+    /// Rows of a piece; the last one may be lower.
+    pub(super) height: usize,
+    /// Tasks that a thread gets at least where there are slices for them. Each fills a ring of its own, so
+    /// that few are best, but one that ends last keeps the others waiting.
+    pub(super) tasks_per_thread: usize,
+}
+
 impl Conv {
-    /// Calls `work` with every slice and strip of the output, once the worker's ring holds the
-    /// input they need.
-    pub(super) fn for_each_piece<F>(&self, sources: &[Source<'_>], scratch: &ScratchPool, work: F)
-    where
-        F: Fn(&mut Worker<'_>, usize, usize) + Sync,
+    /// The input rows that output `rows` (groups of them with minimal filtering) are made of.
+    pub(super) fn input_rows(&self, rows: &Range<usize>) -> Range<usize> {
+        let (shape, tile) = (&self.shape, self.geometry.tile);
+        let first = rows.start * tile * shape.stride[1];
+        let end = (rows.end * tile - 1) * shape.stride[1] + shape.reach(1) + 1;
+        let inside = |y: usize| y.saturating_sub(shape.pad_begin[1]).min(shape.input[1]);
+        inside(first)..inside(end)
+    }
+
+    /// Calls `work` with every slice and the rows of every piece, once the worker's ring holds the input
+    /// they need.
+    pub(super) fn for_each_piece<F>(
+        &self,
+        sources: &[Source<'_>],
+        scratch: &ScratchPool,
+        pieces: &Pieces,
+        work: F,
+    ) where
+        F: Fn(&mut Worker<'_>, usize, Range<usize>) + Sync,
     {
-        let (slices, strips) = (self.geometry.output[0], self.geometry.strips);
-        // A few tasks per thread; each fills a ring of its own, so not more than that.
-        let wanted = (rayon::current_num_threads() * 6).div_ceil(strips);
+        let Pieces { ref rows, height, tasks_per_thread } = *pieces;
+        let (slices, strips) = (self.geometry.output[0], rows.len().div_ceil(height));
+        let wanted = (rayon::current_num_threads() * tasks_per_thread).div_ceil(strips);
         let length = slices.div_ceil(wanted).max(1);
         let tasks = strips * slices.div_ceil(length);
         let reading = Reading::new(self, sources);
         (0..tasks).into_par_iter().with_max_len(1).for_each(|task| {
             let (strip, part) = (task % strips, task / strips);
+            let first = rows.start + strip * height;
+            let rows = first..(first + height).min(rows.end);
             scratch.with(|scratch| {
-                let mut worker = Worker::new(self, sources, &reading, scratch, strip);
+                let mut worker = Worker::new(self, sources, &reading, scratch, rows.clone());
                 for z in part * length..((part + 1) * length).min(slices) {
                     worker.advance(z);
-                    work(&mut worker, z, strip);
+                    work(&mut worker, z, rows.clone());
                 }
             });
         });

@@ -17,11 +17,11 @@ const KINDS: [fn(&Shape, usize) -> bool; 5] = [
 ];
 
 /// The same numbers in every run.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     /// A number from `low` to `high`.
-    fn within(&mut self, low: usize, high: usize) -> usize {
+    pub(super) fn within(&mut self, low: usize, high: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         low + (self.0 >> 33) as usize % (high - low + 1)
     }
