@@ -221,7 +221,7 @@ fn cpu(
     }
     let ranges = if precision == Precision::Int8 { ranges } else { &[] };
     let (arithmetic, allowed) = ((precision, isa), options.allowance());
-    Ok(Box::new(CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, ranges, allowed)?))
+    Ok(Box::new(CpuEngine::lower_folds(folds, graph, patch, arithmetic, false, ranges, allowed)?))
 }
 
 #[cfg(any(feature = "cuda", feature = "vulkan"))]

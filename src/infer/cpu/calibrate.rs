@@ -74,7 +74,7 @@ impl Calibrator {
     ) -> Result<Self> {
         // What feeds the head is to be seen too.
         let (arithmetic, allowed) = ((Precision::F32, isa), Allowance::default());
-        let engine = CpuEngine::lower_folds(folds, graph, patch, arithmetic, false, &[], allowed)?;
+        let engine = CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, &[], allowed)?;
         Ok(Self { engine, folds: (0..folds).map(|_| BTreeMap::new()).collect() })
     }
 

@@ -1,11 +1,12 @@
 //! Our own engine: an ONNX graph, lowered to a plan on this crate's kernels.
 //!
 //! ONNX bytes go in once; after that a patch goes in and logits come out. The plan is made for
-//! one patch size: all buffers are allocated with the first patch, so that a caller may see
-//! what they take before they are there, and later ones allocate nothing that grows with the
+//! one patch size: its memory is allocated with the first patch, so that a caller may see
+//! what it takes before it is there, and later ones allocate nothing that grows with the
 //! patch. The same input gives the same bytes whatever the number of threads, per instruction
 //! set and precision.
 
+mod arena;
 mod calibrate;
 mod lower;
 mod memory;
@@ -45,7 +46,7 @@ pub fn instruction_set(name: &str) -> Result<Isa> {
 /// A network on the CPU, or the networks of several folds whose logits are averaged.
 #[derive(Debug)]
 pub struct CpuEngine {
-    /// One per fold; all share the buffers.
+    /// One per fold; all share the memory.
     plans: Vec<Plan>,
     head: Option<LinearHead>,
     precision: Precision,
@@ -53,13 +54,13 @@ pub struct CpuEngine {
     patch: [usize; 3],
     /// Of the input, and of the output of all folds together.
     channels: (usize, usize),
-    /// Numbers in each buffer.
-    planned: Vec<usize>,
-    /// Those buffers, once a patch has run.
-    buffers: Vec<Buffer>,
+    /// Numbers that tensors take.
+    planned: usize,
+    /// Memory for them, once a patch has run.
+    memory: Buffer,
     scratch: ScratchPool,
     moments: Vec<Moments>,
-    /// Logits of one fold, where several are averaged; allocated with the buffers.
+    /// Logits of one fold, where several are averaged; allocated with the memory.
     answer: Vec<f32>,
 }
 
@@ -98,7 +99,7 @@ impl CpuEngine {
         isa: Isa,
     ) -> Result<Self> {
         let plan = lower::lower(Network::new(graph, patch)?, precision, isa, false, None).0;
-        Self::new(vec![plan], None, patch, precision)
+        Self::joined(vec![plan], None, patch, precision)
     }
 
     /// As [`from_graph`](Self::from_graph) in int8, by the ranges measured on the network.
@@ -114,7 +115,7 @@ impl CpuEngine {
     ) -> Result<Self> {
         let network = Network::new(graph, patch)?;
         let plan = lower::lower(network, Precision::Int8, isa, false, Some(ranges)).0;
-        Self::new(vec![plan], None, patch, Precision::Int8)
+        Self::joined(vec![plan], None, patch, Precision::Int8)
     }
 
     /// As [`open`](Self::open), but stops before the head: the output are the features
@@ -132,7 +133,7 @@ impl CpuEngine {
     ) -> Result<Option<Self>> {
         let network = Network::new(Graph::read(onnx)?, patch)?;
         match lower::lower(network, precision, isa, true, None) {
-            (plan, Some(head)) => Self::new(vec![plan], Some(head), patch, precision).map(Some),
+            (plan, Some(head)) => Self::joined(vec![plan], Some(head), patch, precision).map(Some),
             (_, None) => Ok(None),
         }
     }
@@ -154,7 +155,7 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        Self::lower_folds(folds, graph, patch, (precision, isa), true, &[], Allowance::default())
+        Self::lower_folds(folds, graph, patch, (precision, isa), false, &[], Allowance::default())
     }
 
     /// As [`open_folds`](Self::open_folds) in int8, by the ranges measured on each fold.
@@ -170,18 +171,18 @@ impl CpuEngine {
         ranges: &[Quantization],
     ) -> Result<Self> {
         let (arithmetic, allowed) = ((Precision::Int8, isa), Allowance::default());
-        Self::lower_folds(ranges.len(), graph, patch, arithmetic, true, ranges, allowed)
+        Self::lower_folds(ranges.len(), graph, patch, arithmetic, false, ranges, allowed)
     }
 
-    /// As [`open_folds`](Self::open_folds), with `may_stop` before the heads where that is less, in
-    /// int8 by `ranges` where there are any, and within what is allowed: what lowering makes is counted
-    /// before it is made.
+    /// As [`open_folds`](Self::open_folds), in int8 by `ranges` where there are any, and within what is
+    /// allowed: what lowering makes is counted before it is made. Who looks at every layer (`sees_all`) has
+    /// the heads among them, and no two layers joined; else it stops before the heads where that is less.
     pub(super) fn lower_folds(
         folds: usize,
         graph: &mut dyn FnMut(usize) -> Result<Graph>,
         patch: [usize; 3],
         (precision, isa): (Precision, Isa),
-        may_stop: bool,
+        sees_all: bool,
         ranges: &[Quantization],
         allowed: Allowance,
     ) -> Result<Self> {
@@ -194,7 +195,7 @@ impl CpuEngine {
             let need_bytes =
                 held.saturating_add(memory::constant_bytes(&network)).saturating_add(made);
             allowed.check("opening the network", need_bytes)?;
-            let features = may_stop && network.head().is_some_and(|(c, f)| f * folds < c);
+            let features = !sees_all && network.head().is_some_and(|(c, f)| f * folds < c);
             let (plan, head) = lower::lower(network, precision, isa, features, ranges.get(fold));
             plans.push(plan);
             heads.extend(head);
@@ -203,6 +204,18 @@ impl CpuEngine {
             return Err(invalid("folds with different last layers", "one architecture"));
         }
         let head = LinearHead::mean(&heads);
+        let open = if sees_all { Self::new } else { Self::joined };
+        open(plans, head, patch, precision)
+    }
+
+    /// As [`new`](Self::new), with layers joined where that spares memory.
+    fn joined(
+        mut plans: Vec<Plan>,
+        head: Option<LinearHead>,
+        patch: [usize; 3],
+        precision: Precision,
+    ) -> Result<Self> {
+        plans.iter_mut().for_each(Plan::join_layers);
         Self::new(plans, head, patch, precision)
     }
 
@@ -239,16 +252,13 @@ impl CpuEngine {
             return Err(invalid("folds with different channels", "one architecture"));
         }
         let most = |of: &dyn Fn(&Plan) -> usize| plans.iter().map(of).max().unwrap_or(0);
-        let planned = (0..most(&|plan| plan.buffers.len()))
-            .map(|k| most(&|plan| plan.buffers.get(k).copied().unwrap_or(0)))
-            .collect();
         Ok(Self {
             precision,
             device: format!("cpu ({})", first.isa),
             patch,
             channels: (inputs, if head.is_some() { outputs * plans.len() } else { outputs }),
-            planned,
-            buffers: Vec::new(),
+            planned: most(&|plan| plan.floats),
+            memory: Buffer::default(),
             scratch: ScratchPool::new(most(&|plan| plan.scratch)),
             moments: vec![Moments::default(); most(&|plan| plan.moments)],
             answer: Vec::new(),
@@ -308,9 +318,7 @@ impl Engine for CpuEngine {
     }
 
     fn memory_bytes(&self, threads: usize) -> u64 {
-        let floats = self.planned.iter().sum::<usize>()
-            + self.answer_len()
-            + self.scratch.piece_len() * threads;
+        let floats = self.planned + self.answer_len() + self.scratch.piece_len() * threads;
         let moments = self.moments.len() * size_of::<Moments>();
         (floats * size_of::<f32>() + moments) as u64
             + self.plans.iter().map(Plan::bytes).sum::<u64>()

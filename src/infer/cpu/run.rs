@@ -1,14 +1,15 @@
 //! Runs a plan.
 
+use super::arena::carve;
 use super::ops::Target;
-use super::plan::{Operation, Place, Plan, Read, Step};
+use super::plan::{Joined, Operation, Place, Plan, PlannedTensor, Read, Step, TensorId};
 use super::{CpuEngine, StepTime, ops};
 use crate::Result;
 use crate::infer::{TakeSlice, invalid};
 use fastnnunet_kernels::Layout;
 use fastnnunet_kernels::buffer::{Buffer, ScratchPool};
-use fastnnunet_kernels::conv::Source;
-use fastnnunet_kernels::row::Moments;
+use fastnnunet_kernels::conv::{Enlarged, Source};
+use fastnnunet_kernels::row::{Affine, Moments};
 use ndarray::{Array4, ArrayView4, s};
 use rayon::prelude::*;
 use std::time::Instant;
@@ -93,8 +94,8 @@ impl CpuEngine {
     }
 
     fn allocate(&mut self) {
-        if self.buffers.is_empty() {
-            self.buffers = self.planned.iter().copied().map(Buffer::zeros).collect();
+        if self.memory.len() != self.planned {
+            self.memory = Buffer::zeros(self.planned);
             self.answer = vec![0.0; self.answer_len()];
         }
     }
@@ -108,32 +109,27 @@ impl CpuEngine {
     ) {
         let Plan { isa, input: first, tensors, affines, steps, .. } = &mut self.plans[fold];
         let first = &tensors[*first];
-        if let Place::Buffer(buffer) = first.place {
-            copy_in(input, &mut self.buffers[buffer], first.layout);
+        if let Place::At(place) = first.place {
+            copy_in(input, &mut self.memory[place..][..first.floats()], first.layout);
         }
         for step in steps {
             let start = Instant::now();
             let out = &tensors[step.out];
-            // The buffer leaves the list while it is written; no operand is in it.
-            let mut taken = match out.place {
-                Place::Buffer(buffer) => std::mem::take(&mut self.buffers[buffer]),
-                Place::Output => Buffer::default(),
-            };
+            let (mut made, held) = parts(&mut self.memory, tensors, step);
+            let taken = made.next().unwrap_or_default();
+            let ring = made.next().unwrap_or_default();
             let source = |read: &Read| {
-                let tensor = &tensors[read.tensor];
-                let Place::Buffer(buffer) = tensor.place else { unreachable!("an operand") };
-                Source {
-                    data: &self.buffers[buffer],
-                    format: tensor.format,
-                    layout: tensor.layout,
-                    affines: &affines[read.affines.clone()],
-                }
+                let Some((_, data)) = held.iter().find(|part| part.0 == read.tensor) else {
+                    unreachable!("every tensor that is read has a part")
+                };
+                let PlannedTensor { format, layout, .. } = tensors[read.tensor];
+                Source { data, format, layout, affines: &affines[read.affines.clone()] }
             };
             let operands: Vec<Vec<Source<'_>>> =
                 step.operands.iter().map(|reads| reads.iter().map(source).collect()).collect();
             let moments = (!out.norms.is_empty()).then_some(&mut self.moments[..]);
             let memory = match (out.place, &mut output) {
-                (Place::Buffer(_), _) => &mut taken[..],
+                (Place::At(_), _) => &mut *taken,
                 (Place::Output, Output::Array(output)) => &mut **output,
                 (Place::Output, Output::Slices(take, first)) => {
                     ops::give(*isa, &operands[0], out.layout, |z, slice| take(*first, z, slice));
@@ -148,7 +144,7 @@ impl CpuEngine {
                 codings: &out.codings,
                 moments,
             };
-            let pieces = step.run(&operands, target, &self.scratch);
+            let pieces = step.run(&operands, target, ring, affines, &self.scratch);
             observe(&Done { step, start, operands: &operands, made: memory, layout: out.layout });
             drop(operands);
             if !out.norms.is_empty() {
@@ -168,11 +164,29 @@ impl CpuEngine {
                     }
                 }
             }
-            if let Place::Buffer(buffer) = out.place {
-                self.buffers[buffer] = taken;
-            }
         }
     }
+}
+
+/// The memory that a step writes, first its output's unless that is the caller's and then its own, and of
+/// every tensor that it reads.
+fn parts<'a>(
+    memory: &'a mut [f32],
+    tensors: &[PlannedTensor],
+    step: &Step,
+) -> (impl Iterator<Item = &'a mut [f32]>, Vec<(TensorId, &'a [f32])>) {
+    let mut reads: Vec<TensorId> = step.reads().collect();
+    reads.sort_unstable();
+    reads.dedup();
+    let place = |tensor: TensorId| match tensors[tensor].place {
+        Place::At(place) => (place, tensors[tensor].floats()),
+        // None of it is here.
+        Place::Output => (0, 0),
+    };
+    let wanted: Vec<_> = step.makes().chain(reads.iter().copied()).map(place).collect();
+    let mut parts = carve(memory, &wanted);
+    let read = parts.split_off(wanted.len() - reads.len());
+    (parts.into_iter(), reads.into_iter().zip(read.into_iter().map(|part| &*part)).collect())
 }
 
 /// Moments per channel from those of pieces, in order.
@@ -202,7 +216,15 @@ fn copy_in(input: &ArrayView4<'_, f32>, target: &mut [f32], layout: Layout) {
 
 impl Step {
     /// Computes the step; returns how many moments it computed, if asked for any.
-    fn run(&self, operands: &[Vec<Source<'_>>], out: Target<'_>, scratch: &ScratchPool) -> usize {
+    /// `ring` is memory that it needs for itself.
+    fn run(
+        &self,
+        operands: &[Vec<Source<'_>>],
+        out: Target<'_>,
+        ring: &mut [f32],
+        affines: &[Affine],
+        scratch: &ScratchPool,
+    ) -> usize {
         let first = &operands[0][..];
         match &self.operation {
             Operation::Conv(conv) => {
@@ -215,6 +237,15 @@ impl Step {
                 let (Target { data, layout, moments, .. }, count) = (out, up.moments_len());
                 let moments = moments.map(|moments| &mut moments[..count]);
                 up.run(first, data, layout, moments, scratch);
+                count
+            }
+            Operation::UpsampledConv(joined) => {
+                let Joined { layers, place, enlarged } = &**joined;
+                let (Target { data, layout, moments, .. }, count) = (out, layers.moments_len());
+                let moments = moments.map(|moments| &mut moments[..count]);
+                let affines = &affines[enlarged.affines.clone()];
+                let enlarged = Enlarged { sources: &operands[1], place: *place, affines, ring };
+                layers.run(first, enlarged, (data, layout), moments, scratch);
                 count
             }
             Operation::TransposedConv(conv) => conv.run(first, out),
@@ -235,6 +266,7 @@ impl Step {
         let (kernel, flops) = match &self.operation {
             Operation::Conv(conv) => (conv.name(), conv.shape().flops()),
             Operation::Upsample(up) => (up.name(), up.flops()),
+            Operation::UpsampledConv(joined) => (joined.layers.name(), joined.layers.flops()),
             Operation::TransposedConv(_) => ("transposed-conv".into(), 0),
             Operation::Pool(_) => ("pool".into(), 0),
             Operation::Resize(_) => ("resize".into(), 0),

@@ -58,7 +58,7 @@ pub(super) fn lower(
         output: 0,
         steps: Vec::new(),
         affines: Vec::new(),
-        buffers: Vec::new(),
+        floats: 0,
         scratch: 0,
         moments: 0,
     };
@@ -139,7 +139,7 @@ impl Lowering<'_> {
         (format, codings): Storage,
     ) -> TensorId {
         let layout = Layout::sliced(channels, dims, pitch);
-        let place = Place::Buffer(usize::MAX);
+        let place = Place::At(usize::MAX);
         let norms = Vec::new();
         self.plan.tensors.push(PlannedTensor { layout, format, codings, place, norms });
         self.plan.tensors.len() - 1
@@ -201,7 +201,7 @@ impl Lowering<'_> {
         self.make(name, Operation::Copy, &[view], extent)
     }
 
-    /// Makes `view` the plan's output and assigns buffers.
+    /// Makes `view` the plan's output and gives tensors their places.
     fn finish(&mut self, view: &View) {
         let channels = self.view_channels(view);
         let dense = Layout::dense(channels, view.dims);
@@ -228,7 +228,7 @@ impl Lowering<'_> {
         };
         let output = &mut self.plan.tensors[self.plan.output];
         (output.layout, output.place) = (dense, Place::Output);
-        self.plan.assign_buffers();
+        self.plan.place_tensors();
     }
 
     fn node(&mut self, node: Node) -> View {
