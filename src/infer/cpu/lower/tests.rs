@@ -99,6 +99,41 @@ fn doubled_concatenations_are_refused_before_they_fill_memory() {
     assert!(error.contains("doubling") && error.contains("side by side"), "{error}");
 }
 
+/// Layers are joined where that spares memory, and make the same bytes.
+#[test]
+fn joined_layers_take_less_and_make_the_same_bytes() {
+    let bytes = crate::registry::find("selftest_2d").expect("embedded").onnx().expect("embedded");
+    let patch = [1, 256, 64];
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            if precision == Precision::Bf16 && !isa.has_bf16() {
+                continue;
+            }
+            let network = Network::new(Graph::read(&bytes).expect("valid"), patch);
+            let (plan, _) = lower(network.expect("it fits"), precision, isa, false, None);
+            let mut joined = plan.clone();
+            joined.join_layers();
+            let spared = plan.floats.checked_sub(joined.floats);
+            let steps = joined.steps.iter();
+            assert!(steps.filter(|step| step.ring().is_some()).count() > 0, "{isa} {precision}");
+            assert!(spared.is_some_and(|spared| spared > plan.floats / 10), "{isa}: {spared:?}");
+            let answer = |plan: Plan| {
+                let channels = [plan.input, plan.output].map(|t| plan.tensors[t].layout.channels);
+                let mut engine = CpuEngine::new(vec![plan], None, patch, precision).expect("opens");
+                let [z, y, x] = patch;
+                let input =
+                    ndarray::Array4::from_shape_fn((channels[0], z, y, x), |(c, _, y, x)| {
+                        ((c * 7 + y * 31 + x * 5) % 97) as f32 / 48.0 - 1.0
+                    });
+                let mut output = ndarray::Array4::zeros((channels[1], z, y, x));
+                crate::infer::Engine::run(&mut engine, input.view(), &mut output).expect("runs");
+                output.mapv(f32::to_bits)
+            };
+            assert!(answer(plan) == answer(joined), "{isa} {precision}");
+        }
+    }
+}
+
 /// Nothing the size of a patch is there before the first one runs.
 #[test]
 fn memory_is_known_before_it_is_taken() {
