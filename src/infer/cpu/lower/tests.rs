@@ -24,7 +24,7 @@ fn norms_activations_and_concatenations_are_no_steps() {
     // Eleven convolutions and two transposed ones.
     assert_eq!(plan.steps.len(), 13);
     // Three of the largest, of all that are ever needed.
-    let largest = plan.tensors.iter().map(|tensor| tensor.floats()).max().expect("tensors");
+    let largest = plan.tensors.iter().map(PlannedTensor::floats).max().expect("tensors");
     assert!(plan.floats <= 3 * largest + 64, "{} floats, {largest} the largest", plan.floats);
 }
 
