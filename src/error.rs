@@ -173,6 +173,26 @@ impl Error {
         Self::model(path.display().to_string(), what)
     }
 
+    /// What was wrong with a model before the file it is in was known; other errors as they are.
+    pub(crate) fn of_model_file(self, path: &Path) -> Self {
+        match self {
+            Self::Model { found, expected, .. } => {
+                Self::model_file(path, Mismatch { found, expected })
+            }
+            other => other,
+        }
+    }
+
+    /// Says where in a model something was found; other errors as they are.
+    pub(crate) fn within(self, place: &str) -> Self {
+        match self {
+            Self::Model { model, found, expected } => {
+                Self::model(model, Mismatch { found, expected }.within(place))
+            }
+            other => other,
+        }
+    }
+
     /// A request that is wrong in itself; `what` names the argument.
     pub(crate) fn usage(
         what: impl Into<String>,

@@ -5,8 +5,10 @@
 //! pipe never blocks, a length never lies, a stopped run leaves nothing behind that the next one does
 //! not remove, and no result is easier to read than its source.
 
+mod allowance;
 mod room;
 
+pub(crate) use allowance::Allowance;
 pub(crate) use room::Room;
 
 use crate::{Error, Mismatch, Result};
@@ -139,20 +141,34 @@ pub(crate) fn open(path: &Path) -> Result<Opened, Unreadable> {
 
 /// Reads a whole file of at most `bound` bytes.
 pub(crate) fn read(path: &Path, bound: u64) -> Result<Vec<u8>, Unreadable> {
-    let Opened { file, bytes, .. } = open(path)?;
-    if bytes > bound {
-        return Err(Unreadable::TooLong(bound));
+    open(path)?.read(bound)
+}
+
+impl Opened {
+    /// The whole file as a text, without the mark some editors put before it.
+    pub(crate) fn read_text(self, bound: u64) -> Result<String, Unreadable> {
+        let mut text = String::from_utf8(self.read(bound)?).map_err(|_| Unreadable::NotText)?;
+        if text.starts_with('\u{feff}') {
+            text.remove(0);
+        }
+        Ok(text)
     }
-    let mut content = Vec::with_capacity(bytes as usize);
-    // It may grow meanwhile.
-    file.take(bound + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > bound { Err(Unreadable::TooLong(bound)) } else { Ok(content) }
+
+    /// The whole file, of at most `bound` bytes.
+    pub(crate) fn read(self, bound: u64) -> Result<Vec<u8>, Unreadable> {
+        if self.bytes > bound {
+            return Err(Unreadable::TooLong(bound));
+        }
+        let mut content = Vec::with_capacity(self.bytes as usize);
+        // It may grow meanwhile.
+        self.file.take(bound + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > bound { Err(Unreadable::TooLong(bound)) } else { Ok(content) }
+    }
 }
 
 /// Reads a text of at most `bound` bytes, without the mark some editors put before it.
 pub(crate) fn read_text(path: &Path, bound: u64) -> Result<String, Unreadable> {
-    let text = String::from_utf8(read(path, bound)?).map_err(|_| Unreadable::NotText)?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    open(path)?.read_text(bound)
 }
 
 /// SHA-256 of a file, in lowercase hexadecimal.

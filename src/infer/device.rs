@@ -1,7 +1,8 @@
 //! Which device runs the network, and the engine for it.
 
 use super::cpu::{CpuEngine, Isa};
-use super::{Allowance, Engine, Precision};
+use super::{Engine, Precision};
+use crate::files::Allowance;
 use crate::model::Quantization;
 use crate::model::onnx::Graph;
 use crate::registry::Model;
@@ -99,8 +100,13 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// The same where so many bytes more are held.
+    pub(crate) fn beside(&self, bytes: u64) -> Self {
+        Self { held_bytes: self.held_bytes.saturating_add(bytes), ..*self }
+    }
+
     pub(crate) fn allowance(&self) -> Allowance {
-        Allowance { limit_bytes: self.memory_limit_bytes, held_bytes: self.held_bytes }
+        Allowance::new(self.memory_limit_bytes, self.held_bytes)
     }
 }
 
@@ -131,9 +137,9 @@ pub fn open_with(
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
     let ours = || {
-        let graph = &mut |_| Ok(Graph::decode(model.onnx()?)?);
+        let graph = &mut |fold, allowed| model.graph_within(fold, allowed);
         let ranges = ranges.map(std::slice::from_ref).unwrap_or_default();
-        open_folds(&model.name, 1, graph, patch, ranges, options)
+        open_folds_within(&model.name, 1, graph, patch, ranges, options)
     };
     match options.device {
         Device::Reference => reference(model, None, options),
@@ -176,6 +182,18 @@ pub fn open_folds(
     ranges: &[Quantization],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
+    open_folds_within(name, folds, &mut |fold, _| graph(fold), patch, ranges, options)
+}
+
+/// As [`open_folds`]; `graph` is told what is left of the limit.
+pub(crate) fn open_folds_within(
+    name: &str,
+    folds: usize,
+    graph: &mut dyn FnMut(usize, Allowance) -> Result<Graph>,
+    patch: [usize; 3],
+    ranges: &[Quantization],
+    options: &EngineOptions,
+) -> Result<Box<dyn Engine>> {
     built(options.device)?;
     let on = |device| EngineOptions { device, ..*options };
     let opened = match options.device {
@@ -206,7 +224,7 @@ pub fn open_folds(
 
 fn cpu(
     folds: usize,
-    graph: &mut dyn FnMut(usize) -> Result<Graph>,
+    graph: &mut dyn FnMut(usize, Allowance) -> Result<Graph>,
     patch: [usize; 3],
     ranges: &[Quantization],
     options: &EngineOptions,
@@ -227,17 +245,18 @@ fn cpu(
 #[cfg(any(feature = "cuda", feature = "vulkan"))]
 fn gpu(
     folds: usize,
-    graph: &mut dyn FnMut(usize) -> Result<Graph>,
+    graph: &mut dyn FnMut(usize, Allowance) -> Result<Graph>,
     patch: [usize; 3],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
+    let graph = &mut |fold| graph(fold, options.allowance());
     Ok(Box::new(super::GpuEngine::open_folds(folds, graph, patch, options)?))
 }
 
 #[cfg(not(any(feature = "cuda", feature = "vulkan")))]
 fn gpu(
     _: usize,
-    _: &mut dyn FnMut(usize) -> Result<Graph>,
+    _: &mut dyn FnMut(usize, Allowance) -> Result<Graph>,
     _: [usize; 3],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {

@@ -3,9 +3,8 @@
 
 use super::cpu::constant_bytes;
 use super::stopped::{failed, guard};
-use super::{
-    Allowance, Device, Engine, EngineOptions, Labeling, LinearHead, Precision, Tiles, invalid,
-};
+use super::{Device, Engine, EngineOptions, Labeling, LinearHead, Precision, Tiles, invalid};
+use crate::files::Allowance;
 use crate::model::network::Network;
 use crate::model::onnx::Graph;
 use crate::{Error, Result};
@@ -70,8 +69,7 @@ impl GpuEngine {
         let needs = Needs::of(&networks, &settings).map_err(|error| told(&device, error))?;
         let need_bytes = needs.patch_bytes(1);
         // Before the device is touched: what cannot run should fail at once.
-        let allowed =
-            Allowance { limit_bytes: options.gpu_memory_limit_bytes, ..Allowance::default() };
+        let allowed = Allowance::new(options.gpu_memory_limit_bytes, 0);
         allowed.check("the network on the GPU", need_bytes)?;
         let reached = guard(&device, || reach(options.device))?;
         let reached = reached.map_err(|error| told(&device, error))?;

@@ -13,6 +13,7 @@ mod gpu;
 #[cfg(any(feature = "reference", feature = "cuda", feature = "vulkan"))]
 mod stopped;
 
+pub(crate) use device::open_folds_within;
 pub use device::{Device, EngineOptions, check_weights, open, open_folds, open_with};
 pub use difference::{Difference, sample_patch};
 #[cfg(feature = "cuda")]
@@ -298,25 +299,6 @@ pub trait Engine: Send {
     }
 }
 
-/// How much memory may be held, and what is held already and counts towards it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Allowance {
-    limit_bytes: Option<u64>,
-    held_bytes: u64,
-}
-
-impl Allowance {
-    /// Fails if `what` would hold more than allowed.
-    pub(crate) fn check(self, what: &str, bytes: u64) -> Result<()> {
-        let need_bytes = bytes.saturating_add(self.held_bytes);
-        match self.limit_bytes {
-            Some(limit_bytes) if need_bytes > limit_bytes => {
-                Err(crate::Error::Memory { what: what.to_owned(), need_bytes, limit_bytes })
-            }
-            _ => Ok(()),
-        }
-    }
-}
 /// An error about the graph itself.
 pub(crate) fn invalid(found: impl Into<String>, expected: impl Into<String>) -> crate::Error {
     crate::model::Mismatch::new(found, expected).into()

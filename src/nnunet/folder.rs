@@ -5,6 +5,7 @@ use super::network::{self, Architecture};
 use super::pickle::Pickle;
 use super::plans::{self, Configuration};
 use super::{Fold, Folds, folds, json, others, postprocessing, trained, v1};
+use crate::files::Allowance;
 use crate::model::{ModelConfig, Name, onnx, proto};
 use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value};
@@ -26,7 +27,12 @@ pub struct Folder {
     student: bool,
     /// The first fold's checkpoint, whose log takes a while to be passed over.
     first: Arc<Checkpoint>,
+    /// What all of this takes.
+    held_bytes: u64,
 }
+
+/// What a label takes at most in the descriptions that are made of it one from the other.
+const LABEL_BYTES: u64 = 2048;
 
 impl Folder {
     /// Opens a trained folder, or the only one in a data set's folder.
@@ -41,17 +47,33 @@ impl Folder {
     /// a network class, a trainer's weights that are not those of the plans, a resampling
     /// function, a reader, a hostile or cut checkpoint.
     pub fn open(path: &Path, folds: &Folds, checkpoint: Option<&str>) -> Result<Self> {
+        Self::open_within(path, folds, checkpoint, Allowance::default())
+    }
+
+    /// As [`open`](Self::open), as far as memory is `allowed` for it: each part asks before it is made.
+    pub(crate) fn open_within(
+        path: &Path,
+        folds: &Folds,
+        checkpoint: Option<&str>,
+        allowed: Allowance,
+    ) -> Result<Self> {
         let path = &the_training(path)?;
-        let (plans, dataset) = described(path)?;
+        let Described { plans, dataset, bytes } = described(path, allowed)?;
+        let labels = dataset.get("labels").and_then(Value::as_object).map_or(0, Map::len);
+        let config_bytes = LABEL_BYTES * labels as u64;
+        let allowed = allowed.beside(bytes);
+        allowed.check("reading dataset.json", config_bytes)?;
         let checkpoints =
             folds::find(path, folds, checkpoint).map_err(|wrong| Error::model_file(path, wrong))?;
         let (_, first) = &checkpoints[0];
-        let opened = Checkpoint::open(first).map_err(|wrong| Error::model_file(first, wrong))?;
-        let opened = Arc::new(opened);
+        let opened = Checkpoint::open(first, allowed.beside(config_bytes));
+        let opened = Arc::new(opened.map_err(|error| error.of_model_file(first))?);
+        let held_bytes = config_bytes + opened.held_bytes();
+        let allowed = allowed.beside(held_bytes);
         let training = if v1::is_training(path) {
-            v1::training(first, &plans)?
+            v1::training(first, &plans, allowed)?
         } else {
-            Training::read(&opened, path).map_err(|wrong| Error::model_file(first, wrong))?
+            Training::read(&opened, path, allowed).map_err(|error| error.of_model_file(first))?
         };
         let Training { configuration, trainer, mirror_axes, student } = training;
         let mut plan = plans::read(&plans, &dataset, &configuration, &mirror_axes)
@@ -61,12 +83,21 @@ impl Folder {
             .map_err(|error| Error::model_file(path, error))?;
         let path = path.to_owned();
         let first = opened;
-        let folder =
-            Self { path, checkpoints, configuration, trainer, plan, config, student, first };
+        let folder = Self {
+            path,
+            checkpoints,
+            configuration,
+            trainer,
+            plan,
+            config,
+            student,
+            first,
+            held_bytes,
+        };
         // A network that cannot be built is found before a case is loaded.
         folder
-            .architecture(&folder.first)
-            .map_err(|wrong| Error::model_file(&folder.path, folder.trained(wrong)))?;
+            .architecture(&folder.first, allowed)
+            .map_err(|error| folder.trained(error).of_model_file(&folder.path))?;
         Ok(folder)
     }
 
@@ -77,6 +108,11 @@ impl Folder {
         let config = ModelConfig::from_json(&text);
         self.config = config.map_err(|error| Error::model_file(&self.path, error))?;
         Ok(self)
+    }
+
+    /// Bytes that it takes as long as it is open, as they were counted.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     /// The folder.
@@ -211,16 +247,25 @@ impl Folder {
     ///
     /// If there is no such fold.
     pub fn model(&self, fold: usize) -> Result<proto::Model> {
+        self.model_within(fold, Allowance::default())
+    }
+
+    /// As [`model`](Self::model), if what it takes, and what its graph would, is `allowed` beside this
+    /// folder.
+    fn model_within(&self, fold: usize, allowed: Allowance) -> Result<proto::Model> {
         let path = self.checkpoint(fold);
         let build = || {
-            let checkpoint = match fold {
-                0 => self.first.clone(),
-                _ => Arc::new(Checkpoint::open(path)?),
+            let (checkpoint, allowed) = if fold == 0 {
+                (self.first.clone(), allowed)
+            } else {
+                let opened = Checkpoint::open(path, allowed)?;
+                let allowed = allowed.beside(opened.held_bytes());
+                (Arc::new(opened), allowed)
             };
-            let architecture = self.architecture(&checkpoint)?;
-            network::build(&architecture, &checkpoint)
+            let architecture = self.architecture(&checkpoint, allowed)?;
+            network::build(&architecture, &checkpoint, allowed)
         };
-        build().map_err(|wrong| Error::model_file(path, self.trained(wrong)))
+        build().map_err(|error| self.trained(error).of_model_file(path))
     }
 
     /// The network of a fold, ready to be lowered.
@@ -233,16 +278,21 @@ impl Folder {
     ///
     /// If there is no such fold.
     pub fn graph(&self, fold: usize) -> Result<onnx::Graph> {
-        Ok(onnx::Graph::from_proto(self.model(fold)?)?)
+        self.graph_within(fold, Allowance::default())
+    }
+
+    /// As [`graph`](Self::graph), as far as memory is `allowed` for it beside this folder.
+    pub(crate) fn graph_within(&self, fold: usize, allowed: Allowance) -> Result<onnx::Graph> {
+        Ok(onnx::Graph::from_proto(self.model_within(fold, allowed)?)?)
     }
 
     /// The network of the plans, changed as the trainer changed it.
-    fn architecture(&self, checkpoint: &Checkpoint) -> Result<Architecture, Mismatch> {
+    fn architecture(&self, checkpoint: &Checkpoint, allowed: Allowance) -> Result<Architecture> {
         let Configuration { class, arguments, rank, input_channels, output_channels, .. } =
             &self.plan;
         let channels = (*input_channels, *output_channels);
         let mut architecture = Architecture::read(class, arguments, *rank, channels)?;
-        let weights = network::names(checkpoint)?;
+        let weights = network::names(checkpoint, allowed)?;
         architecture.follow_norm(&weights);
         if self.student || class.starts_with("Lite") {
             architecture.follow_student(&weights)?;
@@ -251,8 +301,8 @@ impl Folder {
     }
 
     /// Adds class and trainer to what is wrong with a network.
-    fn trained(&self, wrong: Mismatch) -> Mismatch {
-        wrong.within(&format!("a {} of {}", self.plan.class, self.trainer))
+    fn trained(&self, error: Error) -> Error {
+        error.within(&format!("a {} of {}", self.plan.class, self.trainer))
     }
 }
 
@@ -280,11 +330,23 @@ fn the_training(path: &Path) -> Result<PathBuf> {
 }
 
 /// `plans.json` and `dataset.json` of a training, as they are or as v2 would have written them.
-pub(super) fn described(folder: &Path) -> Result<(Value, Value)> {
+pub(super) struct Described {
+    pub(super) plans: Value,
+    pub(super) dataset: Value,
+    /// What both take.
+    bytes: u64,
+}
+
+/// Reads them, as far as memory is `allowed` for it.
+pub(super) fn described(folder: &Path, allowed: Allowance) -> Result<Described> {
     if v1::is_training(folder) {
-        return v1::described(folder);
+        // Of a pickle of which little becomes JSON, and no more than a bound.
+        let (plans, dataset) = v1::described(folder, allowed)?;
+        return Ok(Described { plans, dataset, bytes: 0 });
     }
-    Ok((json::read(&folder.join("plans.json"))?, json::read(&folder.join("dataset.json"))?))
+    let (plans, bytes) = json::read(&folder.join("plans.json"), allowed)?;
+    let (dataset, more) = json::read(&folder.join("dataset.json"), allowed.beside(bytes))?;
+    Ok(Described { plans, dataset, bytes: bytes + more })
 }
 
 /// What a checkpoint says about its training.
@@ -303,17 +365,18 @@ impl Training {
             folds::find(folder, folds, None).map_err(|wrong| Error::model_file(folder, wrong))?;
         let (_, first) = &checkpoints[0];
         if v1::is_training(folder) {
-            return v1::training(first, plans);
+            return v1::training(first, plans, Allowance::default());
         }
-        let read = || Self::read(&Checkpoint::open(first)?, folder);
-        read().map_err(|wrong| Error::model_file(first, wrong))
+        let allowed = Allowance::default();
+        let read = || Self::read(&Checkpoint::open(first, allowed)?, folder, allowed);
+        read().map_err(|error| error.of_model_file(first))
     }
 
     /// What the checkpoint of the training in `folder` says about it, and else the folder's name.
-    fn read(checkpoint: &Checkpoint, folder: &Path) -> Result<Self, Mismatch> {
+    fn read(checkpoint: &Checkpoint, folder: &Path, allowed: Allowance) -> Result<Self> {
         match checkpoint.pickle() {
-            Some(pickle) => Self::pickled(pickle),
-            None => Self::noted(checkpoint, folder),
+            Some(pickle) => Ok(Self::pickled(pickle)?),
+            None => Self::noted(checkpoint, folder, allowed),
         }
     }
 
@@ -356,7 +419,7 @@ impl Training {
     /// From notes beside the tensors (`trainer_name`, `configuration`, and the axes as JSON), or from
     /// the name `Trainer__Plans__Configuration` that nnU-Net gives the folder; a trainer whose name
     /// does not say otherwise mirrors every axis.
-    fn noted(checkpoint: &Checkpoint, folder: &Path) -> Result<Self, Mismatch> {
+    fn noted(checkpoint: &Checkpoint, folder: &Path, allowed: Allowance) -> Result<Self> {
         let place = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut parts = name.split("__");
@@ -382,7 +445,7 @@ impl Training {
             None if configuration == "2d" => vec![0, 1],
             None => vec![0, 1, 2],
         };
-        let weights = checkpoint.weights()?;
+        let weights = checkpoint.weights(allowed)?;
         let wrapped = weights.keys().any(|name| name.starts_with("network."));
         let student = trainer.contains("Distillation") || wrapped;
         Ok(Self { configuration, trainer, mirror_axes, student })

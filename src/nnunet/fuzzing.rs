@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::network::{self, Architecture};
 use super::pickle::{Id, Pickle, Value};
 use super::{EngineIni, json, plans};
+use crate::files::Allowance;
 use crate::model::{CONFIGURATIONS, ModelConfig};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ const LOOKED_AT: usize = 2000;
 const WEIGHTS_READ: usize = 64;
 
 pub(crate) fn pickle(bytes: &[u8]) {
-    let Ok(pickle) = Pickle::parse(bytes.to_vec()) else { return };
+    let Ok(pickle) = Pickle::parse(bytes.to_vec(), Allowance::default()) else { return };
     let _ = pickle.json(pickle.root());
     let mut open = vec![pickle.root()];
     for _ in 0..LOOKED_AT {
@@ -39,10 +40,10 @@ fn look(pickle: &Pickle, id: Id) {
 }
 
 pub(crate) fn checkpoint(path: &Path) {
-    let Ok(checkpoint) = Checkpoint::open(path) else { return };
+    let Ok(checkpoint) = Checkpoint::open(path, Allowance::default()) else { return };
     let _ = checkpoint.note("init_args");
     let _ = checkpoint.pickle().map(|pickle| pickle.describe(pickle.root()));
-    let Ok(weights) = network::names(&checkpoint) else { return };
+    let Ok(weights) = network::names(&checkpoint, Allowance::default()) else { return };
     let Ok(mut storages) = checkpoint.storages(weights.values()) else { return };
     for tensor in weights.values().take(WEIGHTS_READ) {
         let _ = storages.read(tensor);

@@ -1,7 +1,8 @@
 //! The postprocessing rule nnU-Net found best, beside the trained folds.
 
 use super::pickle::Pickle;
-use crate::{Error, Mismatch, Result, files};
+use crate::files::Allowance;
+use crate::{Mismatch, Result, files};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,9 @@ pub(super) fn find(folder: &Path) -> Result<Option<Value>> {
             return read_pickle(&pickle).map(Some);
         }
         if text.exists() {
-            return super::json::read(&text).map(Some);
+            // Of a megabyte at most, which is no matter.
+            let (rule, _) = super::json::read(&text, Allowance::default())?;
+            return Ok(Some(rule));
         }
     }
     Ok(None)
@@ -45,7 +48,7 @@ pub fn read_pickle(path: &Path) -> Result<Value> {
     let read = || {
         let bytes = files::read(path, MAX_BYTES);
         let bytes = bytes.map_err(|error| error.instead_of("a postprocessing rule"))?;
-        let pickle = Pickle::parse(bytes)?;
+        let pickle = Pickle::parse(bytes, Allowance::default())?;
         let whole = pickle.json(pickle.root());
         match whole.as_ref().and_then(Value::as_array).map(Vec::as_slice) {
             Some([Value::Array(functions), Value::Array(arguments)])
@@ -56,8 +59,11 @@ pub fn read_pickle(path: &Path) -> Result<Value> {
                     "postprocessing_kwargs": arguments,
                 }))
             }
-            _ => Err(Mismatch::new("another pickle", "a list of functions and one of arguments")),
+            _ => {
+                let expected = "a list of functions and one of arguments";
+                Err(Mismatch::new("another pickle", expected).into())
+            }
         }
     };
-    read().map_err(|wrong| Error::model_file(path, wrong))
+    read().map_err(|error: crate::Error| error.of_model_file(path))
 }

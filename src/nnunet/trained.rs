@@ -5,6 +5,7 @@
 
 use super::folder::Training;
 use super::{Fold, Folder, Folds, folder, folds, plans, v1};
+use crate::files::Allowance;
 use crate::model::tasks::Dataset;
 use crate::model::{ModelConfig, Orientation};
 use crate::{Error, Mismatch, Result};
@@ -47,7 +48,8 @@ impl Trained {
         let named =
             |place: &Path| place.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = named(&place);
-        let (written, described) = folder::described(path)?;
+        let folder::Described { plans: written, dataset: described, .. } =
+            folder::described(path, Allowance::default())?;
         let folds = folds::with_weights(path);
         let [trainer, plans, configuration] = match &name.split("__").collect::<Vec<_>>()[..] {
             &[trainer, plans, configuration] => [trainer, plans, configuration].map(str::to_owned),
@@ -113,7 +115,17 @@ impl Trained {
     ///
     /// As [`Folder::open`], and [`Error::Model`] if its structures are not those of the data set.
     pub fn open(&self, folds: &Folds, dataset: Option<(&Dataset, &str)>) -> Result<Folder> {
-        let folder = Folder::open(&self.path, folds, None)?;
+        self.open_within(folds, dataset, Allowance::default())
+    }
+
+    /// As [`open`](Self::open), as far as memory is `allowed` for it.
+    pub(crate) fn open_within(
+        &self,
+        folds: &Folds,
+        dataset: Option<(&Dataset, &str)>,
+        allowed: Allowance,
+    ) -> Result<Folder> {
+        let folder = Folder::open_within(&self.path, folds, None, allowed)?;
         match dataset {
             Some((dataset, made_from)) => {
                 self.check_labels(dataset)?;

@@ -7,6 +7,7 @@
 
 use super::folder::Training;
 use super::pickle::{Id, Pickle};
+use crate::files::Allowance;
 use crate::model::Name;
 use crate::{Error, Mismatch, Result, files};
 use serde_json::{Map, Value, json};
@@ -37,19 +38,21 @@ fn wrong(found: impl Into<String>, expected: impl Into<String>) -> Mismatch {
     Mismatch::new(found, expected).within(PLANS)
 }
 
-fn read_pickle(path: &Path, wanted: &[&str]) -> Result<Pickle> {
-    let expected = "a pickle that nnU-Net v1 wrote";
+fn read_pickle(path: &Path, wanted: &[&str], allowed: Allowance) -> Result<Pickle> {
+    let wrong = |error: files::Unreadable| error.instead_of("a pickle that nnU-Net v1 wrote");
     let read = || {
-        let bytes = files::read(path, MAX_BYTES).map_err(|error| error.instead_of(expected))?;
-        Pickle::parse_only(bytes, wanted)
+        let opened = files::open(path).map_err(wrong)?;
+        allowed.check("reading a pickle", opened.bytes.min(MAX_BYTES))?;
+        Pickle::parse_only(opened.read(MAX_BYTES).map_err(wrong)?, wanted, allowed)
     };
-    read().map_err(|what| Error::model_file(path, what))
+    read().map_err(|error| error.of_model_file(path))
 }
 
 /// What the plans of the training in `folder` say, as `plans.json` and `dataset.json`.
-pub(super) fn described(folder: &Path) -> Result<(Value, Value)> {
+pub(super) fn described(folder: &Path, allowed: Allowance) -> Result<(Value, Value)> {
     let path = folder.join(PLANS);
-    let pickle = read_pickle(&path, WANTED)?;
+    let pickle = read_pickle(&path, WANTED, allowed)?;
+    let allowed = allowed.beside(pickle.held_bytes());
     let place = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let named = |place: Option<&Path>| {
         place.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
@@ -58,7 +61,8 @@ pub(super) fn described(folder: &Path) -> Result<(Value, Value)> {
     let plans_name = own.split_once("__").map_or("nnUNetPlansv2.1", |(_, plans)| plans);
     let names = (named(place.parent()), plans_name.to_owned());
     let dataset = folder.join("dataset.json");
-    let dataset = if dataset.is_file() { Some(super::json::read(&dataset)?) } else { None };
+    let dataset =
+        if dataset.is_file() { Some(super::json::read(&dataset, allowed)?.0) } else { None };
     Plans { pickle: &pickle, root: pickle.root() }
         .described(&names, dataset)
         .map_err(|what| Error::model_file(&path, what))
@@ -286,9 +290,9 @@ fn configuration(rank: usize, stage: usize, stages: usize) -> &'static str {
 }
 
 /// What stands beside a checkpoint says about the training.
-pub(super) fn training(checkpoint: &Path, plans: &Value) -> Result<Training> {
+pub(super) fn training(checkpoint: &Path, plans: &Value, allowed: Allowance) -> Result<Training> {
     let path = PathBuf::from(format!("{}.pkl", checkpoint.display()));
-    let pickle = read_pickle(&path, &["init", "name"])?;
+    let pickle = read_pickle(&path, &["init", "name"], allowed)?;
     let read = || {
         let get = |key: &str| pickle.lookup(pickle.root(), key);
         let trainer = get("name").and_then(|id| pickle.text(id));

@@ -1,5 +1,6 @@
 //! A model that can run: its configuration and weights, from the program or from files.
 
+use crate::files::Allowance;
 use crate::model::tasks::Dataset;
 use crate::model::{CONFIGURATIONS, Grade, ModelConfig, Name, graph, onnx};
 use crate::nnunet::{Folder, Folds, Trained};
@@ -11,6 +12,9 @@ use std::sync::OnceLock;
 
 /// Largest ONNX file read: what protobuf allows.
 pub(crate) const MAX_ONNX_BYTES: u64 = 1 << 31;
+
+/// What memory is for, where there is too little.
+const READING: &str = "reading the model";
 
 /// Largest JSON file read; label tables of hundreds of structures take a hundredth of it.
 const MAX_JSON_BYTES: u64 = 4 << 20;
@@ -79,8 +83,8 @@ impl ByReference {
         self.known.as_ref().map(|(dataset, made_from)| (dataset, made_from.as_str()))
     }
 
-    fn open(&self) -> Result<Folder> {
-        self.trained.open(&self.folds, self.known())
+    fn open(&self, allowed: Allowance) -> Result<Folder> {
+        self.trained.open_within(&self.folds, self.known(), allowed)
     }
 }
 
@@ -221,8 +225,13 @@ impl Model {
     ///
     /// As [`Folder::open`].
     pub fn trained(&self) -> Option<Result<Folder>> {
+        self.trained_within(Allowance::default())
+    }
+
+    /// As [`trained`](Self::trained), as far as memory is `allowed` for it.
+    pub(crate) fn trained_within(&self, allowed: Allowance) -> Option<Result<Folder>> {
         let Weights::Trained(by) = &self.weights else { return None };
-        Some(by.open())
+        Some(by.open(allowed))
     }
 
     /// A model whose folds are `files` with their SHA-256.
@@ -270,7 +279,7 @@ impl Model {
                 Ok(vec![self.facts()?.sha256.to_string()])
             }
             Weights::Folds(files) => Ok(files.iter().map(|(_, sha256)| sha256.clone()).collect()),
-            Weights::Trained(by) => by.open()?.digests(),
+            Weights::Trained(by) => by.open(Allowance::default())?.digests(),
         }
     }
 
@@ -285,17 +294,30 @@ impl Model {
     ///
     /// If there is no such fold.
     pub fn graph(&self, fold: usize) -> Result<onnx::Graph> {
+        self.graph_within(fold, Allowance::default())
+    }
+
+    /// As [`graph`](Self::graph), as far as memory is `allowed` for it: the file, the structures that it
+    /// is decoded to, and the numbers in it.
+    pub(crate) fn graph_within(&self, fold: usize, allowed: Allowance) -> Result<onnx::Graph> {
+        let decoded = |bytes: Bytes| -> Result<onnx::Graph> {
+            // What is part of the program is counted with it.
+            let file = if self.is_embedded() { 0 } else { bytes.len() as u64 };
+            let made = graph::parsed_bytes(&bytes).saturating_add(graph::constant_bytes(&bytes));
+            allowed.check(READING, file.saturating_add(made))?;
+            Ok(onnx::Graph::decode(bytes)?)
+        };
         let Weights::Folds(files) = &self.weights else {
-            return Ok(onnx::Graph::decode(self.onnx()?)?);
+            return decoded(self.onnx_within(allowed)?);
         };
         let (path, expected) = &files[fold];
-        let bytes = read_bounded(path, MAX_ONNX_BYTES)?;
+        let bytes = read_bounded(path, allowed)?;
         let digest = files::sha256(&bytes);
         if digest != *expected {
             let found = "a file that changed since it was imported".to_owned();
             return Err(unusable(path, found, format!("SHA-256 {expected}")));
         }
-        onnx::Graph::decode(bytes.into()).map_err(|what| Error::model_file(path, what))
+        decoded(bytes.into()).map_err(|error| error.of_model_file(path))
     }
 
     /// The configuration.
@@ -316,15 +338,20 @@ impl Model {
     ///
     /// [`Error::Model`] if the file cannot be read or does not fit the configuration.
     pub fn onnx(&self) -> Result<Bytes> {
+        self.onnx_within(Allowance::default())
+    }
+
+    /// As [`onnx`](Self::onnx), as far as memory is `allowed` for it.
+    pub(crate) fn onnx_within(&self, allowed: Allowance) -> Result<Bytes> {
         match &self.weights {
             Weights::Embedded(bytes, _) => Ok(Bytes::from_static(bytes)),
-            Weights::Folds(files) => Ok(read_bounded(&files[0].0, MAX_ONNX_BYTES)?.into()),
+            Weights::Folds(files) => Ok(read_bounded(&files[0].0, allowed)?.into()),
             Weights::Trained(by) => {
                 let found = "a training by reference".to_owned();
                 Err(unusable(&by.trained.path, found, "a model that was imported".to_owned()))
             }
             Weights::File { path, known, expected } => {
-                let bytes = Bytes::from(read_bounded(path, MAX_ONNX_BYTES)?);
+                let bytes = Bytes::from(read_bounded(path, allowed)?);
                 let digest = files::sha256(&bytes);
                 let listed = known.get().map(|facts| &*facts.sha256).or(expected.as_deref());
                 if let Some(listed) = listed.filter(|listed| *listed != digest) {
@@ -332,6 +359,8 @@ impl Model {
                     return Err(unusable(path, found, format!("SHA-256 {listed}")));
                 }
                 if known.get().is_none() {
+                    let made = graph::parsed_bytes(&bytes);
+                    allowed.check(READING, made.saturating_add(bytes.len() as u64))?;
                     let found = inspect(bytes.clone(), &self.config, digest)
                         .map_err(|what| Error::model_file(path, what))?;
                     // Another thread may have been first, with the same result.
@@ -419,9 +448,13 @@ pub(crate) fn read_json(path: &Path) -> Result<String> {
         .map_err(|error| Error::model_file(path, error.instead_of("a JSON file")))
 }
 
-fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    files::read(path, limit)
-        .map_err(|error| Error::model_file(path, error.instead_of("a model's file")))
+/// A model's file, if it may be held.
+fn read_bounded(path: &Path, allowed: Allowance) -> Result<Vec<u8>> {
+    let wrong =
+        |error: files::Unreadable| Error::model_file(path, error.instead_of("a model's file"));
+    let opened = files::open(path).map_err(wrong)?;
+    allowed.check(READING, opened.bytes.min(MAX_ONNX_BYTES))?;
+    opened.read(MAX_ONNX_BYTES).map_err(wrong)
 }
 
 pub(super) fn unusable(path: &Path, found: String, expected: String) -> Error {

@@ -4,6 +4,7 @@ use super::group::{Group, Part};
 use super::network::{Network, check_file};
 use super::options::{Options, Postprocessing, PreviousStage, Source};
 use super::segmentation::About;
+use crate::files::Allowance;
 use crate::infer::EngineOptions;
 use crate::model::{Grade, Label, ModelConfig, Name};
 use crate::nnunet::Folder;
@@ -274,13 +275,15 @@ impl Opening<'_> {
 
     /// A trained folder; in a cascade with the folder it refines.
     fn folder(&self, path: &Path, config: Option<ModelConfig>) -> Result<Answer> {
-        let (folder, first) = trained(path, self.options)?;
+        let (folder, first) = trained(path, self.options, self.engine.allowance())?;
         let recipe = self.recipe(|| {
             let rule = folder.postprocessing()?;
             rule.map(|rule| Recipe::from_nnunet_json(&rule.to_string())).transpose()
         })?;
         let digests = self.options.digests;
-        let network = Network::from_folder(&folder, config, first.as_ref(), &self.engine, digests)?;
+        // Both are open meanwhile.
+        let engine = self.engine.beside(first.as_ref().map_or(0, Folder::held_bytes));
+        let network = Network::from_folder(&folder, config, first.as_ref(), &engine, digests)?;
         self.alone(network, recipe, folder.configuration().clone(), false)
     }
 
@@ -334,9 +337,16 @@ fn about(
 }
 
 /// A trained folder, and in a cascade the one it refines unless labels are given.
-pub(super) fn trained(path: &Path, options: &Options) -> Result<(Folder, Option<Folder>)> {
-    let open = |path: &Path| Folder::open(path, &options.folds, options.checkpoint.as_deref());
-    let folder = open(path)?;
+pub(super) fn trained(
+    path: &Path,
+    options: &Options,
+    allowed: Allowance,
+) -> Result<(Folder, Option<Folder>)> {
+    let open = |path: &Path, allowed| {
+        Folder::open_within(path, &options.folds, options.checkpoint.as_deref(), allowed)
+    };
+    let folder = open(path, allowed)?;
+    let allowed = allowed.beside(folder.held_bytes());
     let first = match (folder.previous_stage(), &options.previous_stage) {
         (None, PreviousStage::Own) | (Some(_), PreviousStage::Given) => None,
         (None, _) => {
@@ -346,8 +356,8 @@ pub(super) fn trained(path: &Path, options: &Options) -> Result<(Folder, Option<
                 "a cascade",
             ));
         }
-        (Some(_), PreviousStage::Folder(given)) => Some(open(given)?),
-        (Some(beside), PreviousStage::Own) if beside.is_dir() => Some(open(&beside)?),
+        (Some(_), PreviousStage::Folder(given)) => Some(open(given, allowed)?),
+        (Some(beside), PreviousStage::Own) if beside.is_dir() => Some(open(&beside, allowed)?),
         (Some(beside), PreviousStage::Own) => {
             let what = Mismatch::new(
                 format!("no {}", beside.display()),

@@ -101,7 +101,8 @@ impl Uncalibrated {
                 Self::of_model(&Model::from_files(onnx, config)?, options)?
             }
             Source::Folder { path, config: None } => {
-                let (folder, first) = answer::trained(path, options)?;
+                let (folder, first) =
+                    answer::trained(path, options, plain(options, 0).allowance())?;
                 Self::of_folder(folder, first, options)
             }
             _ => {
@@ -124,7 +125,7 @@ impl Uncalibrated {
     }
 
     fn of_model(model: &Model, options: &Options) -> Result<Self> {
-        if let Some(folder) = model.trained() {
+        if let Some(folder) = model.trained_within(plain(options, 0).allowance()) {
             return Ok(Self::of_folder(folder?, None, options));
         }
         Ok(Self {

@@ -58,7 +58,7 @@ impl Network {
         options: &EngineOptions,
         digests: bool,
     ) -> Result<Self> {
-        if let Some(folder) = model.trained() {
+        if let Some(folder) = model.trained_within(options.allowance()) {
             let mut network = Self::from_folder(&folder?, config, None, options, digests)?;
             network.info.name = model.name.to_string();
             network.info.license = model.license.to_string();
@@ -78,8 +78,8 @@ impl Network {
             .map_err(|other| Error::model(&*model.name, other))?;
         let (folds, patch) = (model.folds(), config.patch_size);
         let engine = if folds > 1 {
-            let graph = &mut |fold| model.graph(fold);
-            infer::open_folds(&model.name, folds, graph, patch, &ranges, options)?
+            let graph = &mut |fold, allowed| model.graph_within(fold, allowed);
+            infer::open_folds_within(&model.name, folds, graph, patch, &ranges, options)?
         } else {
             infer::open_with(model, patch, ranges.first(), options)?
         };
@@ -106,6 +106,8 @@ impl Network {
         options: &EngineOptions,
         digests: bool,
     ) -> Result<Self> {
+        // It is open as long as its networks are being opened.
+        let options = &options.beside(folder.held_bytes());
         let config = config.unwrap_or_else(|| folder.config().clone());
         let name = folder.path().display().to_string();
         let folds = folder.folds().len();
@@ -115,8 +117,8 @@ impl Network {
             if wanted { folder.digests() } else { Ok(Vec::new()) }
         };
         let engine = |ranges: &[Quantization]| {
-            let graph = &mut |fold| folder.graph(fold);
-            infer::open_folds(&name, folds, graph, config.patch_size, ranges, options)
+            let graph = &mut |fold, allowed| folder.graph_within(fold, allowed);
+            infer::open_folds_within(&name, folds, graph, config.patch_size, ranges, options)
         };
         let (sha256, engine) = if config.int8.is_empty() {
             // A digest is the work of one thread, and takes as long as the rest.

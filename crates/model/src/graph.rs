@@ -75,6 +75,13 @@ pub fn parsed_bytes(file: &[u8]) -> u64 {
     measure::decoded_bytes(file)
 }
 
+/// Bytes of the numbers that [`Graph::decode`](crate::onnx::Graph::decode) makes of a file, while the
+/// file and what it was parsed to are there.
+#[must_use]
+pub fn constant_bytes(file: &[u8]) -> u64 {
+    measure::constant_bytes(file)
+}
+
 /// Reads an ONNX file without looking at what the graph means. Weights are slices of the file's own
 /// bytes.
 ///

@@ -73,7 +73,7 @@ pub(crate) fn decoded_bytes(file: &[u8]) -> u64 {
     let mut open = vec![(Kind::Model, file)];
     while let Some((kind, mut rest)) = open.pop() {
         while !rest.is_empty() {
-            let Some((tag, content)) = next_field(&mut rest) else { break };
+            let Some((tag, _, content)) = next_field(&mut rest) else { break };
             let held = match (kind.field(tag), content) {
                 (Field::Free, _) | (Field::Messages(..), None) => 0,
                 (Field::Text, content) => {
@@ -97,12 +97,59 @@ pub(crate) fn decoded_bytes(file: &[u8]) -> u64 {
     sum
 }
 
-/// Takes one field off: its tag, and its content if that has a length of its own.
-fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
+/// Bytes of the numbers of all tensors once they have one of the two types of
+/// [`Data`](crate::onnx::Data); lists that have one already stay as they are.
+pub(crate) fn constant_bytes(file: &[u8]) -> u64 {
+    let mut sum = 0_u64;
+    let mut open = vec![(Kind::Model, file)];
+    while let Some((kind, message)) = open.pop() {
+        let mut rest = message;
+        while let Some((tag, _, content)) = next_field(&mut rest) {
+            if let (Field::Messages(kind, _), Some(content)) = (kind.field(tag), content) {
+                open.push((kind, content));
+            }
+        }
+        if matches!(kind, Kind::Tensor) {
+            sum = sum.saturating_add(tensor_bytes(message));
+        }
+    }
+    sum
+}
+
+/// The same of one tensor.
+fn tensor_bytes(message: &[u8]) -> u64 {
+    let (mut r#type, mut raw, mut integers, mut doubles) = (0, 0, 0, 0);
+    let mut rest = message;
+    while let Some((tag, number, content)) = next_field(&mut rest) {
+        let len = content.map_or(1, |content| content.len() as u64);
+        match tag {
+            2 => r#type = number,
+            5 => {
+                let ends = content.map(|content| content.iter().filter(|byte| **byte < 0x80));
+                integers += ends.map_or(1, |ends| ends.count() as u64);
+            }
+            9 => raw = len,
+            10 => doubles += len.div_ceil(8),
+            _ => {}
+        }
+    }
+    // As `onnx` converts them: halves and doubles to floats, short integers and truth to long ones.
+    match r#type {
+        10 | 16 => 2 * raw + 4 * integers,
+        11 => raw / 2 + 4 * doubles,
+        6 => 2 * raw + 8 * integers,
+        9 => 8 * raw + 8 * integers,
+        _ => raw,
+    }
+}
+
+/// Takes one field off: its tag, the number that it is, and its content if that has a length of its own.
+fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, u64, Option<&'a [u8]>)> {
     let key = varint(rest)?;
+    let mut number = 0;
     let content = match key & 7 {
         0 => {
-            varint(rest)?;
+            number = varint(rest)?;
             None
         }
         1 => {
@@ -121,7 +168,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u64, Option<&'a [u8]>)> {
         }
         _ => return None,
     };
-    Some((key >> 3, content))
+    Some((key >> 3, number, content))
 }
 
 fn varint(rest: &mut &[u8]) -> Option<u64> {
@@ -163,6 +210,37 @@ mod tests {
         let counted = decoded_bytes(&model.encode_to_vec());
         // Raw data stay in the file.
         assert!((20_000..60_000).contains(&counted), "{counted}");
+    }
+
+    #[test]
+    fn constants_are_counted_as_what_they_become() {
+        let tensor = |data_type, raw: usize, integers: usize, doubles: usize| Tensor {
+            dims: vec![8],
+            data_type,
+            raw_data: vec![0; raw].into(),
+            int32_data: vec![300; integers],
+            double_data: vec![0.5; doubles],
+            ..Tensor::default()
+        };
+        // (what eight numbers are stored as, what they take then)
+        for (stored, made) in [
+            (tensor(1, 32, 0, 0), 32),
+            (tensor(10, 16, 0, 0), 32),
+            (tensor(16, 0, 8, 0), 32),
+            (tensor(11, 64, 0, 0), 32),
+            (tensor(11, 0, 0, 8), 32),
+            (tensor(7, 64, 0, 0), 64),
+            (tensor(6, 32, 0, 0), 64),
+            (tensor(9, 8, 0, 0), 64),
+            (tensor(6, 0, 8, 0), 64),
+        ] {
+            let attribute = Attribute { t: Some(stored.clone()), ..Attribute::default() };
+            let node = Node { attribute: vec![attribute], ..Node::default() };
+            let graph =
+                Graph { initializer: vec![stored.clone()], node: vec![node], ..Graph::default() };
+            let model = Model { graph: Some(graph), ..Model::default() };
+            assert_eq!(constant_bytes(&model.encode_to_vec()), 2 * made, "{stored:?}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use super::plan::{Operation, Place, Plan, Step};
 use super::run::Done;
 use super::{CpuEngine, Isa, ops};
 use crate::Result;
-use crate::infer::{Allowance, Precision};
+use crate::files::Allowance;
+use crate::infer::Precision;
 use crate::model::onnx::Graph;
 use crate::model::{Quantization, Ranges};
 use fastnnunet_kernels::conv::{Layer, Source};
@@ -74,6 +75,7 @@ impl Calibrator {
     ) -> Result<Self> {
         // What feeds the head is to be seen too.
         let (arithmetic, allowed) = ((Precision::F32, isa), Allowance::default());
+        let graph = &mut |fold, _| graph(fold);
         let engine = CpuEngine::lower_folds(folds, graph, patch, arithmetic, true, &[], allowed)?;
         Ok(Self { engine, folds: (0..folds).map(|_| BTreeMap::new()).collect() })
     }

@@ -20,7 +20,8 @@ pub use fastnnunet_kernels::Isa;
 pub(super) use memory::constant_bytes;
 
 use super::{Engine, LinearHead, Precision, TakeSlice};
-use crate::infer::{Allowance, invalid};
+use crate::files::Allowance;
+use crate::infer::invalid;
 use crate::model::Quantization;
 use crate::model::network::Network;
 use crate::model::onnx::Graph;
@@ -155,7 +156,9 @@ impl CpuEngine {
         precision: Precision,
         isa: Isa,
     ) -> Result<Self> {
-        Self::lower_folds(folds, graph, patch, (precision, isa), false, &[], Allowance::default())
+        let (arithmetic, allowed) = ((precision, isa), Allowance::default());
+        let graph = &mut |fold, _| graph(fold);
+        Self::lower_folds(folds, graph, patch, arithmetic, false, &[], allowed)
     }
 
     /// As [`open_folds`](Self::open_folds) in int8, by the ranges measured on each fold.
@@ -171,15 +174,17 @@ impl CpuEngine {
         ranges: &[Quantization],
     ) -> Result<Self> {
         let (arithmetic, allowed) = ((Precision::Int8, isa), Allowance::default());
+        let graph = &mut |fold, _| graph(fold);
         Self::lower_folds(ranges.len(), graph, patch, arithmetic, false, ranges, allowed)
     }
 
     /// As [`open_folds`](Self::open_folds), in int8 by `ranges` where there are any, and within what is
-    /// allowed: what lowering makes is counted before it is made. Who looks at every layer (`sees_all`) has
-    /// the heads among them, and no two layers joined; else it stops before the heads where that is less.
+    /// allowed: what lowering makes is counted before it is made. `graph` is told what is left beside the
+    /// folds before. Who looks at every layer (`sees_all`) has the heads among them, and no two layers
+    /// joined; else it stops before the heads where that is less.
     pub(super) fn lower_folds(
         folds: usize,
-        graph: &mut dyn FnMut(usize) -> Result<Graph>,
+        graph: &mut dyn FnMut(usize, Allowance) -> Result<Graph>,
         patch: [usize; 3],
         (precision, isa): (Precision, Isa),
         sees_all: bool,
@@ -188,8 +193,8 @@ impl CpuEngine {
     ) -> Result<Self> {
         let (mut plans, mut heads) = (Vec::new(), Vec::new());
         for fold in 0..folds {
-            let network = Network::new(graph(fold)?, patch)?;
             let held: u64 = plans.iter().map(Plan::bytes).sum();
+            let network = Network::new(graph(fold, allowed.beside(held))?, patch)?;
             let in_halves = precision == Precision::Bf16 && isa.has_bf16();
             let made = memory::lowering_bytes(&network, in_halves);
             let need_bytes =

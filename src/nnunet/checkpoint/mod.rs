@@ -11,7 +11,8 @@ mod tensor;
 pub(super) use tensor::{Storages, Stored};
 
 use super::pickle::{Id, Pickle, Value};
-use crate::{Mismatch, files};
+use crate::files::Allowance;
+use crate::{Mismatch, Result, files};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -27,12 +28,25 @@ const WANTED: &[&str] = &[
     "inference_allowed_mirroring_axes",
 ];
 
+/// What memory is for, where there is too little.
+const WHAT: &str = "opening the checkpoint";
+
+/// What a storage's name and place take at most.
+const PLACE_BYTES: u64 = 256;
+
+/// What a tensor's name, place and extents take at most, once in a list and once in one that grows.
+const TENSOR_BYTES: u64 = 1024;
+
+/// Most axes of a tensor; those of a network have five.
+const MAX_AXES: usize = 8;
+
 /// What a checkpoint says, and where its numbers are.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     path: PathBuf,
     content: Content,
     places: HashMap<String, Place>,
+    held_bytes: u64,
 }
 
 /// What describes the tensors.
@@ -43,8 +57,9 @@ enum Content {
 }
 
 impl Checkpoint {
-    /// Reads the directory of the file, and what is said about the training.
-    pub(super) fn open(path: &Path) -> Result<Self, Mismatch> {
+    /// Reads the directory of the file, and what is said about the training, as far as memory is
+    /// `allowed` for it.
+    pub(super) fn open(path: &Path, allowed: Allowance) -> Result<Self> {
         let (mut file, bytes) = open(path)?;
         let failed = |error: std::io::Error| Mismatch::new(error.to_string(), EXPECTED);
         let mut magic = Vec::new();
@@ -52,14 +67,15 @@ impl Checkpoint {
         (&mut file).take(10).read_to_end(&mut magic).map_err(failed)?;
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         if magic.starts_with(b"PK") {
-            let (pickle, places) = archive::read(&mut file)?;
-            return Ok(Self { path: path.to_owned(), content: Content::Pickle(pickle), places });
+            let (pickle, places, held_bytes) = archive::read(&mut file, allowed)?;
+            let content = Content::Pickle(pickle);
+            return Ok(Self { path: path.to_owned(), content, places, held_bytes });
         }
         // A length of eight bytes, then JSON.
         if magic.get(8) == Some(&b'{') {
-            let (header, places) = safetensors::read(&mut file, bytes)?;
+            let (header, places, held_bytes) = safetensors::read(&mut file, bytes, allowed)?;
             let content = Content::Safetensors(header);
-            return Ok(Self { path: path.to_owned(), content, places });
+            return Ok(Self { path: path.to_owned(), content, places, held_bytes });
         }
         // The old format starts with a pickle of protocol 2.
         let found = if magic.starts_with(&[0x80, 2]) {
@@ -67,7 +83,12 @@ impl Checkpoint {
         } else {
             "a file that is no zip archive"
         };
-        Err(Mismatch::new(found, "a checkpoint of PyTorch 1.6 or later (torch.save)"))
+        Err(Mismatch::new(found, "a checkpoint of PyTorch 1.6 or later (torch.save)").into())
+    }
+
+    /// Bytes that it takes, as they were counted when it was opened.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes
     }
 
     /// The pickled dictionary, where there is one.
@@ -87,14 +108,18 @@ impl Checkpoint {
     }
 
     /// All tensors of the network, by name.
-    pub(super) fn weights(&self) -> Result<HashMap<String, Stored>, Mismatch> {
+    pub(super) fn weights(&self, allowed: Allowance) -> Result<HashMap<String, Stored>> {
         match &self.content {
-            Content::Pickle(pickle) => self.pickled(pickle),
-            Content::Safetensors(header) => Ok(header.tensors.clone()),
+            Content::Pickle(pickle) => self.pickled(pickle, allowed),
+            Content::Safetensors(header) => {
+                // Their extents are no longer than what is there already.
+                allowed.check(WHAT, self.held_bytes)?;
+                Ok(header.tensors.clone())
+            }
         }
     }
 
-    fn pickled(&self, pickle: &Pickle) -> Result<HashMap<String, Stored>, Mismatch> {
+    fn pickled(&self, pickle: &Pickle, allowed: Allowance) -> Result<HashMap<String, Stored>> {
         let weights = pickle
             .lookup(pickle.root(), "network_weights")
             .or_else(|| pickle.lookup(pickle.root(), "state_dict"))
@@ -105,6 +130,9 @@ impl Checkpoint {
                 "a dictionary of tensors",
             )
         })?;
+        let names = entries.iter().filter_map(|&(key, _)| pickle.text(key));
+        let names: u64 = names.map(|name| 2 * name.len() as u64).sum();
+        allowed.check(WHAT, (TENSOR_BYTES * entries.len() as u64).saturating_add(names))?;
         let mut tensors = HashMap::with_capacity(entries.len());
         for &(key, value) in entries {
             let name = pickle.text(key).ok_or_else(|| {
@@ -163,11 +191,12 @@ impl Checkpoint {
         let storage = pickle.text(key)?;
         let offset = u64::try_from(pickle.int(offset)?).ok()?;
         let count = |id: &Id| u64::try_from(pickle.int(*id)?).ok();
-        let shape: Vec<u64> = pickle.items(shape)?.iter().map(count).collect::<Option<_>>()?;
-        let strides: Vec<u64> = pickle.items(strides)?.iter().map(count).collect::<Option<_>>()?;
-        if shape.len() != strides.len() {
+        let (shape, strides) = (pickle.items(shape)?, pickle.items(strides)?);
+        if shape.len() != strides.len() || shape.len() > MAX_AXES {
             return None;
         }
+        let shape: Vec<u64> = shape.iter().map(count).collect::<Option<_>>()?;
+        let strides: Vec<u64> = strides.iter().map(count).collect::<Option<_>>()?;
         let stored = || {
             let element = element.ok_or_else(|| {
                 Mismatch::new(format!("numbers of type {class}"), "f32, f16, bf16, f64 or integers")

@@ -1,7 +1,9 @@
 //! A safetensors file: a JSON header, and the numbers of one tensor after the other.
 
+use super::WHAT;
 use super::tensor::{Element, Place, Stored};
-use crate::Mismatch;
+use crate::files::Allowance;
+use crate::{Mismatch, Result};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::HashMap;
@@ -11,6 +13,10 @@ use std::io::{self, Read};
 /// Longest header read; a network has some hundred tensors.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
+/// Memory that a byte of the header becomes at most: an extent is two bytes in it, and a number of eight
+/// in three lists that grow.
+const BYTES_PER_BYTE: u64 = 32;
+
 /// What the file says before its numbers.
 #[derive(Debug)]
 pub(super) struct Header {
@@ -19,11 +25,12 @@ pub(super) struct Header {
     pub(super) notes: HashMap<String, String>,
 }
 
-/// Reads the header of a file of `bytes` bytes, and where each tensor's numbers are.
+/// Reads the header of a file of `bytes` bytes, where each tensor's numbers are, and what both take.
 pub(super) fn read(
     file: &mut File,
     bytes: u64,
-) -> Result<(Header, HashMap<String, Place>), Mismatch> {
+    allowed: Allowance,
+) -> Result<(Header, HashMap<String, Place>, u64)> {
     let bad = |what: &dyn std::fmt::Display| {
         Mismatch::new(format!("a broken safetensors file ({what})"), "a whole one")
     };
@@ -32,15 +39,17 @@ pub(super) fn read(
     file.read_exact(&mut length).map_err(failed)?;
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER_BYTES.min(bytes.saturating_sub(8)) {
-        return Err(bad(&format!("a header of {length} bytes")));
+        return Err(bad(&format!("a header of {length} bytes")).into());
     }
+    let held = BYTES_PER_BYTE * length;
+    allowed.check(WHAT, held)?;
     let mut json = vec![0; length as usize];
     file.read_exact(&mut json).map_err(failed)?;
     let header: Metadata = serde_json::from_slice(&json).map_err(|error| bad(&error))?;
     let start = 8 + length;
     let end = start + header.data_len() as u64;
     if end != bytes {
-        return Err(bad(&format!("{bytes} bytes where its header tells of {end}")));
+        return Err(bad(&format!("{bytes} bytes where its header tells of {end}")).into());
     }
     let (mut tensors, mut places) = (HashMap::new(), HashMap::new());
     for (name, info) in header.tensors() {
@@ -61,7 +70,7 @@ pub(super) fn read(
     }
     let notes = header.metadata().iter().flatten();
     let notes = notes.map(|(key, value)| (key.clone(), value.clone())).collect();
-    Ok((Header { tensors, notes }, places))
+    Ok((Header { tensors, notes }, places, held))
 }
 
 /// Strides of a tensor stored in order.

@@ -45,26 +45,20 @@ impl Element {
 
     /// `raw` as little-endian 32-bit floats.
     fn widen(self, raw: Vec<u8>) -> Option<Vec<u8>> {
-        let each = |wide: Vec<f32>| wide.into_iter().flat_map(f32::to_le_bytes).collect();
+        /// No list but the one that is asked for.
+        fn each<const N: usize>(raw: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<u8> {
+            let (stored, _) = raw.as_chunks::<N>();
+            let mut wide = Vec::with_capacity(stored.len() * size_of::<f32>());
+            for &bytes in stored {
+                wide.extend(number(bytes).to_le_bytes());
+            }
+            wide
+        }
         Some(match self {
             Self::F32 => raw,
-            Self::F16 => each(
-                raw.as_chunks::<2>()
-                    .0
-                    .iter()
-                    .map(|&b| half::f16::from_le_bytes(b).to_f32())
-                    .collect(),
-            ),
-            Self::Bf16 => each(
-                raw.as_chunks::<2>()
-                    .0
-                    .iter()
-                    .map(|&b| half::bf16::from_le_bytes(b).to_f32())
-                    .collect(),
-            ),
-            Self::F64 => {
-                each(raw.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect())
-            }
+            Self::F16 => each(&raw, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+            Self::Bf16 => each(&raw, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            Self::F64 => each(&raw, |bytes| f64::from_le_bytes(bytes) as f32),
             Self::Other(_) => return None,
         })
     }
@@ -184,6 +178,39 @@ impl Storages {
         }
         shared.retain(|_, users| *users > 1);
         Self { file, places, held: HashMap::new(), shared, copies_left }
+    }
+
+    /// Bytes that `tensors` take at most while they are read, and then become constants of a graph
+    /// one after the other.
+    pub(in super::super) fn bytes<'a>(&self, tensors: impl Iterator<Item = &'a Stored>) -> u64 {
+        let width = size_of::<f32>() as u64;
+        let (mut wholes, mut read, mut made) = (HashMap::new(), 0_u64, 0_u64);
+        let (mut passing, mut largest) = (0_u64, 0_u64);
+        for tensor in tensors.filter(|tensor| !tensor.shape.contains(&0)) {
+            let dense = tensor.shape.iter().product::<usize>() as u64 * width;
+            let own = tensor.element.bytes();
+            let stored = if self.shared.contains_key(&tensor.storage) {
+                let place = self.places.get(&tensor.storage).map_or(0, Place::len);
+                wholes.insert(&tensor.storage, place / own * width);
+                place / own
+            } else {
+                read = read.saturating_add(tensor.span() * width);
+                tensor.span()
+            };
+            // Numbers of another type are there beside what they become.
+            passing = passing.max(if own == width { 0 } else { stored.saturating_mul(own) });
+            if !tensor.is_contiguous() {
+                read = read.saturating_add(dense);
+            }
+            made = made.saturating_add(dense);
+            largest = largest.max(dense);
+        }
+        let wholes = wholes.values().fold(0_u64, |all, &bytes| all.saturating_add(bytes));
+        let held = wholes.saturating_add(read);
+        // What tensors share goes with the last of them, their own numbers go one by one.
+        let reading = held.saturating_add(passing);
+        let making = made.saturating_add(wholes).saturating_add(largest);
+        reading.max(making).max(held)
     }
 
     /// Reads a tensor as little-endian 32-bit floats, last axis fastest. Tensors that share a

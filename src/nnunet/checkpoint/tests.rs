@@ -18,7 +18,8 @@ fn trained() -> PathBuf {
 #[test]
 fn skipping_what_nobody_asks_for_changes_nothing_else() {
     let checkpoint =
-        Checkpoint::open(&trained().join("fold_0/checkpoint_final.pth")).expect("open");
+        Checkpoint::open(&trained().join("fold_0/checkpoint_final.pth"), Allowance::default())
+            .expect("open");
     let short = checkpoint.pickle().expect("a pickle");
     let is_unread = |key| short.lookup(short.root(), key).is_some_and(|value| short.is_none(value));
     for key in ["optimizer_state", "logging", "_best_ema"] {
@@ -28,7 +29,7 @@ fn skipping_what_nobody_asks_for_changes_nothing_else() {
     for key in WANTED.iter().filter(|key| **key != "state_dict") {
         assert!(short.lookup(short.root(), key).is_some(), "{key}");
     }
-    assert!(!checkpoint.weights().expect("weights").is_empty());
+    assert!(!checkpoint.weights(Allowance::default()).expect("weights").is_empty());
 }
 
 /// The same training with its tensors in a safetensors file.
@@ -39,8 +40,9 @@ fn as_safetensors(notes: &[(&str, &str)], folder: &Path) {
         fs::copy(from.join(name), folder.join(name)).expect("copied");
     }
     let checkpoint =
-        Checkpoint::open(&from.join("fold_0/checkpoint_final.pth")).expect("checkpoint");
-    let weights = checkpoint.weights().expect("weights");
+        Checkpoint::open(&from.join("fold_0/checkpoint_final.pth"), Allowance::default())
+            .expect("checkpoint");
+    let weights = checkpoint.weights(Allowance::default()).expect("weights");
     let mut storages = checkpoint.storages(weights.values()).expect("opens again");
     let read = |(name, stored): (&String, &Stored)| {
         let bytes = storages.read(stored).expect("tensor").to_vec();
@@ -99,7 +101,7 @@ fn broken_safetensors_are_errors() {
         [("cut", &whole[..whole.len() - 1]), ("longer", &longer), ("huge header", &huge)]
     {
         fs::write(&path, bytes).expect("written");
-        let error = Checkpoint::open(&path).expect_err(case).to_string();
+        let error = Checkpoint::open(&path, Allowance::default()).expect_err(case).to_string();
         assert!(error.contains("broken safetensors"), "{case}: {error}");
     }
 }
@@ -154,8 +156,8 @@ fn noted(b: (u8, u8, u8), notes: &[u8]) -> Vec<u8> {
 fn what_tensors_share_is_held_once() {
     let file = tempfile::NamedTempFile::new().expect("file");
     fs::write(file.path(), sharing((1, 2, 1))).expect("written");
-    let checkpoint = Checkpoint::open(file.path()).expect("opens");
-    let weights = checkpoint.weights().expect("weights");
+    let checkpoint = Checkpoint::open(file.path(), Allowance::default()).expect("opens");
+    let weights = checkpoint.weights(Allowance::default()).expect("weights");
     let mut storages = checkpoint.storages(weights.values()).expect("opens again");
     let (a, b) = (&weights["a"], &weights["b"]);
     let (a, b) = (storages.read(a).expect("a"), storages.read(b).expect("b"));
@@ -167,8 +169,8 @@ fn what_tensors_share_is_held_once() {
 fn strided_tensors_are_copied_in_order_and_not_without_end() {
     let file = tempfile::NamedTempFile::new().expect("file");
     fs::write(file.path(), sharing((0, 2, 2))).expect("written");
-    let checkpoint = Checkpoint::open(file.path()).expect("opens");
-    let weights = checkpoint.weights().expect("weights");
+    let checkpoint = Checkpoint::open(file.path(), Allowance::default()).expect("opens");
+    let weights = checkpoint.weights(Allowance::default()).expect("weights");
     let mut storages = checkpoint.storages(weights.values()).expect("opens again");
     let every_second: Vec<u8> = [1.0_f32, 3.0].into_iter().flat_map(f32::to_le_bytes).collect();
     let mut copies = 0;
@@ -185,7 +187,9 @@ fn a_view_that_changes_signs_is_refused() {
     let file = tempfile::NamedTempFile::new().expect("file");
     let weights = |notes: &[u8]| {
         fs::write(file.path(), noted((1, 2, 1), notes)).expect("written");
-        Checkpoint::open(file.path()).expect("opens").weights()
+        Checkpoint::open(file.path(), Allowance::default())
+            .expect("opens")
+            .weights(Allowance::default())
     };
     // {"neg": True}, as torch.save writes it behind the hooks.
     for view in ["neg", "conj"] {
@@ -209,8 +213,8 @@ fn damaged_bytes_are_noticed_where_the_file_has_a_checksum() {
         let mut damaged = whole.clone();
         damaged[place + at] ^= 1;
         fs::write(file.path(), &damaged).expect("written");
-        let checkpoint = Checkpoint::open(file.path()).expect("opens");
-        let weights = checkpoint.weights().expect("weights");
+        let checkpoint = Checkpoint::open(file.path(), Allowance::default()).expect("opens");
+        let weights = checkpoint.weights(Allowance::default()).expect("weights");
         let asked = || names.iter().map(|name| &weights[*name]);
         let mut storages = checkpoint.storages(asked()).expect("opens again");
         let error = storages.read(&weights[names[0]]).expect_err("damaged").to_string();
@@ -223,7 +227,7 @@ fn damaged_bytes_are_noticed_where_the_file_has_a_checksum() {
             }
         }
         fs::write(file.path(), &unchecked).expect("written");
-        let checkpoint = Checkpoint::open(file.path()).expect("opens");
+        let checkpoint = Checkpoint::open(file.path(), Allowance::default()).expect("opens");
         let mut storages = checkpoint.storages(asked()).expect("opens again");
         assert!(storages.read(&weights[names[0]]).is_ok());
     }
@@ -232,6 +236,7 @@ fn damaged_bytes_are_noticed_where_the_file_has_a_checksum() {
     let at = whole.windows(5).position(|bytes| bytes == b"cpuK\x04").expect("described");
     damaged[at] ^= 1;
     fs::write(file.path(), damaged).expect("written");
-    let error = Checkpoint::open(file.path()).expect_err("damaged").to_string();
+    let error =
+        Checkpoint::open(file.path(), Allowance::default()).expect_err("damaged").to_string();
     assert!(error.contains("data.pkl") && error.contains("CRC-32"), "{error}");
 }

@@ -12,8 +12,9 @@ mod graph;
 pub(super) use arguments::Architecture;
 
 use super::checkpoint::{Checkpoint, Storages, Stored};
-use crate::Mismatch;
+use crate::files::Allowance;
 use crate::model::proto;
+use crate::{Mismatch, Result};
 use graph::Builder;
 use prost::bytes::Bytes;
 use std::collections::HashMap;
@@ -36,8 +37,11 @@ fn is_alias(name: &str) -> bool {
 }
 
 /// The weights of a checkpoint under the names the reference's classes give them.
-pub(super) fn names(checkpoint: &Checkpoint) -> Result<HashMap<String, Stored>, Mismatch> {
-    let mut weights = checkpoint.weights()?;
+pub(super) fn names(
+    checkpoint: &Checkpoint,
+    allowed: Allowance,
+) -> Result<HashMap<String, Stored>> {
+    let mut weights = checkpoint.weights(allowed)?;
     while let Some(prefix) = WRAPPERS
         .iter()
         .find(|prefix| !weights.is_empty() && weights.keys().all(|name| name.starts_with(**prefix)))
@@ -70,14 +74,16 @@ impl Weights {
     }
 }
 
-/// Builds the graph of a network from a checkpoint.
+/// Builds the graph of a network from a checkpoint, if it may be held and become constants.
 pub(super) fn build(
     architecture: &Architecture,
     checkpoint: &Checkpoint,
-) -> Result<proto::Model, Mismatch> {
-    let left = names(checkpoint)?;
+    allowed: Allowance,
+) -> Result<proto::Model> {
+    let left = names(checkpoint, allowed)?;
     let storages = checkpoint.storages(left.values())?;
+    allowed.check("reading the weights", storages.bytes(left.values()))?;
     let mut builder = Builder::new(architecture, Weights { storages, left });
     blocks::network(&mut builder)?;
-    builder.finish()
+    Ok(builder.finish()?)
 }

@@ -1,7 +1,8 @@
 //! The stack machine a pickle is written for.
 
-use super::{Id, Span, Value};
-use crate::Mismatch;
+use super::{Id, Span, Value, WHAT};
+use crate::files::Allowance;
+use crate::{Error, Mismatch, Result};
 use std::collections::HashMap;
 
 /// Most values, stack entries or memo entries.
@@ -17,10 +18,47 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
     /// Elements of containers that calls copied: a call is short, a list as long as it likes.
     copied: usize,
+    tally: Tally,
 }
 
-/// Runs the program; returns all values and which of them is the result.
-pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Value>, Id), Mismatch> {
+/// What a program's lists take, counted before they grow.
+struct Tally {
+    allowed: Allowance,
+    counted: u64,
+}
+
+/// What the allocator takes beside a list.
+const LIST_BYTES: usize = 16;
+
+impl Tally {
+    /// Counts what is made at once.
+    fn count(&mut self, bytes: usize) -> Result<()> {
+        let counted = self.counted.saturating_add(bytes as u64);
+        self.allowed.check(WHAT, counted)?;
+        self.counted = counted;
+        Ok(())
+    }
+
+    /// Counts a list of so many.
+    fn list<T>(&mut self, len: usize) -> Result<()> {
+        self.count(len * size_of::<T>() + LIST_BYTES)
+    }
+
+    /// Makes room for `more` in a list, which is there twice while it moves.
+    fn room<T>(&mut self, list: &mut Vec<T>, more: usize) -> Result<()> {
+        let (len, old) = (list.len(), list.capacity());
+        if len + more > old {
+            let new = (len + more).max(2 * old).max(4);
+            self.list::<T>(new)?;
+            list.reserve_exact(new - len);
+            self.counted -= if old == 0 { 0 } else { (old * size_of::<T>() + LIST_BYTES) as u64 };
+        }
+        Ok(())
+    }
+}
+
+/// Runs the program; returns all values, which of them is the result, and what they take.
+pub(super) fn run(bytes: &[u8], allowed: Allowance) -> Result<(Vec<Value>, Id, u64)> {
     let mut machine = Machine {
         bytes,
         at: 0,
@@ -29,23 +67,24 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Vec<Value>, Id), Mismatch> {
         marks: Vec::new(),
         memo: HashMap::new(),
         copied: 0,
+        tally: Tally { allowed, counted: 0 },
     };
     loop {
         let opcode = machine.byte()?;
         if opcode == b'.' {
             let root = machine.pop()?;
-            return Ok((machine.values, root));
+            return Ok((machine.values, root, machine.tally.counted));
         }
         machine.step(opcode)?;
     }
 }
 
-fn broken(found: impl Into<String>) -> Mismatch {
-    Mismatch::new(found, "a whole pickle")
+fn broken(found: impl Into<String>) -> Error {
+    Mismatch::new(found, "a whole pickle").into()
 }
 
 impl Machine<'_> {
-    fn take(&mut self, len: usize) -> Result<Span, Mismatch> {
+    fn take(&mut self, len: usize) -> Result<Span> {
         let end = self.at.checked_add(len).filter(|&end| end <= self.bytes.len());
         let end = end.ok_or_else(|| broken(format!("a pickle that ends in byte {}", self.at)))?;
         // A pickle is shorter than 2^27 bytes.
@@ -54,21 +93,21 @@ impl Machine<'_> {
         Ok(span)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Mismatch> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let range = self.take(N)?.range();
         self.bytes[range].try_into().map_err(|_| broken("a cut number"))
     }
 
-    fn byte(&mut self) -> Result<u8, Mismatch> {
+    fn byte(&mut self) -> Result<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn u32(&mut self) -> Result<u32, Mismatch> {
+    fn u32(&mut self) -> Result<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// A stretch whose length is written in `N` bytes before it.
-    fn counted<const N: usize>(&mut self) -> Result<Span, Mismatch> {
+    fn counted<const N: usize>(&mut self) -> Result<Span> {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(&self.array::<N>()?);
         let len = usize::try_from(u64::from_le_bytes(wide)).unwrap_or(usize::MAX);
@@ -76,7 +115,7 @@ impl Machine<'_> {
     }
 
     /// The rest of the line, without its end.
-    fn line(&mut self) -> Result<Span, Mismatch> {
+    fn line(&mut self) -> Result<Span> {
         let rest = &self.bytes[self.at..];
         let len = rest.iter().position(|&byte| byte == b'\n');
         let len = len.ok_or_else(|| broken("a line without an end"))?;
@@ -89,37 +128,37 @@ impl Machine<'_> {
     }
 
     /// A line of ASCII.
-    fn word(&mut self) -> Result<&str, Mismatch> {
+    fn word(&mut self) -> Result<&str> {
         let range = self.line()?.range();
         std::str::from_utf8(&self.bytes[range]).map_err(|_| broken("a line that is not text"))
     }
 
-    fn add(&mut self, value: Value) -> Result<Id, Mismatch> {
+    fn add(&mut self, value: Value) -> Result<Id> {
         if self.values.len() >= MAX_VALUES {
-            return Err(Mismatch::new(
-                "a pickle of more values than this",
-                format!("at most {MAX_VALUES}"),
-            ));
+            let expected = format!("at most {MAX_VALUES}");
+            return Err(Mismatch::new("a pickle of more values than this", expected).into());
         }
+        self.tally.room(&mut self.values, 1)?;
         self.values.push(value);
         Ok(self.values.len() as Id - 1)
     }
 
-    fn push_id(&mut self, id: Id) -> Result<(), Mismatch> {
+    fn push_id(&mut self, id: Id) -> Result<()> {
         if self.stack.len() >= MAX_VALUES {
             return Err(broken("a stack that only grows"));
         }
+        self.tally.room(&mut self.stack, 1)?;
         self.stack.push(id);
         Ok(())
     }
 
-    fn push(&mut self, value: Value) -> Result<(), Mismatch> {
+    fn push(&mut self, value: Value) -> Result<()> {
         let id = self.add(value)?;
         self.push_id(id)
     }
 
     /// Takes one value; a mark protects what is below it.
-    fn pop(&mut self) -> Result<Id, Mismatch> {
+    fn pop(&mut self) -> Result<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() <= floor {
             return Err(broken("an empty stack"));
@@ -127,7 +166,7 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(|| broken("an empty stack"))
     }
 
-    fn top(&self) -> Result<Id, Mismatch> {
+    fn top(&self) -> Result<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
         match self.stack.last() {
             Some(&id) if self.stack.len() > floor => Ok(id),
@@ -136,12 +175,14 @@ impl Machine<'_> {
     }
 
     /// Everything since the last mark.
-    fn marked(&mut self) -> Result<Vec<Id>, Mismatch> {
+    fn marked(&mut self) -> Result<Vec<Id>> {
         let mark = self.marks.pop().ok_or_else(|| broken("no mark"))?;
+        self.tally.list::<Id>(self.stack.len().saturating_sub(mark))?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Mismatch> {
+    fn pairs(&mut self, items: &[Id]) -> Result<Vec<(Id, Id)>> {
+        self.tally.list::<Id>(items.len())?;
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
             return Err(broken("a key without a value"));
@@ -149,30 +190,37 @@ impl Machine<'_> {
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
     }
 
-    fn remember(&mut self, slot: u32) -> Result<(), Mismatch> {
+    fn remember(&mut self, slot: u32) -> Result<()> {
         let id = self.top()?;
         if self.memo.len() >= MAX_VALUES {
             return Err(broken("a memo that only grows"));
+        }
+        if self.memo.len() == self.memo.capacity() {
+            // Entries and their marks, for twice as many places at least, of which a part stays free.
+            self.tally.count(4 * self.memo.len().max(4) * (size_of::<(u32, Id)>() + 1))?;
         }
         self.memo.insert(slot, id);
         Ok(())
     }
 
-    fn recall(&mut self, slot: u32) -> Result<(), Mismatch> {
+    fn recall(&mut self, slot: u32) -> Result<()> {
         let id = self.memo.get(&slot).copied();
         self.push_id(id.ok_or_else(|| broken(format!("no memo {slot}")))?)
     }
 
-    fn step(&mut self, opcode: u8) -> Result<(), Mismatch> {
+    fn step(&mut self, opcode: u8) -> Result<()> {
         match opcode {
             // PROTO
             0x80 => match self.byte()? {
                 0..=5 => Ok(()),
-                version => Err(Mismatch::new(format!("pickle protocol {version}"), "0 to 5")),
+                version => {
+                    Err(Mismatch::new(format!("pickle protocol {version}"), "0 to 5").into())
+                }
             },
             // FRAME only helps those who read from a stream.
             0x95 => self.take(8).map(|_| ()),
             b'(' => {
+                self.tally.room(&mut self.marks, 1)?;
                 self.marks.push(self.stack.len());
                 Ok(())
             }
@@ -203,7 +251,7 @@ impl Machine<'_> {
         }
     }
 
-    fn number(&mut self, opcode: u8) -> Result<(), Mismatch> {
+    fn number(&mut self, opcode: u8) -> Result<()> {
         let value = match opcode {
             b'N' => Value::None,
             0x88 => Value::Bool(true),
@@ -230,7 +278,7 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    fn string(&mut self, opcode: u8) -> Result<(), Mismatch> {
+    fn string(&mut self, opcode: u8) -> Result<()> {
         let value = match opcode {
             // A quoted line; its escapes are not needed.
             b'S' => {
@@ -251,7 +299,7 @@ impl Machine<'_> {
         self.push(value)
     }
 
-    fn memory(&mut self, opcode: u8) -> Result<(), Mismatch> {
+    fn memory(&mut self, opcode: u8) -> Result<()> {
         let slot = match opcode {
             b'p' | b'g' => self.word()?.parse().map_err(|_| broken("a memo without number"))?,
             b'q' | b'h' => u32::from(self.byte()?),
@@ -264,7 +312,7 @@ impl Machine<'_> {
         }
     }
 
-    fn container(&mut self, opcode: u8) -> Result<(), Mismatch> {
+    fn container(&mut self, opcode: u8) -> Result<()> {
         let value = match opcode {
             b']' => Value::List(Vec::new()),
             b'}' => Value::Dict(Vec::new()),
@@ -272,10 +320,14 @@ impl Machine<'_> {
             0x8f => Value::Set(Vec::new()),
             b'l' => Value::List(self.marked()?),
             b't' => Value::Tuple(self.marked()?),
-            b'd' => Value::Dict(Self::pairs(&self.marked()?)?),
+            b'd' => {
+                let items = self.marked()?;
+                Value::Dict(self.pairs(&items)?)
+            }
             0x91 => Value::Set(self.marked()?),
             0x85..=0x87 => {
                 let count = usize::from(opcode - 0x84);
+                self.tally.list::<Id>(count)?;
                 let mut items = Vec::with_capacity(count);
                 for _ in 0..count {
                     items.push(self.pop()?);
@@ -301,10 +353,8 @@ impl Machine<'_> {
                 return self.insert(&items);
             }
             other => {
-                return Err(Mismatch::new(
-                    format!("pickle opcode {other:#04x}"),
-                    "a pickle of protocol 0 to 5 without extensions",
-                ));
+                let expected = "a pickle of protocol 0 to 5 without extensions";
+                return Err(Mismatch::new(format!("pickle opcode {other:#04x}"), expected).into());
             }
         };
         self.push(value)
@@ -312,28 +362,34 @@ impl Machine<'_> {
 
     /// Appends to the list or set on top; what an unknown object would do with the items is
     /// not known, so they are dropped.
-    fn extend(&mut self, items: &[Id]) -> Result<(), Mismatch> {
+    fn extend(&mut self, items: &[Id]) -> Result<()> {
         let top = self.top()?;
         match &mut self.values[top as usize] {
-            Value::List(list) | Value::Set(list) => list.extend_from_slice(items),
+            Value::List(list) | Value::Set(list) => {
+                self.tally.room(list, items.len())?;
+                list.extend_from_slice(items);
+            }
             Value::Call { .. } => {}
             _ => return Err(broken("an item added to something that is no list")),
         }
         Ok(())
     }
 
-    fn insert(&mut self, items: &[Id]) -> Result<(), Mismatch> {
-        let pairs = Self::pairs(items)?;
+    fn insert(&mut self, items: &[Id]) -> Result<()> {
+        let pairs = self.pairs(items)?;
         let top = self.top()?;
         match &mut self.values[top as usize] {
-            Value::Dict(dict) => dict.extend(pairs),
+            Value::Dict(dict) => {
+                self.tally.room(dict, pairs.len())?;
+                dict.extend(pairs);
+            }
             Value::Call { .. } => {}
             _ => return Err(broken("a key added to something that is no dictionary")),
         }
         Ok(())
     }
 
-    fn object(&mut self, opcode: u8) -> Result<(), Mismatch> {
+    fn object(&mut self, opcode: u8) -> Result<()> {
         match opcode {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
@@ -401,19 +457,17 @@ impl Machine<'_> {
 
     /// A name. Nothing would be executed; but a file that names what no trained network needs
     /// was made to attack whoever loads it.
-    fn global(&mut self, module: Span, name: Span) -> Result<(), Mismatch> {
+    fn global(&mut self, module: Span, name: Span) -> Result<()> {
         let (of, called) = (self.text(module), self.text(name));
         if is_hostile(of, called) {
-            return Err(Mismatch::new(
-                format!("a pickle that would use {of}.{called}"),
-                "a checkpoint of weights and numbers",
-            ));
+            let found = format!("a pickle that would use {of}.{called}");
+            return Err(Mismatch::new(found, "a checkpoint of weights and numbers").into());
         }
         self.push(Value::Global { module, name })
     }
 
     /// The result of a call: containers become containers, the rest stays as written.
-    fn call(&mut self, callee: Id, arguments: Id) -> Result<(), Mismatch> {
+    fn call(&mut self, callee: Id, arguments: Id) -> Result<()> {
         let Value::Global { module, name } = self.values[callee as usize] else {
             if matches!(self.values[callee as usize], Value::Call { .. }) {
                 return self.push(Value::Call { callee, arguments, state: None });
@@ -429,6 +483,8 @@ impl Machine<'_> {
             if self.copied > MAX_VALUES {
                 return Err(broken("calls that copy the same lists again and again"));
             }
+            // Pairs at most, in a list that grew.
+            self.tally.list::<[(Id, Id); 3]>(items.len())?;
         }
         let value = match (self.text(module), self.text(name)) {
             ("collections", "OrderedDict") | ("builtins" | "__builtin__", "dict") => {

@@ -22,9 +22,13 @@ struct Outline<'a> {
     memo: Option<u32>,
 }
 
-/// The pickle without the values of keys that are not `wanted`; `None` if it is of a kind that is
-/// better read whole, which then says what is wrong with it.
-pub(super) fn only(bytes: &[u8], wanted: &[&str]) -> Option<Vec<u8>> {
+/// Most values on the stack, open marks and entries followed: a thousand are written at a time, and more
+/// of them would be memory that nobody counts.
+const MOST: usize = 1 << 15;
+
+/// The pieces of the pickle without the values of keys that are not `wanted`; `None` if it is of a kind
+/// that is better read whole, which then says what is wrong with it.
+pub(super) fn only<'a>(bytes: &'a [u8], wanted: &[&str]) -> Option<Vec<&'a [u8]>> {
     let mut outline = Outline {
         bytes,
         at: 0,
@@ -33,18 +37,21 @@ pub(super) fn only(bytes: &[u8], wanted: &[&str]) -> Option<Vec<u8>> {
         entries: Vec::new(),
         memo: None,
     };
-    while outline.step()? {}
+    while outline.step()? {
+        if outline.stack.len().max(outline.marks.len()).max(outline.entries.len()) > MOST {
+            return None;
+        }
+    }
     let is_kept = |key: &Start| key_at(bytes, *key).is_none_or(|key| wanted.contains(&key));
-    let (mut short, mut from) = (Vec::new(), 0);
+    let (mut pieces, mut from) = (Vec::new(), 0);
     for (key, value) in &outline.entries {
         if !is_kept(key) && value.start >= from {
-            short.extend_from_slice(&bytes[from..value.start]);
-            short.push(b'N');
+            pieces.extend([&bytes[from..value.start], b"N"]);
             from = value.end;
         }
     }
-    short.extend_from_slice(&bytes[from..]);
-    Some(short)
+    pieces.push(&bytes[from..]);
+    Some(pieces)
 }
 
 /// The text whose making begins at `at`; `None` if it is none, or one made before.

@@ -14,6 +14,8 @@ mod messages;
 mod names;
 mod networks;
 #[cfg(target_os = "linux")]
+mod opening;
+#[cfg(target_os = "linux")]
 mod shim;
 #[cfg(target_os = "linux")]
 mod stopped;
