@@ -72,10 +72,44 @@ impl Access {
 /// A file open for reading.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) file: File,
+    pub(crate) file: Steady,
     /// Its length when it was opened.
     pub(crate) bytes: u64,
     pub(crate) access: Access,
+}
+
+/// A file to read, whose calls are made again where a signal interrupted them: not everybody who reads
+/// by pieces does.
+#[derive(Debug)]
+pub(crate) struct Steady(File);
+
+impl Steady {
+    /// Fails where somebody else holds the file.
+    fn try_lock(&self) -> Result<(), TryLockError> {
+        self.0.try_lock()
+    }
+}
+
+impl Read for Steady {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        uninterrupted(|| self.0.read(buffer))
+    }
+}
+
+impl Seek for Steady {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+/// Makes a call until no signal interrupts it.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Why a file could not be read, before its name is attached.
@@ -136,7 +170,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, Unreadable> {
     if !found.is_file() {
         return Err(Unreadable::Kind("a pipe or device"));
     }
-    Ok(Opened { bytes: found.len(), access: Access::of(&found), file })
+    Ok(Opened { bytes: found.len(), access: Access::of(&found), file: Steady(file) })
 }
 
 /// Reads a whole file of at most `bound` bytes.
@@ -203,12 +237,7 @@ impl<R: Read> Digesting<R> {
 
 impl<R: Read> Read for Digesting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = loop {
-            match self.inner.read(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
+        let count = uninterrupted(|| self.inner.read(buffer))?;
         self.hasher.update(&buffer[..count]);
         Ok(count)
     }
@@ -366,9 +395,7 @@ impl<'a> Output<'a> {
     }
 
     fn noting<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
-        // A write that was interrupted is done again.
-        self.has_failed |=
-            result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        self.has_failed |= result.is_err();
         result
     }
 }
@@ -391,7 +418,7 @@ impl Write for Output<'_> {
         let written = if end > self.most {
             Err(io::ErrorKind::FileTooLarge.into())
         } else {
-            self.file.write(bytes)
+            uninterrupted(|| self.file.write(bytes))
         };
         let written = self.noting(written)?;
         self.at += written as u64;
@@ -403,7 +430,7 @@ impl Write for Output<'_> {
         if self.has_failed {
             return Ok(());
         }
-        let flushed = self.file.flush();
+        let flushed = uninterrupted(|| self.file.flush());
         self.noting(flushed)
     }
 }

@@ -3,12 +3,11 @@
 //! Names in an archive are looked at, never used as paths.
 
 use super::{Found, named};
-use crate::files::{self, Room};
+use crate::files::{self, Room, Steady};
 use crate::model::tasks::Tasks;
 use crate::nnunet::{CHECKPOINTS, Fold, others};
 use crate::{Error, Mismatch, Result};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use zip::ZipArchive;
@@ -19,7 +18,7 @@ const MAX_ENTRIES: usize = 1 << 16;
 /// Largest file unpacked: a checkpoint of the largest networks has two gigabytes.
 const MAX_FILE_BYTES: u64 = 16 << 30;
 
-fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
+fn open(path: &Path) -> Result<ZipArchive<BufReader<Steady>>> {
     let broken = |found: String| Error::model_file(path, Mismatch::new(found, "a whole .zip"));
     let file = files::open(path).map_err(|error| broken(error.to_string()))?.file;
     let archive = ZipArchive::new(BufReader::new(file)).map_err(|e| broken(e.to_string()))?;
@@ -135,7 +134,7 @@ pub(super) fn unpack(
 }
 
 fn extract(
-    archive: &mut ZipArchive<BufReader<File>>,
+    archive: &mut ZipArchive<BufReader<Steady>>,
     path: &Path,
     name: &str,
     room: &Room,

@@ -2,9 +2,8 @@
 
 use super::failure::Failure;
 use super::header::Packing;
-use crate::files::{self, Access, Digesting, Opened};
+use crate::files::{self, Access, Digesting, Opened, Steady};
 use flate2::bufread::{GzDecoder, ZlibDecoder};
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -24,7 +23,7 @@ pub(super) struct Stream {
 }
 
 /// What the file holds, as stored, with its digest.
-type Bytes = BufReader<Digesting<File>>;
+type Bytes = BufReader<Digesting<Steady>>;
 
 enum Source {
     Plain(Bytes),

@@ -106,9 +106,9 @@ impl<'a> Writer<'a> {
         let written = written.map_err(|source| Error::Write { path: path.clone(), source })?;
         let seg = SegReference { written, encoding };
         let expected = "the segmentation of this result, which the report refers to";
-        match files::open(path) {
-            Ok(opened) if seg.is_in(&mut &opened.file) => Ok(Some(seg)),
-            Ok(_) => Err(Error::input(path, Mismatch::new("another object", expected))),
+        match files::open(path).map(|mut opened| seg.is_in(&mut opened.file)) {
+            Ok(true) => Ok(Some(seg)),
+            Ok(false) => Err(Error::input(path, Mismatch::new("another object", expected))),
             Err(found) => Err(Error::input(path, found.instead_of(expected))),
         }
     }

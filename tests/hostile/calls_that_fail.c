@@ -3,6 +3,7 @@
  *
  * FAULT_CALL   write, read, short (half of what was asked for), fsync, open, rename, thread, replace
  * FAULT_AT     the first call that fails, from 1; with FAULT_ONCE the only one
+ * FAULT_EVERY  in place of that: every so many calls one fails
  * FAULT_ERRNO  what it says
  * FAULT_TOLD   becomes a folder as soon as a call failed
  * FAULT_PATH   with replace: this file becomes FAULT_OTHER as soon as it was read and closed
@@ -31,6 +32,8 @@ static int fails(void) {
   const char *at = getenv("FAULT_AT");
   long first = at ? atol(at) : 1, now = __atomic_add_fetch(&seen, 1, __ATOMIC_RELAXED);
   int does = getenv("FAULT_ONCE") ? now == first : now >= first;
+  const char *every = getenv("FAULT_EVERY");
+  if (every) does = now % atol(every) == 0;
   const char *told = getenv("FAULT_TOLD");
   if (does && told) mkdir(told, 0700);
   return does;

@@ -2,13 +2,12 @@
 
 use super::tensor::Place;
 use super::{PLACE_BYTES, WANTED, WHAT};
-use crate::files::Allowance;
+use crate::files::{Allowance, Steady};
 use crate::nnunet::pickle::Pickle;
 use crate::{Error, Mismatch, Result};
 use flate2::Crc;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 /// Longest archive directory looked through; a checkpoint has some thousand entries.
@@ -24,7 +23,7 @@ pub(super) type Directory = (Pickle, HashMap<String, Place>, u64);
 /// A file whose bytes become structures of a size nobody tells beforehand, as long as there is memory for
 /// them.
 struct Metered<'a> {
-    file: &'a mut File,
+    file: &'a mut Steady,
     allowed: Allowance,
     is_on: &'a Cell<bool>,
     counted: u64,
@@ -56,7 +55,7 @@ fn bad(error: &dyn std::fmt::Display) -> Mismatch {
 }
 
 /// Reads the archive's directory and its pickle.
-pub(super) fn read(file: &mut File, allowed: Allowance) -> Result<Directory> {
+pub(super) fn read(file: &mut Steady, allowed: Allowance) -> Result<Directory> {
     let is_on = Cell::new(true);
     let mut metered =
         Metered { file: &mut *file, allowed, is_on: &is_on, counted: 0, refused: None };
@@ -66,7 +65,7 @@ pub(super) fn read(file: &mut File, allowed: Allowance) -> Result<Directory> {
     }
     let Listed { mut entries, pickle, bytes: held } = listed?;
     let allowed = allowed.beside(held);
-    let content = |file: &mut File, name: &str, place: &Place| -> Result<Vec<u8>> {
+    let content = |file: &mut Steady, name: &str, place: &Place| -> Result<Vec<u8>> {
         allowed.check(WHAT, place.len())?;
         // Inside the file, so no larger than it.
         let mut bytes = vec![0; place.len() as usize];

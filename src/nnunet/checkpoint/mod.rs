@@ -11,10 +11,9 @@ mod tensor;
 pub(super) use tensor::{Storages, Stored};
 
 use super::pickle::{Id, Pickle, Value};
-use crate::files::Allowance;
+use crate::files::{Allowance, Steady};
 use crate::{Mismatch, Result, files};
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use tensor::{Element, Place};
@@ -225,7 +224,7 @@ impl Checkpoint {
 const EXPECTED: &str = "a readable checkpoint";
 
 /// The file, and its size.
-fn open(path: &Path) -> Result<(File, u64), Mismatch> {
+fn open(path: &Path) -> Result<(Steady, u64), Mismatch> {
     let opened = files::open(path).map_err(|error| error.instead_of(EXPECTED))?;
     Ok((opened.file, opened.bytes))
 }

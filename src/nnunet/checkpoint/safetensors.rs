@@ -2,12 +2,11 @@
 
 use super::WHAT;
 use super::tensor::{Element, Place, Stored};
-use crate::files::Allowance;
+use crate::files::{Allowance, Steady};
 use crate::{Mismatch, Result};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 
 /// Longest header read; a network has some hundred tensors.
@@ -27,7 +26,7 @@ pub(super) struct Header {
 
 /// Reads the header of a file of `bytes` bytes, where each tensor's numbers are, and what both take.
 pub(super) fn read(
-    file: &mut File,
+    file: &mut Steady,
     bytes: u64,
     allowed: Allowance,
 ) -> Result<(Header, HashMap<String, Place>, u64)> {

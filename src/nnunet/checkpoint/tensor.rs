@@ -1,10 +1,10 @@
 //! Tensors of a checkpoint before and after they are read.
 
 use crate::Mismatch;
+use crate::files::Steady;
 use flate2::Crc;
 use prost::bytes::Bytes;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -152,7 +152,7 @@ impl Place {
 /// The numbers of a checkpoint's storages, which are read when a tensor asks for them.
 #[derive(Debug)]
 pub(in super::super) struct Storages {
-    file: File,
+    file: Steady,
     places: HashMap<String, Place>,
     /// What was read of a storage that is held for more tensors, as 32-bit floats.
     held: HashMap<String, Bytes>,
@@ -166,7 +166,7 @@ pub(in super::super) struct Storages {
 impl Storages {
     /// Those of which `tensors` will be read: what several of them share is read once.
     pub(super) fn new<'a>(
-        file: File,
+        file: Steady,
         places: HashMap<String, Place>,
         tensors: impl Iterator<Item = &'a Stored>,
     ) -> Self {
@@ -276,11 +276,9 @@ impl Storages {
                 let mut piece = vec![0; 1 << 16];
                 let mut rest = (&mut self.file).take(place.len());
                 loop {
-                    match rest.read(&mut piece) {
-                        Ok(0) => break,
-                        Ok(count) => crc.update(&piece[..count]),
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(failed(error)),
+                    match rest.read(&mut piece).map_err(failed)? {
+                        0 => break,
+                        count => crc.update(&piece[..count]),
                     }
                 }
             }

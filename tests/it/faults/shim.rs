@@ -213,6 +213,73 @@ fn calls_that_fail_leave_nothing_half_of_an_import() {
     println!("{} places", check(&JOBS[3]));
 }
 
+/// A signal may interrupt any call: every second one that reads, or writes, has to be made again.
+#[test]
+fn interrupted_calls_are_made_again() {
+    let tools = tempfile::tempdir().expect("folder");
+    let shim = shim(tools.path());
+    let program = program();
+    let case = |image: PathBuf, model: PathBuf| {
+        move |out: &Path| {
+            let to = out.join("l.nii.gz");
+            vec!["-i".into(), image, "--model".into(), model, "-o".into(), to]
+        }
+    };
+    let formats = path("tests/fixtures/formats");
+    let mut jobs: Vec<(String, Box<dyn Fn(&Path) -> Vec<PathBuf>>)> = Vec::new();
+    for Job { name, arguments, .. } in JOBS {
+        jobs.push((name.to_owned(), Box::new(arguments)));
+    }
+    let mut cases = vec![(scan(), path("tests/nnunet/folders/plain"))];
+    for entry in fs::read_dir(&formats).expect("images of other formats").flatten() {
+        let image = entry.path();
+        if image.extension().is_some_and(|ending| ending == "nrrd" || ending == "mha") {
+            cases.push((image, "selftest".into()));
+        }
+    }
+    if cfg!(feature = "dicom") {
+        cases.push((path("tests/fixtures/chest_series.zip"), "selftest".into()));
+    }
+    for (image, model) in cases {
+        let name = format!("{} by {}", image.display(), model.display());
+        let case = case.clone();
+        jobs.push((name, Box::new(move |out| case(image.clone(), model.clone())(out))));
+    }
+    let mut interrupted = 0;
+    for (name, arguments) in &jobs {
+        let mut run = |call: Option<&str>| {
+            let folder = tempfile::tempdir().expect("folder");
+            let out = folder.path().join("out");
+            fs::create_dir(&out).expect("folder");
+            let mut command = Command::new(program.get_program());
+            command.args(arguments(&out)).env("XDG_DATA_HOME", folder.path().join("nobody"));
+            if let Some(call) = call {
+                command.env("LD_PRELOAD", &shim).env("FAULT_CALL", call);
+                command.env("FAULT_EVERY", "2").env("FAULT_ERRNO", "4");
+                command.env("FAULT_TOLD", folder.path().join("told"));
+            }
+            let output = command.stdout(Stdio::null()).output().expect("it runs");
+            let code = explained(&output, name);
+            let files = files_below(&out).len();
+            // A small result is one call that writes.
+            let told = folder.path().join("told").exists();
+            assert!(told || call != Some("read"), "{name}: nothing was interrupted");
+            interrupted += usize::from(told);
+            (code, files, String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (code, files, _) = run(None);
+        for call in ["read", "write"] {
+            // What is refused undisturbed writes nothing that could be interrupted.
+            if code != 0 && call == "write" {
+                continue;
+            }
+            let (found, made, said) = run(Some(call));
+            assert_eq!((found, made), (code, files), "{name}: {call}: {said}");
+        }
+    }
+    assert!(interrupted > jobs.len() + 3, "{interrupted} of {} jobs", jobs.len());
+}
+
 #[test]
 fn threads_that_cannot_be_started_are_fewer_threads() {
     let tools = tempfile::tempdir().expect("folder");

@@ -238,7 +238,13 @@ impl Read for SharedFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut file = self.locked();
         file.seek(SeekFrom::Start(self.at))?;
-        let read = file.read(buffer)?;
+        // A signal is no reason to give up, and who unpacks asks once.
+        let read = loop {
+            match file.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         drop(file);
         self.at += read as u64;
         Ok(read)
