@@ -35,10 +35,18 @@ pub struct Grid {
     pub affine: Affine,
 }
 
+/// Smallest spacing in millimetres: an atom. What is smaller is a mistake or an attack, and what is
+/// computed of it, such as how many voxels a millimetre is, would have no end.
+const SMALLEST_MM: f64 = 1e-7;
+
 impl Grid {
     /// Fails unless spacings are above 0 and all that is computed of the geometry stays finite:
     /// lengths of steps and volumes too, which are products of what a file says.
     pub(crate) fn check(&self) -> Result<(), Mismatch> {
+        if let Some(tiny) = self.spacing.iter().find(|&&mm| mm > 0.0 && mm < SMALLEST_MM) {
+            let found = format!("a voxel spacing of {tiny:e} mm");
+            return Err(Mismatch::new(found, format!("at least {SMALLEST_MM:e} mm")));
+        }
         let lengths = [0, 1, 2].map(|axis| self.affine.step(axis).iter().map(|s| s * s).sum());
         let products: [f64; 2] = [self.affine.determinant(), self.voxel_ml()];
         let stated = self.spacing.iter().chain(self.affine.0.as_flattened());
