@@ -199,11 +199,13 @@ impl Error {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self::Usage { what: what.into(), found: found.into(), expected: expected.into() }
+        let Mismatch { found, expected } = Mismatch::new(found, expected);
+        Self::Usage { what: what.into(), found, expected }
     }
 
     /// A volume from a caller that cannot be segmented.
     pub(crate) fn volume(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::Volume { found: found.into(), expected: expected.into() }
+        let Mismatch { found, expected } = Mismatch::new(found, expected);
+        Self::Volume { found, expected }
     }
 }

@@ -109,6 +109,61 @@ fn a_byte_order_mark_before_json_is_no_matter() {
     command.assert().success();
 }
 
+/// What a file calls things by is told as far as it can be read.
+#[test]
+fn long_names_of_files_are_cut_in_messages() {
+    let folder = tempfile::tempdir().expect("folder");
+    let model = folder.path().join("model");
+    let long = "x".repeat(1 << 20);
+    let checked = |case: &str| {
+        let mut command = program();
+        command.arg("-i").arg(scan()).arg("--model").arg(&model).args(["--folds", "0"]);
+        let message = refused(command.arg("-o").arg(folder.path().join("labels.nii.gz")), 4);
+        assert!(message.len() < 4000, "{case}: {} bytes", message.len());
+        assert!(message.contains(" bytes ...] "), "{case}: {message}");
+    };
+    for (case, pointer) in [
+        ("a class", "/configurations/3d_fullres/architecture/network_class_name"),
+        ("a scheme", "/configurations/3d_fullres/normalization_schemes/0"),
+        ("a reader", "/image_reader_writer"),
+        ("a resampling", "/configurations/3d_fullres/resampling_fn_data"),
+    ] {
+        copy_folder(&plain(), &model);
+        let path = model.join("plans.json");
+        let text = fs::read_to_string(&path).expect("reads");
+        let mut plans: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        *plans.pointer_mut(pointer).expect(case) = long.as_str().into();
+        fs::write(&path, plans.to_string()).expect("writes");
+        checked(case);
+    }
+    copy_folder(&plain(), &model);
+    let path = model.join("dataset.json");
+    let text = fs::read_to_string(&path).expect("reads");
+    let mut dataset: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    dataset["labels"][long.as_str()] = "no number".into();
+    fs::write(&path, dataset.to_string()).expect("writes");
+    checked("a label");
+    // A class that a pickle would make, and an entry of its archive.
+    copy_folder(&plain(), &model);
+    let hostile = format!("cos\n{long}\n)R.");
+    for (case, name, content) in [
+        ("a pickle's class", "x/data.pkl".to_owned(), hostile.as_bytes()),
+        ("an entry", format!("x/{}", &long[..60_000]), b"packed".repeat(1000).as_slice()),
+    ] {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let method = match case {
+            "an entry" => zip::CompressionMethod::Deflated,
+            _ => zip::CompressionMethod::Stored,
+        };
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        archive.start_file(name, options).expect("an entry");
+        std::io::Write::write_all(&mut archive, content).expect("writes");
+        let bytes = archive.finish().expect("an archive").into_inner();
+        fs::write(model.join("fold_0/checkpoint_final.pth"), bytes).expect("writes");
+        checked(case);
+    }
+}
+
 /// Nothing in a message looks like the inside of a program.
 #[test]
 fn messages_are_sentences() {
