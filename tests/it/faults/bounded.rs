@@ -74,6 +74,7 @@ fn check(command: &mut assert_cmd::Command, case: &str) -> i32 {
     assert_eq!(errors, usize::from(code != 0), "{case}: {message}");
     assert!(peak <= LIMIT + LIMIT / 20, "{case}: {} MiB: {message}", peak >> 20);
     assert!(took < Duration::from_secs(10), "{case}: {took:?}: {message}");
+    println!("{} MiB and {} ms, code {code}: {case}", peak >> 20, took.as_millis());
     code
 }
 
