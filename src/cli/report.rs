@@ -1,5 +1,6 @@
 //! What the program says: results on standard output, an error as one line.
 
+use super::interrupt;
 use fastnnunet::model::is_shown;
 use fastnnunet::{Error, ErrorKind as Kind, Result};
 use std::borrow::Cow;
@@ -85,7 +86,7 @@ pub(crate) fn exit_code(error: &Error) -> u8 {
         Kind::Device => 5,
         Kind::Memory => 6,
         Kind::Output => 7,
-        Kind::Interrupted => 130,
+        Kind::Interrupted => interrupt::code(),
         _ => 1,
     }
 }

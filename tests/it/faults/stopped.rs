@@ -99,6 +99,16 @@ fn ended(child: &mut Child, name: &str) -> (ExitStatus, Duration) {
     }
 }
 
+/// What a run returns that a signal ended.
+fn code_of(name: &str) -> Option<i32> {
+    Some(match name {
+        "HUP" => 129,
+        "INT" => 130,
+        "TERM" => 143,
+        other => panic!("{other} is not listened for"),
+    })
+}
+
 /// Sends a signal after `share` of a run; how long it took to end, if it had not ended before.
 fn ended_by(name: &str, share: f64) -> Option<Duration> {
     let after = length().mul_f64(share);
@@ -110,7 +120,7 @@ fn ended_by(name: &str, share: f64) -> Option<Duration> {
     }
     let (status, took) = ended(&mut child, name);
     // Before it listens, the system's default ends it; a run that was all but done ends as it would.
-    let ended = matches!(status.code(), Some(0 | 130)) || status.signal().is_some();
+    let ended = [Some(0), code_of(name)].contains(&status.code()) || status.signal().is_some();
     assert!(ended, "{name} at {share}: {status:?}");
     check_left(folder.path(), &MADE, &format!("{name} at {share}"));
     Some(took)
@@ -120,7 +130,7 @@ fn ended_by(name: &str, share: f64) -> Option<Duration> {
 fn a_signal_ends_a_run_within_half_a_second_whatever_it_is_doing() {
     let mut stopped = 0;
     for k in 0..12_u32 {
-        let name = if k % 2 == 0 { "TERM" } else { "INT" };
+        let name = ["TERM", "INT", "HUP"][k as usize % 3];
         let share = (f64::from(k) + 0.5) / 12.0;
         let Some(took) = ended_by(name, share) else { continue };
         assert!(took < Duration::from_millis(500), "{name} at {share}: {took:?}");
@@ -146,12 +156,25 @@ fn a_signal_ends_a_run_within_a_long_tile() {
     let built = network.command_on(&one_patch(folder.path()), folder.path(), 2);
     let mut command = Command::new(built.get_program());
     command.args(built.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("it starts");
+    for name in ["TERM", "INT", "HUP"] {
+        let mut child = command.spawn().expect("it starts");
+        thread::sleep(Duration::from_secs(1));
+        let (status, took) = ended(&mut child, name);
+        assert_eq!(status.code(), code_of(name), "{name}");
+        assert!(took < Duration::from_millis(500), "{name}: {took:?}");
+        assert!(!folder.path().join("labels.nii.gz").exists(), "{name}");
+    }
+    // Who is started to survive the end of its terminal does.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(command.get_program());
+    shell.args(command.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = shell.spawn().expect("it starts");
     thread::sleep(Duration::from_secs(1));
-    let (status, took) = ended(&mut child, "TERM");
-    assert_eq!(status.code(), Some(130));
-    assert!(took < Duration::from_millis(500), "{took:?}");
-    assert!(!folder.path().join("labels.nii.gz").exists());
+    signal(&child, "HUP");
+    thread::sleep(Duration::from_millis(700));
+    assert!(child.try_wait().expect("a child").is_none(), "it goes on");
+    let (status, _) = ended(&mut child, "TERM");
+    assert_eq!(status.code(), Some(143));
 }
 
 /// What comes after the label map may fail, but never takes that along.
