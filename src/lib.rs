@@ -23,6 +23,7 @@
 //!              output, cli
 //! ```
 
+pub mod cohort;
 pub mod import;
 pub mod infer;
 pub mod io;

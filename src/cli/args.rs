@@ -9,6 +9,7 @@ use super::values::{
     parse_size, parse_step,
 };
 use clap::{Args, Parser, Subcommand};
+use fastnnunet::cohort::Shard;
 #[cfg(feature = "dicom")]
 use fastnnunet::dicom::write::SegEncoding;
 use fastnnunet::infer::cpu::Isa;
@@ -42,11 +43,12 @@ Examples:
   fastnnunet -i study.zip --mode bone --series 1.2.840.113619.2.55.3 -o bone.seg.dcm
   fastnnunet -i CT.nii.gz -o segmentations -ta total -f -s
   fastnnunet -i imagesTs -o labels --model nnUNetTrainer__nnUNetPlans__3d_fullres
+  fastnnunet --cases cases.tsv -o labels --mode bone --shard 2/8 --skip-existing
 
 Exit codes:
   0 done              2 usage                        3 input unusable
   4 model or config   5 device not available         6 memory limit
-  7 output            130 interrupted";
+  7 output            130 interrupted                129, 143 ended by SIGHUP, SIGTERM";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -94,7 +96,7 @@ pub(crate) struct SelftestArgs {
 }
 
 /// Models beside the program's own.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ModelsArgs {
     /// A folder with further models (NAME.onnx and NAME.json, imports, or results of nnU-Net)
     #[arg(long, value_name = "FOLDER")]
@@ -106,7 +108,7 @@ pub(crate) struct ModelsArgs {
 
 /// Compiled kernels.
 #[cfg(feature = "cuda")]
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct KernelsArgs {
     /// Where compiled GPU kernels are kept from one run to the next: a folder, or none [default:
     /// `fastnnunet/kernels` in the platform's folder of caches]
@@ -287,16 +289,26 @@ pub(crate) struct ListArgs {
 
 // Flags are what a command line has.
 #[allow(clippy::struct_excessive_bools)]
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("modes").args(["mode", "cases"]).multiple(true))]
+#[command(group = clap::ArgGroup::new("models").args(["model", "cases"]).multiple(true))]
 pub(crate) struct PredictArgs {
     /// CT volume: NIfTI, NRRD, MetaImage (.mha) or DICOM (a file, folder or zip with one series);
     /// repeat, once per input channel of the model; or a folder of such files, or DICOM of several
     /// studies, for every case in it
-    #[arg(short, long, value_name = "PATH", required = true)]
+    #[arg(short, long, value_name = "PATH", required_unless_present = "cases")]
     pub(crate) input: Vec<PathBuf>,
+    /// Many cases in place of --input: a file (.jsonl or .tsv) with a line for each, which has id, inputs,
+    /// output, and mode or model (docs/scale.md); beside each result a status file, by which
+    /// --skip-existing tells what is done
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["input", "task"])]
+    pub(crate) cases: Option<PathBuf>,
+    /// Of the cases only share I of N, from 1/N to N/N: about as much work in each, and each case in one
+    #[arg(long, value_name = "I/N")]
+    pub(crate) shard: Option<Shard>,
     /// Which of several DICOM series, by UID or by the name that `fastnnunet series` lists
     #[cfg(feature = "dicom")]
-    #[arg(long, value_name = "UID")]
+    #[arg(long, value_name = "UID", conflicts_with = "cases")]
     pub(crate) series: Option<String>,
     /// File to write, whose ending says what it is, or a folder for `<case>_<mode>` with the ending of
     /// each type [default: results]; a folder if there are several cases or types
@@ -315,7 +327,7 @@ pub(crate) struct PredictArgs {
     #[arg(long)]
     pub(crate) new_uids: bool,
     /// What to segment, as listed by `fastnnunet modes`
-    #[arg(short, long, value_name = "MODE", required_unless_present = "model")]
+    #[arg(short, long, value_name = "MODE", required_unless_present_any = ["model", "cases"])]
     pub(crate) mode: Option<String>,
     /// A task of TotalSegmentator, by the conventions of its command line, whose options are
     /// understood with it (docs/from-totalsegmentator.md): a folder with one file per structure
@@ -324,20 +336,20 @@ pub(crate) struct PredictArgs {
     pub(crate) task: Option<String>,
     /// Grid of a mode that offers several: lowest, low, medium or high [default: the finest of the
     /// best grade that is installed and fits]
-    #[arg(long, value_name = "QUALITY", requires = "mode", conflicts_with = "model")]
+    #[arg(long, value_name = "QUALITY", requires = "modes", conflicts_with = "model")]
     pub(crate) quality: Option<Quality>,
     /// Set of structures of a mode that offers several, such as standard or extended
-    #[arg(long, value_name = "VARIANT", requires = "mode", conflicts_with = "model")]
+    #[arg(long, value_name = "VARIANT", requires = "modes", conflicts_with = "model")]
     pub(crate) variant: Option<String>,
     /// Divide bone into cortical and trabecular bone
-    #[arg(long, requires = "mode", conflicts_with = "model")]
+    #[arg(long, requires = "modes", conflicts_with = "model")]
     pub(crate) enable_subseg: bool,
     /// Keep only these structures of the mode, by name, separated by commas; lung_* stands for
     /// all that begin so; models that label none of them do not run
     #[arg(
         long,
         value_name = "NAMES",
-        requires = "mode",
+        requires = "modes",
         conflicts_with = "model",
         value_delimiter = ',',
         value_parser = |name: &str| Ok::<_, std::convert::Infallible>(name.trim().to_owned())
@@ -354,15 +366,15 @@ pub(crate) struct PredictArgs {
     pub(crate) models: ModelsArgs,
     /// Folds of a trained folder to average: auto (every numbered one), numbers such as 0,1,2, or
     /// all (fold_all, the one trained on every case)
-    #[arg(long, value_name = "FOLDS", default_value = "auto", requires = "model")]
+    #[arg(long, value_name = "FOLDS", default_value = "auto", requires = "models")]
     pub(crate) folds: Folds,
     /// File of a trained folder's weights [default: checkpoint_final.pth, else
     /// checkpoint_best.pth]
-    #[arg(long, value_name = "FILE", requires = "model")]
+    #[arg(long, value_name = "FILE", requires = "models")]
     pub(crate) checkpoint: Option<String>,
     /// What a cascade refines: a label map, a folder of label maps named like the cases, or a
     /// trained folder [default: the one beside the cascade]
-    #[arg(long, value_name = "PATH", requires = "model")]
+    #[arg(long, value_name = "PATH", requires = "models")]
     pub(crate) previous_stage: Option<PathBuf>,
     /// Postprocessing: default (the mode's own, or the one found in a trained folder), none,
     /// or a recipe: a JSON of docs/postprocessing.md or nnU-Net's postprocessing.json or .pkl
@@ -374,7 +386,7 @@ pub(crate) struct PredictArgs {
     pub(crate) names: Names,
     /// Where part of the image is found by a coarse model first, by the finest that the task allows:
     /// takes longer, and misses less
-    #[arg(long, requires = "mode", conflicts_with = "model")]
+    #[arg(long, requires = "modes", conflicts_with = "model")]
     pub(crate) robust_crop: bool,
     /// How labels of a task with a grid of its own come to the image's: own (as the task does it,
     /// TotalSegmentator's by the nearest voxel) or smooth (from logits, as nnU-Net does it: better
@@ -430,7 +442,8 @@ pub(crate) struct PredictArgs {
     /// Replace the output if it exists
     #[arg(long)]
     pub(crate) overwrite: bool,
-    /// Leave out cases whose outputs exist
+    /// Leave out cases whose outputs exist; with --cases, those that are done with the same inputs, models
+    /// and options
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) skip_existing: bool,
     /// Say what was chosen, why, and what memory is expected

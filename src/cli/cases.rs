@@ -114,12 +114,7 @@ impl Cases {
 
     /// Checks, before any work starts, that what the run makes can be written and that none of it
     /// is what the run reads. `structures` are those that come out.
-    pub(crate) fn check_outputs(
-        &self,
-        args: &PredictArgs,
-        wanted: &Wanted,
-        structures: &[Label],
-    ) -> Result<()> {
+    pub(crate) fn check_outputs(&self, args: &PredictArgs, structures: &[Label]) -> Result<()> {
         let images = self.list.iter().flat_map(|case| &case.images).flat_map(|image| {
             let files = image.files().into_iter().chain([image.path()]);
             files.map(Path::to_path_buf).collect::<Vec<_>>()
@@ -132,7 +127,7 @@ impl Cases {
         let read: HashSet<PathBuf> = read.map(|path| place(&path)).collect();
         for case in &self.list {
             if let Some(first) = case.images.first() {
-                wanted.check_source(first.series_name().is_some(), first.path())?;
+                case.outputs.check_source(first.series_name().is_some(), first.path())?;
             }
             let pictures = case.preview.iter().map(|path| ("--preview", path));
             let statistics = case.statistics.iter().map(|path| ("--statistics", path));
@@ -302,6 +297,26 @@ fn outputs_folder(input: &Path, args: &PredictArgs) -> Result<PathBuf> {
     }
 }
 
+/// The images of a case of a list: a file or one series each.
+pub(crate) fn images_of(inputs: &[PathBuf], args: &PredictArgs) -> Result<Vec<Image>> {
+    let image = |path: &PathBuf| {
+        std::fs::metadata(path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        match look(path, None, &mut Vec::new())? {
+            Found::File if path.is_dir() => Err(empty(path)),
+            Found::File => Ok(Image::from(path.clone())),
+            Found::Series(image) => Ok(image),
+            Found::Studies(studies) => Err(Error::Input {
+                path: path.clone(),
+                found: format!("{} studies", studies.len()),
+                expected: "one series".into(),
+            }),
+        }
+    };
+    let images = inputs.iter().map(image).collect::<Result<Vec<_>>>()?;
+    check_alike(&images, args)?;
+    Ok(images)
+}
+
 /// Checks that the images are of one kind, and series where one was named.
 fn check_alike(images: &[Image], args: &PredictArgs) -> Result<()> {
     let series = images.iter().filter(|image| image.series_name().is_some()).count();
@@ -342,7 +357,7 @@ fn file_name(path: &Path) -> String {
 }
 
 /// The file a path leads to; for one that is not there, the place it would have.
-fn place(path: &Path) -> PathBuf {
+pub(crate) fn place(path: &Path) -> PathBuf {
     let there = |path: &Path| path.canonicalize().ok();
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     there(path).unwrap_or_else(|| {

@@ -2,6 +2,7 @@
 
 use super::cases::CaseFiles;
 use super::images::Image;
+use fastnnunet::cohort::Input;
 use fastnnunet::io::ReadOptions;
 use fastnnunet::segmenter::lies_apart;
 use fastnnunet::volume::LabelMap;
@@ -16,6 +17,10 @@ pub(crate) struct Loaded {
     pub(crate) scans: Vec<Scan>,
     pub(crate) previous_stage: Option<LabelMap>,
     pub(crate) warnings: Vec<String>,
+    /// Why it is computed once more, if it was before.
+    pub(crate) again: Option<String>,
+    /// What was read, where a status file will say so.
+    pub(crate) inputs: Vec<Input>,
     pub(crate) time: Duration,
 }
 
@@ -64,7 +69,15 @@ impl Loader {
                 Some(labels)
             }
         };
-        Ok(Loaded { scans, previous_stage, warnings, time: started.elapsed() })
+        let time = started.elapsed();
+        Ok(Loaded { scans, previous_stage, warnings, again: None, inputs: Vec::new(), time })
+    }
+
+    /// The files that are read for each image, and for the labels that are refined.
+    pub(crate) fn reads(&self, files: &CaseFiles) -> Vec<Vec<PathBuf>> {
+        let owned = |image: &Image| image.files().into_iter().map(Path::to_path_buf).collect();
+        let labels = self.previous_stage.iter().map(|path| vec![labels_file(path, files)]);
+        files.images.iter().map(owned).chain(labels).collect()
     }
 
     fn images(&self, files: &CaseFiles) -> Result<Vec<Scan>> {
@@ -87,19 +100,11 @@ impl Loader {
         files: &CaseFiles,
         image: &Scan,
     ) -> Result<(LabelMap, Option<String>)> {
-        let in_folder = files.labels_in(path);
-        let file = match in_folder.iter().find(|file| file.is_file()) {
-            Some(found) => found,
-            None if path.is_dir() => &in_folder[0],
-            None => path,
-        };
+        let file = &labels_file(path, files);
         let scan = Scan::open_with(file, &self.options)?;
         let values = scan.voxels().to_f32();
-        let wrong = |found: String, expected: String| Error::Input {
-            path: file.to_path_buf(),
-            found,
-            expected,
-        };
+        let wrong =
+            |found: String, expected: String| Error::Input { path: file.clone(), found, expected };
         if scan.grid().shape != image.grid().shape {
             return Err(wrong(
                 format!("{:?} voxels", scan.grid().shape),
@@ -119,5 +124,15 @@ impl Loader {
             format!("{} lies elsewhere than the image, whose place is used", file.display())
         });
         Ok((labels, warning))
+    }
+}
+
+/// The label map of a case: the file itself, or the one in a folder that is named like the case.
+fn labels_file(path: &Path, files: &CaseFiles) -> PathBuf {
+    let mut in_folder = files.labels_in(path);
+    match in_folder.iter().position(|file| file.is_file()) {
+        Some(found) => std::mem::take(&mut in_folder[found]),
+        None if path.is_dir() => std::mem::take(&mut in_folder[0]),
+        None => path.to_path_buf(),
     }
 }

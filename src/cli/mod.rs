@@ -15,6 +15,7 @@ mod interrupt;
 #[cfg(feature = "cuda")]
 mod kernels;
 mod list;
+mod listed;
 mod load;
 mod outputs;
 mod peak;

@@ -67,6 +67,17 @@ impl Outputs {
         self.files.iter().any(|file| file.kind.needs_image())
     }
 
+    /// Fails unless each type can be made of an image that is a series or none.
+    pub(crate) fn check_source(&self, is_series: bool, image: &Path) -> Result<()> {
+        match self.files.iter().find(|file| file.kind.needs_series() && !is_series) {
+            None => Ok(()),
+            Some(Output { kind, .. }) => {
+                let found = format!("{kind} of {}, which is no DICOM series", image.display());
+                Err(usage("--output-type", found, "a DICOM series for it"))
+            }
+        }
+    }
+
     /// Fails if a report of this run would name a segmentation that an earlier one gave another UID, or a
     /// report that is there one that this run gives another.
     #[cfg(feature = "dicom")]
@@ -161,17 +172,28 @@ impl Wanted {
         Ok(())
     }
 
+    /// The one file that was named, if one was.
+    fn of_file(&self) -> Option<Outputs> {
+        let (path, kind) = (self.file.as_ref()?, self.kinds[0]);
+        let mut stem = path.clone();
+        let name = path.file_name().map_or(0, OsStr::len) - kind.ending_of(path);
+        while stem.extension().is_some() && stem.file_name().is_some_and(|n| n.len() > name) {
+            stem.set_extension("");
+        }
+        Some(Outputs { files: vec![Output { kind, path: path.clone() }], stem })
+    }
+
+    /// The files of a case of a list: what was named, or `name` in the folder that was.
+    pub(crate) fn of_listed(&self, args: &PredictArgs, name: &Name) -> Outputs {
+        let stem = OsStr::new(name.as_str());
+        let folder = || Outputs::in_folder(args.output_or_default(), stem, &self.kinds);
+        self.of_file().unwrap_or_else(folder)
+    }
+
     /// The files of a single case; `what` names the mode or model.
     pub(crate) fn of_one(&self, args: &PredictArgs, case: &OsStr, what: &Name) -> Result<Outputs> {
-        if let Some(path) = &self.file {
-            let kind = self.kinds[0];
-            let mut stem = path.clone();
-            let name = path.file_name().map_or(0, OsStr::len) - kind.ending_of(path);
-            while stem.extension().is_some() && stem.file_name().is_some_and(|n| n.len() > name) {
-                stem.set_extension("");
-            }
-            let files = vec![Output { kind, path: path.clone() }];
-            return Ok(Outputs { files, stem });
+        if let Some(outputs) = self.of_file() {
+            return Ok(outputs);
         }
         let folder = args.output_or_default();
         if !is_folder(folder) && (folder.extension().is_some() || folder.exists()) {
@@ -181,17 +203,6 @@ impl Wanted {
             return Err(usage("--output", folder.display().to_string(), expected));
         }
         Ok(Outputs::in_folder(folder, &with_end(case, &format!("_{what}")), &self.kinds))
-    }
-
-    /// Fails unless each type can be made of an image that is a series or none.
-    pub(crate) fn check_source(&self, is_series: bool, image: &Path) -> Result<()> {
-        match self.kinds.iter().find(|kind| kind.needs_series() && !is_series) {
-            None => Ok(()),
-            Some(kind) => {
-                let found = format!("{kind} of {}, which is no DICOM series", image.display());
-                Err(usage("--output-type", found, "a DICOM series for it"))
-            }
-        }
     }
 }
 

@@ -47,8 +47,12 @@ impl Request {
             .device(args.device)
             .skip_air(args.skip_air)
             .keep_probabilities(args.save_probabilities)
-            // Objects say by which models they were made.
-            .digests(args.json || wanted.kinds.iter().any(|kind| kind.needs_series()));
+            // Objects and status files say by which models they were made.
+            .digests(
+                args.json
+                    || args.cases.is_some()
+                    || wanted.kinds.iter().any(|kind| kind.needs_series()),
+            );
         options.quality = args.quality;
         options.variant.clone_from(&args.variant);
         options.models = models(args.models.models_dir.as_deref(), args.models.no_user_models)?;

@@ -93,6 +93,34 @@ impl Rules {
     }
 }
 
+/// What the header of an image says: where it lies, and what its voxels will take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outline {
+    /// The grid; of a DICOM series with the axes of a patient who lies on the back, wherever that is.
+    pub grid: Grid,
+    /// Bytes of the voxels once they are read.
+    pub bytes: u64,
+}
+
+impl Outline {
+    /// Reads as little of an image as tells it: the header of a file, those of the slices of a series.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scan::open_with`], as far as headers show it.
+    pub fn open(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+        let path = path.as_ref();
+        #[cfg(feature = "dicom")]
+        if is_dicom(path)? {
+            return series::outline(path);
+        }
+        let begun = begin(path, options).map_err(|failure| failure.at(path))?;
+        let count: u64 = begun.shape.iter().map(|&n| n as u64).product();
+        let bytes = count * begun.header.encoding.held_bytes() as u64;
+        Ok(Self { grid: begun.geometry.grid, bytes })
+    }
+}
+
 impl Scan {
     /// Reads a CT volume from a `.nii`, `.nii.gz`, `.nrrd` or `.mha` file, or from a DICOM file, folder or zip with one
     /// CT series in it (feature `dicom`; docs/dicom.md says what becomes of odd ones).
@@ -280,11 +308,24 @@ fn resolve(
     Ok(geometry)
 }
 
-fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
+/// A file whose header has been read.
+struct Begun {
+    stream: Stream,
+    header: header::Header,
+    shape: [usize; 3],
+    geometry: geometry::Geometry,
+    warnings: Vec<String>,
+    /// Whether there is more than the volume that is read.
+    goes_on: bool,
+    is_ambiguous: bool,
+    rules: Rules,
+}
+
+fn begin(path: &Path, options: &ReadOptions) -> Result<Begun, Failure> {
     let rules = Rules::of(options.reader);
     let mut stream = Stream::open(path)?;
     let mut header = header::read(&mut stream)?;
-    let mut stream = stream.unpacked(header.packing)?;
+    let stream = stream.unpacked(header.packing)?;
     let mut warnings = std::mem::take(&mut header.warnings);
     if rules == Rules::Itk {
         warnings.extend(header.source.fill_empty_axes());
@@ -300,7 +341,12 @@ fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
         nibabel::unscaled(&mut header);
     }
     limits::check(&header, shape, &stream, options.max_bytes)?;
+    Ok(Begun { stream, header, shape, geometry, warnings, goes_on, is_ambiguous, rules })
+}
 
+fn read(path: &Path, options: &ReadOptions) -> Result<Scan, Failure> {
+    let Begun { mut stream, header, shape, geometry, mut warnings, goes_on, is_ambiguous, rules } =
+        begin(path, options)?;
     stream::skip(&mut stream, header.data_offset - header.bytes_read)?;
     let (voxels, stats) = voxels::decode(&mut stream, shape, header.encoding)?;
     if stats.not_finite > 0 {

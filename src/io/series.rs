@@ -4,7 +4,7 @@
 //! Hounsfield units on the grid the slices lie on, right, anterior and superior counted as in NIfTI.
 
 use super::voxels::Stats;
-use super::{ReadOptions, Rules, Scan, SourceHeader, meta_image, nrrd, plausibility};
+use super::{Outline, ReadOptions, Rules, Scan, SourceHeader, meta_image, nrrd, plausibility};
 use crate::files::{self, Access};
 use crate::volume::{Affine, Grid, Scale, Voxels};
 use crate::{Error, Result};
@@ -47,6 +47,21 @@ pub fn is_dicom(path: &Path) -> Result<bool> {
 pub(super) fn open(path: &Path, options: &ReadOptions) -> Result<Scan> {
     let catalog = dicom::scan(path, &ScanOptions::default())?;
     Scan::open_series(catalog.pick(None)?, options)
+}
+
+/// What the headers of the one suitable series below `path` say.
+pub(super) fn outline(path: &Path) -> Result<Outline> {
+    let catalog = dicom::scan(path, &ScanOptions::default())?;
+    let series = catalog.pick(None)?;
+    let (Some(shape), Some(spacing)) = (series.shape, series.spacing) else {
+        let found = "a series without a volume".to_owned();
+        return Err(Error::Input { path: path.to_path_buf(), found, expected: "one".to_owned() });
+    };
+    let [z, y, x] = spacing;
+    let affine = Affine([[-x, 0.0, 0.0, 0.0], [0.0, -y, 0.0, 0.0], [0.0, 0.0, z, 0.0]]);
+    let count: u64 = shape.iter().map(|&n| n as u64).product();
+    // Slices have integers of 16 bits, as a rule.
+    Ok(Outline { grid: Grid { shape, spacing, affine }, bytes: 2 * count })
 }
 
 impl Scan {

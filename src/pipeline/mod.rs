@@ -21,7 +21,7 @@ mod probabilities;
 mod progress;
 
 pub use infer_tiles::mirror_passes;
-pub(crate) use plan::{BASE_BYTES, base_bytes};
+pub(crate) use plan::{BASE_BYTES, base_bytes, runs_over};
 pub use plan::{Memory, Plan, Returns, plan};
 pub use probabilities::Probabilities;
 pub use progress::{Progress, Stage, Timings};

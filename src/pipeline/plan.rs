@@ -7,7 +7,7 @@ use super::stitch::Stitcher;
 use super::{Input, Settings, crop, normalize, resample};
 use crate::infer::Engine;
 use crate::model::{MIN_STEP_SIZE, ModelConfig};
-use crate::volume::{AxisMap, Image, VoxelView, tile_count};
+use crate::volume::{AxisMap, Grid, Image, VoxelView, tile_count};
 use crate::{Error, Result};
 use fastnnunet_kernels::Isa;
 use std::time::{Duration, Instant};
@@ -107,9 +107,7 @@ pub fn plan(
     let decision = check_fit(case, config, engine)?;
     check_request(case, options)?;
     let grid = &case.grid;
-    // Stage 2 and nnU-Net's transposition.
-    let orient = AxisMap::to(config.orientation, &grid.affine);
-    let axes = orient.then(&AxisMap::transpose(config.transpose_forward));
+    let axes = network_axes(config, grid);
     let bounds = {
         let views: Vec<_> = case.channels.iter().map(|c| axes.voxels(c.view())).collect();
         if config.crop_to_nonzero {
@@ -155,6 +153,28 @@ pub fn plan(
     plan.fit(case, config, engine, options)?;
     plan.crop_time = started.elapsed();
     Ok(plan)
+}
+
+/// Stage 2 and nnU-Net's transposition.
+fn network_axes(config: &ModelConfig, grid: &Grid) -> AxisMap {
+    let orient = AxisMap::to(config.orientation, &grid.affine);
+    orient.then(&AxisMap::transpose(config.transpose_forward))
+}
+
+/// How often a network runs over a whole image on `grid`, mirrored passes counted: told before the
+/// image is read.
+///
+/// # Errors
+///
+/// [`Error::Volume`] if the model cannot take the grid.
+pub(crate) fn runs_over(grid: &Grid, config: &ModelConfig, options: &Settings) -> Result<u64> {
+    let axes = network_axes(config, grid);
+    let (shape, spacing) = (axes.permute(grid.shape), axes.permute(grid.spacing));
+    let target = std::array::from_fn(|k| config.target_spacing[k].unwrap_or(spacing[k]));
+    let shape = network_grid(shape, spacing, target)?;
+    let tiles = tile_count(shape, config.patch_size, options.step_size.unwrap_or(config.step_size));
+    let passes = mirror_passes(&mirror_axes(options.mirror, config)).len() as u64;
+    Ok(tiles.saturating_mul(passes))
 }
 
 /// Refuses what no model could answer.

@@ -7,7 +7,7 @@ use crate::nnunet::Folder;
 use crate::pipeline::tile::{self, Tiling};
 use crate::pipeline::{self, Input, OnProgress, Settings};
 use crate::registry::{Model, Registry};
-use crate::{Error, Mismatch, Result};
+use crate::{Error, Mismatch, Result, files};
 use ndarray::Array4;
 use std::borrow::Cow;
 use std::fs;
@@ -42,6 +42,9 @@ pub struct NetworkInfo {
     /// folder only if [`Options::digests`](super::Options::digests) asked for it or its
     /// configuration has ranges for int8.
     pub sha256: Vec<String>,
+    /// SHA-256 of the configuration as it was understood, which is another one in other versions of
+    /// this program.
+    pub configuration_sha256: String,
     /// The device it runs on.
     pub device: String,
     /// What it multiplies in.
@@ -91,6 +94,7 @@ impl Network {
             license: model.license.to_string(),
             source: model.source.to_string(),
             sha256: model.digests()?,
+            configuration_sha256: digest_of(&config),
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
@@ -143,6 +147,7 @@ impl Network {
             license: config.license.clone().unwrap_or_default(),
             source: config.source.clone().unwrap_or_default(),
             sha256,
+            configuration_sha256: digest_of(&config),
             device: engine.device().to_owned(),
             precision: engine.precision(),
         };
@@ -241,6 +246,12 @@ impl Network {
         });
         Ok(done)
     }
+}
+
+/// What tells a configuration from another one; where the model lies makes none of the difference.
+fn digest_of(config: &ModelConfig) -> String {
+    let config = ModelConfig { model_path: None, ..config.clone() };
+    files::sha256(format!("{config:?}").as_bytes())
 }
 
 /// Fails if reading a model's file would hold more than allowed: the file, and the numbers in it.

@@ -6,6 +6,8 @@ mod calibrate;
 mod cases;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cohort;
 mod cortical;
 mod counted;
 mod cpu;

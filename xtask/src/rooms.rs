@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground floor up; `docs/architecture.md` shows the same.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "error",
     "files",
     "volume",
@@ -23,6 +23,7 @@ const ORDER: [&str; 17] = [
     "statistics",
     "mesh",
     "output",
+    "cohort",
     "selftest",
     "fuzzing",
     "cli",

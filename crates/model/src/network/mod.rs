@@ -327,6 +327,21 @@ impl Network {
         self.extent(self.output).channels
     }
 
+    /// Multiplications of all convolutions for one patch, each with the addition that follows it: what
+    /// the time of a run goes by.
+    #[must_use]
+    pub fn multiply_adds(&self) -> u64 {
+        let of = |node: &Node| match &node.operator {
+            Operator::Conv(conv) => conv.weights.len() * node.extent.voxels(),
+            // Each voxel that is read meets the whole kernel.
+            Operator::TransposedConv(conv) => {
+                conv.weights.len() * self.extent(node.inputs[0]).voxels()
+            }
+            _ => 0,
+        };
+        self.nodes.iter().map(|node| of(node) as u64).sum()
+    }
+
     /// Classes and features of the last layer, if that is a linear head: a pointwise convolution.
     #[must_use]
     pub fn head(&self) -> Option<(usize, usize)> {

@@ -35,6 +35,29 @@ fn every_value_has_its_extent() {
     assert_eq!(last[network.output], network.nodes.len(), "the output is kept to the end");
 }
 
+/// Counted by hand from the sizes of weights: twice the patch along each axis is eight times the work.
+#[test]
+fn multiply_adds_are_those_of_every_convolution() {
+    let network = Network::new(selftest(), PATCH).expect("a network");
+    let mut by_hand = 0;
+    for node in &network.nodes {
+        let (Operator::Conv(conv) | Operator::TransposedConv(conv)) = &node.operator else {
+            continue;
+        };
+        let taps: usize = conv.window.kernel.iter().product();
+        let inputs = network.extent(node.inputs[0]);
+        let pairs = inputs.channels * node.extent.channels / conv.groups;
+        let places = match node.operator {
+            Operator::Conv(_) => node.extent.voxels(),
+            _ => inputs.voxels(),
+        };
+        by_hand += pairs * taps * places;
+    }
+    assert_eq!(network.multiply_adds(), by_hand as u64);
+    let twice = Network::new(selftest(), PATCH.map(|n| 2 * n)).expect("a network");
+    assert_eq!(twice.multiply_adds(), 8 * network.multiply_adds());
+}
+
 /// An engine may leave the last layer to the very end, but not unchecked.
 #[test]
 fn a_last_layer_that_does_not_fit_is_refused() {

@@ -1,11 +1,17 @@
 //! Segments cases: the program's main job.
 
+mod tally;
+
+pub(crate) use tally::Tally;
+
 use super::args::PredictArgs;
 use super::bar::Bar;
 use super::cases::{CaseFiles, Cases};
 #[cfg(feature = "cuda")]
 use super::kernels;
+use super::listed::{self, Record};
 use super::load::{Loaded, Loader};
+use super::outputs::Wanted;
 use super::request::{Request, usage};
 use super::summary::{DEMONSTRATION, Summary, weights};
 use super::{interrupt, peak, report, threads};
@@ -13,15 +19,15 @@ use super::{interrupt, peak, report, threads};
 use fastnnunet::OutputType;
 use fastnnunet::pipeline::{Progress, Stage};
 use fastnnunet::{Case, Error, Result, Scan, Segmentation, Segmenter};
-use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::path::PathBuf;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// A run whose models are open.
-struct Job<'a> {
+pub(super) struct Job<'a> {
     args: &'a PredictArgs,
     cases: &'a Cases,
     segmenter: Segmenter,
@@ -29,49 +35,80 @@ struct Job<'a> {
     bar: Bar,
     /// What it took to open the models, once for all cases.
     opened: Duration,
+    /// Keeps the status of each case, where that is wanted.
+    record: Option<Record>,
 }
 
 /// Returns the exit code of a run whose cases are done, each reported.
 pub(crate) fn run(args: &PredictArgs) -> Result<u8> {
-    let started = Instant::now();
-    let Request { source, options, previous_stage, wanted } = Request::new(args)?;
-    let notes = options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
-    #[cfg(feature = "cuda")]
-    let notes =
-        [notes, Vec::from_iter(kernels::keep(args.kernels.kernel_cache.as_ref(), args.device))]
-            .concat();
-    let bar = Bar::new(args.quiet);
-    // Before anything can fail: what was left out may be why.
-    for note in notes.iter().filter(|_| !args.quiet) {
-        bar.note(&format!("note: {note}"));
+    if let Some(list) = &args.cases {
+        return listed::run(args, list);
     }
-    let segmenter = Segmenter::open_with(source, options)?;
-    if let (Some(task), true) = (&args.task, segmenter.about().is_demonstration) {
-        let expected = "its weights, which `fastnnunet import` takes (docs/weights.md)";
-        let found = format!("{task}, of which there is a demonstration");
-        return Err(usage("--task", found, expected));
+    if let Some(shard) = args.shard {
+        return Err(usage("--shard", format!("{shard} of --input"), "--cases with it"));
     }
-    let cases = Cases::find(args, &wanted, segmenter.name())?;
-    cases.check_outputs(args, &wanted, segmenter.structures())?;
-    let expect_ct = (0..segmenter.images()).map(|channel| segmenter.expects_ct(channel)).collect();
-    let options = segmenter.read_options();
-    let mut job = Job {
-        args,
-        cases: &cases,
-        loader: Loader { expect_ct, options, previous_stage },
-        segmenter,
-        bar,
-        opened: started.elapsed(),
-    };
+    let open = Open::new(args, Request::new(args)?)?;
+    let cases = Cases::find(args, &open.wanted, open.segmenter.name())?;
+    cases.check_outputs(args, open.segmenter.structures())?;
+    let mut job = open.with(args, &cases);
     job.announce();
-    let result = if cases.batch { job.batch() } else { job.single().map(|()| 0) };
+    let result = if cases.batch { job.whole_batch() } else { job.single().map(|()| 0) };
     job.bar.clear();
     result
 }
 
+/// Models that are open, before it is known for which cases.
+pub(super) struct Open {
+    pub(super) segmenter: Segmenter,
+    wanted: Wanted,
+    previous_stage: Option<PathBuf>,
+    bar: Bar,
+    opened: Duration,
+}
+
+impl Open {
+    pub(super) fn new(args: &PredictArgs, request: Request) -> Result<Self> {
+        let started = Instant::now();
+        let Request { source, options, previous_stage, wanted } = request;
+        let notes =
+            options.models.as_ref().map(|models| models.notes().to_vec()).unwrap_or_default();
+        #[cfg(feature = "cuda")]
+        let notes =
+            [notes, Vec::from_iter(kernels::keep(args.kernels.kernel_cache.as_ref(), args.device))]
+                .concat();
+        let bar = Bar::new(args.quiet);
+        // Before anything can fail: what was left out may be why.
+        for note in notes.iter().filter(|_| !args.quiet) {
+            bar.note(&format!("note: {note}"));
+        }
+        let segmenter = Segmenter::open_with(source, options)?;
+        if let (Some(task), true) = (&args.task, segmenter.about().is_demonstration) {
+            let expected = "its weights, which `fastnnunet import` takes (docs/weights.md)";
+            let found = format!("{task}, of which there is a demonstration");
+            return Err(usage("--task", found, expected));
+        }
+        Ok(Self { segmenter, wanted, previous_stage, bar, opened: started.elapsed() })
+    }
+
+    /// The run for these cases.
+    pub(super) fn with<'a>(self, args: &'a PredictArgs, cases: &'a Cases) -> Job<'a> {
+        let Self { segmenter, previous_stage, bar, opened, .. } = self;
+        let images = 0..segmenter.images();
+        let expect_ct = images.map(|channel| segmenter.expects_ct(channel)).collect();
+        let options = segmenter.read_options();
+        let loader = Loader { expect_ct, options, previous_stage };
+        Job { args, cases, segmenter, loader, bar, opened, record: None }
+    }
+}
+
 impl<'a> Job<'a> {
+    /// The same, and it keeps a status of each case.
+    pub(super) fn recorded(self, record: Record) -> Self {
+        Self { record: Some(record), ..self }
+    }
+
     /// Says what was chosen, where the summary of a single case will not.
-    fn announce(&self) {
+    pub(super) fn announce(&self) {
         let (args, about) = (self.args, self.segmenter.about());
         let batch = self.cases.batch;
         if args.verbose || batch && !args.quiet {
@@ -118,15 +155,12 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Runs all cases; the next one is read while one runs. A case that fails is reported and
-    /// does not end the run, unless nothing could be written or the user stops it.
-    fn batch(&mut self) -> Result<u8> {
-        let (args, cases) = (self.args, self.cases);
-        let structures = &self.segmenter.structures().to_vec();
+    /// Runs all cases, those first that are over before they begin.
+    fn whole_batch(&mut self) -> Result<u8> {
+        let (args, cases, structures) = (self.args, self.cases, self.segmenter.structures());
         let (done, todo): (Vec<&CaseFiles>, Vec<&CaseFiles>) =
             cases.list.iter().partition(|files| files.is_done(args, structures));
-        let all = todo.len() + cases.failed.len();
-        let mut tally = Tally { todo: all, ..Tally::default() };
+        let mut tally = Tally::new(todo.len() + cases.failed.len(), args);
         for (name, error) in &cases.failed {
             self.bar.note(&format!("{name}: {}", report::chain(error)));
             tally.fail(name, error);
@@ -134,19 +168,27 @@ impl<'a> Job<'a> {
         for files in done {
             tally.skip(&files.name);
         }
-        if args.json {
-            let told = Arc::clone(&tally.told);
-            interrupt::say_last(Some(Box::new(move || line(&told))));
-        }
-        let loader = self.loader.clone();
+        let _ = self.batch(&todo, &mut tally);
+        self.bar.clear();
+        tally.tell(args)
+    }
+
+    /// Runs cases; the next one is read while one runs. A case that fails is reported and does not end
+    /// the run, unless nothing could be written or the user stops it.
+    pub(super) fn batch(&mut self, todo: &[&'a CaseFiles], tally: &mut Tally) -> ControlFlow<()> {
+        let args = self.args;
+        let structures = &self.segmenter.structures().to_vec();
+        let (loader, record) = (self.loader.clone(), self.record.clone());
+        // Another run may have finished a case meanwhile.
+        let load = move |files: &CaseFiles| match &record {
+            _ if files.is_done(args, structures) => Ok(None),
+            Some(record) => record.load(files, structures, &loader),
+            None => loader.load(files).map(Some),
+        };
         thread::scope(|scope| {
             // A rendezvous: one case is read ahead, none waits in memory.
             let (send, receive) = mpsc::sync_channel(0);
-            let ahead = todo.clone();
-            // Another run may have finished a case meanwhile.
-            let load = move |files: &CaseFiles| {
-                (!files.is_done(args, structures)).then(|| loader.load(files)).transpose()
-            };
+            let ahead = todo.to_vec();
             let read = load.clone();
             let reading = move || {
                 for files in ahead {
@@ -158,10 +200,12 @@ impl<'a> Job<'a> {
             // Where no thread can be started, each case is read when its turn comes.
             let _ = thread::Builder::new().spawn_scoped(scope, reading);
             for (k, files) in todo.iter().enumerate() {
-                let line = format!("[{}/{}] {}", k + 1, todo.len(), files.name);
-                self.bar.note_if(!args.quiet, &line);
                 let more = k + 1 < todo.len();
                 let loaded = receive.recv().unwrap_or_else(|_| load(files));
+                let place = tally.begin();
+                if !matches!(loaded, Ok(None)) {
+                    self.bar.note_if(!args.quiet, &format!("{place} {}", files.name));
+                }
                 let result = loaded.and_then(|loaded| {
                     loaded.map(|loaded| self.segment(files, loaded, more)).transpose()
                 });
@@ -172,42 +216,54 @@ impl<'a> Job<'a> {
                         tally.skip_late(&files.name);
                     }
                     Ok(Some(summary)) => {
-                        tally.well += 1;
                         self.bar.note_if(!args.quiet, &summary.to_line());
-                        if args.json {
-                            tally.told().cases.push(summary.to_json());
-                        }
+                        tally.succeed(args.json.then(|| summary.to_json()));
                     }
                     Err(Error::Interrupted) => {
-                        tally.interrupted = true;
-                        return;
+                        tally.interrupt();
+                        return ControlFlow::Break(());
                     }
                     Err(error) => {
-                        self.bar.note(&format!("{}: {}", files.name, report::chain(&error)));
-                        let is_last = ends_the_run(&error);
+                        self.tell_failure(files, &error);
                         tally.fail(&files.name, &error);
-                        if is_last {
-                            return;
+                        if ends_the_run(&error) {
+                            return ControlFlow::Break(());
                         }
                     }
                 }
             }
-        });
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Takes the bar away.
+    pub(super) fn clear(&self) {
         self.bar.clear();
-        tally.tell(args)
+    }
+
+    /// Says why a case is not done, on the line and in its status.
+    pub(super) fn tell_failure(&self, files: &CaseFiles, error: &Error) {
+        self.bar.note(&format!("{}: {}", files.name, report::chain(error)));
+        let kept = self.record.as_ref().map_or(Ok(()), |record| record.failed(files, error));
+        if let Err(error) = kept {
+            self.bar.note(&format!("{}: {}", files.name, report::chain(&error)));
+        }
     }
 
     fn segment(&mut self, files: &'a CaseFiles, loaded: Loaded, more: bool) -> Result<Summary<'a>> {
         let started = Instant::now();
         let args = self.args;
         if !args.quiet {
+            if let Some(why) = &loaded.again {
+                self.bar.note(&format!("note: {}: {why}, so it is computed again", files.name));
+            }
             for warning in &loaded.warnings {
                 self.bar.note(&format!("warning: {warning}"));
             }
         }
         // In a batch the next case is read meanwhile; nobody knows its size, so that of this one.
         let held_bytes = if more { loaded.bytes() } else { 0 };
-        let Loaded { mut scans, previous_stage, warnings, time: load_time } = loaded;
+        let Loaded { mut scans, previous_stage, warnings, inputs, time: load_time, .. } = loaded;
         let affine = scans[0].affine();
         let sha256 = scans.iter().filter_map(|scan| scan.sha256().map(str::to_owned)).collect();
         // Pictures show the first image and statistics measure it; what nothing needs afterwards is
@@ -243,6 +299,10 @@ impl<'a> Job<'a> {
             done.statistics(scan).save(path, args.existing_beside())?;
         }
         timings.push((Stage::Save, saving.elapsed()));
+        let total = load_time + started.elapsed();
+        if let Some(record) = &self.record {
+            record.done(files, inputs, &done, total)?;
+        }
         Ok(Summary {
             mode: args.mode.as_deref(),
             opened: self.opened,
@@ -252,7 +312,7 @@ impl<'a> Job<'a> {
             input_sha256: sha256,
             warnings,
             timings,
-            total: load_time + started.elapsed(),
+            total,
             peak_bytes: peak::peak_bytes(),
         })
     }
@@ -315,84 +375,6 @@ fn progress(
         }
         bar.show(progress);
         if interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-/// What became of the cases of a batch.
-#[derive(Default)]
-struct Tally<'a> {
-    todo: usize,
-    well: usize,
-    /// Cases that could not be done, with their exit codes.
-    failed: Vec<(&'a str, u8)>,
-    interrupted: bool,
-    /// Shared with whoever ends an interrupted run.
-    told: Arc<Mutex<Told>>,
-}
-
-/// What is told of the cases in JSON.
-#[derive(Default)]
-struct Told {
-    cases: Vec<Value>,
-    failed: Vec<Value>,
-    skipped: Vec<Value>,
-}
-
-fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
-    told.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn line(told: &Mutex<Told>) -> String {
-    let Told { cases, failed, skipped } = &*lock(told);
-    format!("{}\n", json!({"cases": cases, "failed": failed, "skipped": skipped}))
-}
-
-impl<'a> Tally<'a> {
-    fn told(&self) -> MutexGuard<'_, Told> {
-        lock(&self.told)
-    }
-
-    fn fail(&mut self, name: &'a str, error: &Error) {
-        let (why, exit_code) = (report::chain(error), report::exit_code(error));
-        self.failed.push((name, exit_code));
-        let failure = json!({"case": name, "error": why, "exit_code": exit_code});
-        self.told().failed.push(failure);
-    }
-
-    /// A case that is done already.
-    fn skip(&mut self, name: &str) {
-        self.told().skipped.push(name.into());
-    }
-
-    /// A case that another run finished meanwhile.
-    fn skip_late(&mut self, name: &str) {
-        self.todo -= 1;
-        self.skip(name);
-    }
-
-    /// Reports, and returns the highest exit code of the cases.
-    fn tell(self, args: &PredictArgs) -> Result<u8> {
-        if args.json {
-            interrupt::say_last(None);
-            report::say(&line(&self.told))?;
-        }
-        let skipped = self.told().skipped.len();
-        let Self { todo, well, failed, interrupted, .. } = self;
-        if !args.json && !args.quiet {
-            let left = todo - well - failed.len();
-            let left = if left > 0 { format!(", {left} not begun") } else { String::new() };
-            let badly = failed.len();
-            report::say(&format!("{well} done, {badly} failed, {skipped} skipped{left}\n"))?;
-        }
-        if interrupted {
-            return Err(Error::Interrupted);
-        }
-        if !failed.is_empty() {
-            let names: Vec<&str> = failed.iter().map(|(name, _)| *name).collect();
-            let names = names.join(", ");
-            report::tell(&format!("error: {} of {todo} cases failed: {names}", failed.len()));
-        }
-        Ok(failed.iter().map(|(_, exit_code)| *exit_code).max().unwrap_or(0))
     }
 }
 
