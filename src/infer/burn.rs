@@ -45,7 +45,12 @@ struct Generated {
     /// Of what the generated code gives: features if there is a head.
     output_channels: usize,
     head: Option<LinearHead>,
+    memory_bytes: u64,
 }
+
+/// Arrays of the size of what a layer reads or makes that burn-flex holds while it runs, measured
+/// (`tests/it/engines.rs`): unfolded patches of a convolution, steps of a normalization.
+const PASSING: u64 = 3;
 
 /// The code generated of a model, where there is any.
 fn generated(model: &Model) -> Option<&'static Network> {
@@ -98,6 +103,8 @@ pub(super) fn open(
     // The layer that `build.rs` cut off before it had the code generated.
     let mut checked = network::Network::new(graph, model.config().patch_size)?;
     let head = LinearHead::late(&mut checked, 1);
+    // The file and the tensors read from it.
+    let memory_bytes = 2 * network.weights.len() as u64 + activation_bytes(&checked);
     let weights = Bytes::from_bytes_vec(network.weights.to_vec());
     let forward = guard(&name, || (network.load)(weights, &device))?;
     let features = head.as_ref().map(|head| head.weights.ncols());
@@ -109,7 +116,31 @@ pub(super) fn open(
         output_channels: features.unwrap_or(facts.output_channels),
         head,
         name,
+        memory_bytes,
     }))
+}
+
+/// Bytes that running one patch takes at its largest moment: values that are still to be read, and
+/// what the layer at work makes on its way.
+fn activation_bytes(network: &network::Network) -> u64 {
+    let bytes = |value: usize| {
+        let extent = value.checked_sub(1).map_or(network.input, |node| network.nodes[node].extent);
+        (extent.channels * extent.voxels() * size_of::<f32>()) as u64
+    };
+    let mut last_read = vec![0; network.nodes.len() + 1];
+    for (at, node) in network.nodes.iter().enumerate() {
+        node.inputs.iter().for_each(|&value| last_read[value] = at);
+    }
+    last_read[network.output] = usize::MAX;
+    let (mut held, mut peak) = (bytes(0), 0);
+    for (at, node) in network.nodes.iter().enumerate() {
+        held += bytes(at + 1);
+        let read = node.inputs.iter().map(|&value| bytes(value)).sum::<u64>();
+        peak = peak.max(held + PASSING * read.max(bytes(at + 1)));
+        let over = (0..=at).filter(|&value| last_read[value] == at && node.inputs.contains(&value));
+        held -= over.map(bytes).sum::<u64>();
+    }
+    peak
 }
 
 /// burn's CUDA device of that number, once everything it needs is there.
@@ -156,6 +187,10 @@ impl Engine for Generated {
 
     fn head(&self) -> Option<&LinearHead> {
         self.head.as_ref()
+    }
+
+    fn memory_bytes(&self, _: usize) -> u64 {
+        self.memory_bytes
     }
 
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {

@@ -198,11 +198,8 @@ pub trait Engine: Send {
         self.head().map_or_else(|| self.output_channels(), |head| head.bias.len())
     }
 
-    /// Bytes held while running with `threads` threads; 0 where the engine cannot tell.
-    fn memory_bytes(&self, threads: usize) -> u64 {
-        let _ = threads;
-        0
-    }
+    /// Bytes of the host's memory that it holds at most while running with `threads` threads.
+    fn memory_bytes(&self, threads: usize) -> u64;
 
     /// Runs the network on one patch.
     ///

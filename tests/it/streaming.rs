@@ -45,6 +45,10 @@ impl Engine for Toy {
         self.hands_out_features.then_some(&self.head)
     }
 
+    fn memory_bytes(&self, _: usize) -> u64 {
+        0
+    }
+
     fn run(&mut self, input: ArrayView4<'_, f32>, output: &mut Array4<f32>) -> Result<()> {
         let image = input.index_axis(Axis(0), 0);
         for ((z, y, x), &v) in image.indexed_iter() {
