@@ -66,6 +66,7 @@ const LIMIT: u64 = 300 << 20;
 
 /// Runs a command under a limit and checks that it stays within it, ends soon, and says why it does
 /// not succeed.
+#[allow(clippy::print_stdout, reason = "what it took is a figure of docs/security.md")]
 fn check(command: &mut assert_cmd::Command, case: &str) -> i32 {
     let Ended { code, message, peak, took } = peak_of(command);
     let Some(code) = code else { panic!("{case}: ended by a signal after {took:?}: {message}") };

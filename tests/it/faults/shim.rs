@@ -47,6 +47,9 @@ pub(super) fn check_left(folder: &Path, made: &[&str], case: &str) {
     }
 }
 
+/// What the program is called with to write into a folder.
+type Arguments = dyn Fn(&Path) -> Vec<PathBuf>;
+
 /// Something the program does, and the files it makes.
 struct Job {
     name: &'static str,
@@ -226,7 +229,7 @@ fn interrupted_calls_are_made_again() {
         }
     };
     let formats = path("tests/fixtures/formats");
-    let mut jobs: Vec<(String, Box<dyn Fn(&Path) -> Vec<PathBuf>>)> = Vec::new();
+    let mut jobs: Vec<(String, Box<Arguments>)> = Vec::new();
     for Job { name, arguments, .. } in JOBS {
         jobs.push((name.to_owned(), Box::new(arguments)));
     }
@@ -242,7 +245,6 @@ fn interrupted_calls_are_made_again() {
     }
     for (image, model) in cases {
         let name = format!("{} by {}", image.display(), model.display());
-        let case = case.clone();
         jobs.push((name, Box::new(move |out| case(image.clone(), model.clone())(out))));
     }
     let mut interrupted = 0;
