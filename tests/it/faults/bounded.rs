@@ -66,7 +66,6 @@ const LIMIT: u64 = 300 << 20;
 
 /// Runs a command under a limit and checks that it stays within it, ends soon, and says why it does
 /// not succeed.
-#[allow(clippy::print_stdout, reason = "what it took is a figure of docs/security.md")]
 fn check(command: &mut assert_cmd::Command, case: &str) -> i32 {
     let Ended { code, message, peak, took } = peak_of(command);
     let Some(code) = code else { panic!("{case}: ended by a signal after {took:?}: {message}") };
@@ -75,7 +74,6 @@ fn check(command: &mut assert_cmd::Command, case: &str) -> i32 {
     assert_eq!(errors, usize::from(code != 0), "{case}: {message}");
     assert!(peak <= LIMIT + LIMIT / 20, "{case}: {} MiB: {message}", peak >> 20);
     assert!(took < Duration::from_secs(10), "{case}: {took:?}: {message}");
-    println!("{} MiB and {} ms, code {code}: {case}", peak >> 20, took.as_millis());
     code
 }
 

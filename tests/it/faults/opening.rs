@@ -19,7 +19,6 @@ const LIMITS: [u64; 6] = [50 << 20, 100 << 20, 200 << 20, 400 << 20, 800 << 20, 
 
 /// Runs a folder under each limit: it stays within it, or says why not, and the first that is enough is
 /// not far beyond what it took.
-#[allow(clippy::print_stdout, reason = "what it took is a figure of docs/security.md")]
 fn check(case: &str, change: impl FnOnce(&Path)) {
     let folder = tempfile::tempdir().expect("folder");
     let model = folder.path().join("model");
@@ -35,7 +34,6 @@ fn check(case: &str, change: impl FnOnce(&Path)) {
         command.arg("-o").arg(folder.path().join("labels.nii.gz"));
         let Ended { code, message, peak, .. } = peak_of(&command);
         let took = format!("{case} under {} MiB: {} MiB", limit >> 20, peak >> 20);
-        println!("{took}, {code:?}: {}", message.trim());
         assert!(peak <= limit * 21 / 20, "{took}: {code:?}: {message}");
         if code == Some(0) {
             enough = Some((limit, peak));

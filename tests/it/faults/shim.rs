@@ -47,9 +47,6 @@ pub(super) fn check_left(folder: &Path, made: &[&str], case: &str) {
     }
 }
 
-/// What the program is called with to write into a folder.
-type Arguments = dyn Fn(&Path) -> Vec<PathBuf>;
-
 /// Something the program does, and the files it makes.
 struct Job {
     name: &'static str,
@@ -216,20 +213,17 @@ fn calls_that_fail_leave_nothing_half_of_an_import() {
     println!("{} places", check(&JOBS[3]));
 }
 
+/// Arguments of a job that writes to a folder.
+type Arguments = Box<dyn Fn(&Path) -> Vec<PathBuf>>;
+
 /// A signal may interrupt any call: every second one that reads, or writes, has to be made again.
 #[test]
 fn interrupted_calls_are_made_again() {
     let tools = tempfile::tempdir().expect("folder");
     let shim = shim(tools.path());
     let program = program();
-    let case = |image: PathBuf, model: PathBuf| {
-        move |out: &Path| {
-            let to = out.join("l.nii.gz");
-            vec!["-i".into(), image, "--model".into(), model, "-o".into(), to]
-        }
-    };
     let formats = path("tests/fixtures/formats");
-    let mut jobs: Vec<(String, Box<Arguments>)> = Vec::new();
+    let mut jobs: Vec<(String, Arguments)> = Vec::new();
     for Job { name, arguments, .. } in JOBS {
         jobs.push((name.to_owned(), Box::new(arguments)));
     }
@@ -245,7 +239,11 @@ fn interrupted_calls_are_made_again() {
     }
     for (image, model) in cases {
         let name = format!("{} by {}", image.display(), model.display());
-        jobs.push((name, Box::new(move |out| case(image.clone(), model.clone())(out))));
+        let case = move |out: &Path| {
+            let given = ["-i".into(), image.clone(), "--model".into(), model.clone()];
+            [&given[..], &["-o".into(), out.join("l.nii.gz")]].concat()
+        };
+        jobs.push((name, Box::new(case)));
     }
     let mut interrupted = 0;
     for (name, arguments) in &jobs {
