@@ -249,8 +249,7 @@ fn gpu(
     patch: [usize; 3],
     options: &EngineOptions,
 ) -> Result<Box<dyn Engine>> {
-    let graph = &mut |fold| graph(fold, options.allowance());
-    Ok(Box::new(super::GpuEngine::open_folds(folds, graph, patch, options)?))
+    Ok(Box::new(super::GpuEngine::open_within(folds, graph, patch, options)?))
 }
 
 #[cfg(not(any(feature = "cuda", feature = "vulkan")))]

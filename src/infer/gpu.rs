@@ -41,6 +41,16 @@ impl GpuEngine {
         patch: [usize; 3],
         options: &EngineOptions,
     ) -> Result<Self> {
+        Self::open_within(folds, &mut |fold, _| graph(fold), patch, options)
+    }
+
+    /// As [`open_folds`](Self::open_folds); `graph` is told what is left beside the folds before.
+    pub(super) fn open_within(
+        folds: usize,
+        graph: &mut dyn FnMut(usize, Allowance) -> Result<Graph>,
+        patch: [usize; 3],
+        options: &EngineOptions,
+    ) -> Result<Self> {
         let device = options.device.to_string();
         let precision = options.precision.unwrap_or(Precision::F32);
         let lacking = |reason: String| Error::Device { device: device.clone(), reason };
@@ -54,7 +64,7 @@ impl GpuEngine {
         };
         let (mut networks, mut heads, mut host_bytes) = (Vec::new(), Vec::new(), 0);
         for fold in 0..folds {
-            let mut network = Network::new(graph(fold)?, patch)?;
+            let mut network = Network::new(graph(fold, options.allowance().beside(host_bytes))?, patch)?;
             host_bytes += constant_bytes(&network);
             options.allowance().check("opening the network", 2 * host_bytes)?;
             heads.extend(LinearHead::late(&mut network, folds));

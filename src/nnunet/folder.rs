@@ -340,9 +340,8 @@ pub(super) struct Described {
 /// Reads them, as far as memory is `allowed` for it.
 pub(super) fn described(folder: &Path, allowed: Allowance) -> Result<Described> {
     if v1::is_training(folder) {
-        // Of a pickle of which little becomes JSON, and no more than a bound.
-        let (plans, dataset) = v1::described(folder, allowed)?;
-        return Ok(Described { plans, dataset, bytes: 0 });
+        let (plans, dataset, bytes) = v1::described(folder, allowed)?;
+        return Ok(Described { plans, dataset, bytes });
     }
     let (plans, bytes) = json::read(&folder.join("plans.json"), allowed)?;
     let (dataset, more) = json::read(&folder.join("dataset.json"), allowed.beside(bytes))?;

@@ -48,8 +48,9 @@ fn read_pickle(path: &Path, wanted: &[&str], allowed: Allowance) -> Result<Pickl
     read().map_err(|error| error.of_model_file(path))
 }
 
-/// What the plans of the training in `folder` say, as `plans.json` and `dataset.json`.
-pub(super) fn described(folder: &Path, allowed: Allowance) -> Result<(Value, Value)> {
+/// What the plans of the training in `folder` say, as `plans.json` and `dataset.json`, and what a
+/// `dataset.json` that is there takes; of the pickle little becomes JSON, and no more than a bound.
+pub(super) fn described(folder: &Path, allowed: Allowance) -> Result<(Value, Value, u64)> {
     let path = folder.join(PLANS);
     let pickle = read_pickle(&path, WANTED, allowed)?;
     let allowed = allowed.beside(pickle.held_bytes());
@@ -62,10 +63,12 @@ pub(super) fn described(folder: &Path, allowed: Allowance) -> Result<(Value, Val
     let names = (named(place.parent()), plans_name.to_owned());
     let dataset = folder.join("dataset.json");
     let dataset =
-        if dataset.is_file() { Some(super::json::read(&dataset, allowed)?.0) } else { None };
-    Plans { pickle: &pickle, root: pickle.root() }
+        if dataset.is_file() { Some(super::json::read(&dataset, allowed)?) } else { None };
+    let (dataset, bytes) = dataset.unzip();
+    let (plans, dataset) = Plans { pickle: &pickle, root: pickle.root() }
         .described(&names, dataset)
-        .map_err(|what| Error::model_file(&path, what))
+        .map_err(|what| Error::model_file(&path, what))?;
+    Ok((plans, dataset, bytes.unwrap_or(0)))
 }
 
 /// The keys of the plans that are read.

@@ -281,9 +281,7 @@ impl Opening<'_> {
             rule.map(|rule| Recipe::from_nnunet_json(&rule.to_string())).transpose()
         })?;
         let digests = self.options.digests;
-        // Both are open meanwhile.
-        let engine = self.engine.beside(first.as_ref().map_or(0, Folder::held_bytes));
-        let network = Network::from_folder(&folder, config, first.as_ref(), &engine, digests)?;
+        let network = Network::from_folder(&folder, config, first.as_ref(), &self.engine, digests)?;
         self.alone(network, recipe, folder.configuration().clone(), false)
     }
 

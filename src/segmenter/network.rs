@@ -122,6 +122,8 @@ impl Network {
         };
         let engine = |ranges: &[Quantization]| {
             let graph = &mut |fold, allowed| folder.graph_within(fold, allowed);
+            // What it refines is open meanwhile.
+            let options = &options.beside(previous.map_or(0, Folder::held_bytes));
             infer::open_folds_within(&name, folds, graph, config.patch_size, ranges, options)
         };
         let (sha256, engine) = if config.int8.is_empty() {

@@ -168,8 +168,8 @@ impl CpuEngine {
     }
 }
 
-/// The memory that a step writes, first its output's unless that is the caller's and then its own, and of
-/// every tensor that it reads.
+/// The memory that a step writes, first its output's (none of it, if that is the caller's) and then its own,
+/// and of every tensor that it reads.
 fn parts<'a>(
     memory: &'a mut [f32],
     tensors: &[PlannedTensor],

@@ -179,8 +179,9 @@ impl Upsample {
             }
             for (row, y) in rows.clone().enumerate() {
                 let place = |column: usize| column * len + row * geometry.pitch;
-                // SAFETY: rows of the output belong to their input row alone, and rows of the
-                // layout do not overlap; all columns were just computed.
+                // SAFETY: rows of the output belong to their input row alone, even where rows share
+                // places: these are no more than there are places. Rows of the layout do not
+                // overlap; all columns were just computed.
                 unsafe {
                     match format {
                         Format::F32 => self.scatter::<f32>(start, place, out, layout, [z, y]),
