@@ -64,7 +64,8 @@ impl GpuEngine {
         };
         let (mut networks, mut heads, mut host_bytes) = (Vec::new(), Vec::new(), 0);
         for fold in 0..folds {
-            let mut network = Network::new(graph(fold, options.allowance().beside(host_bytes))?, patch)?;
+            let mut network =
+                Network::new(graph(fold, options.allowance().beside(host_bytes))?, patch)?;
             host_bytes += constant_bytes(&network);
             options.allowance().check("opening the network", 2 * host_bytes)?;
             heads.extend(LinearHead::late(&mut network, folds));

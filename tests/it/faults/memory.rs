@@ -112,9 +112,11 @@ fn threads_count_as_what_they_take() {
 
 /// Predicted and measured bytes at the largest moment of a run.
 #[cfg(target_os = "linux")]
-fn predicted_and_measured(image: &Path, folder: &Path) -> (u64, u64) {
+fn predicted_and_measured(model: &[&str], image: &Path, folder: &Path) -> (u64, u64) {
     let run = program()
-        .args(["--model", "selftest", "--json", "--overwrite", "--threads", "2", "-i"])
+        .arg("--model")
+        .args(model)
+        .args(["--json", "--overwrite", "--threads", "2", "-i"])
         .arg(image)
         .arg("-o")
         .arg(folder.join("labels.nii.gz"))
@@ -152,11 +154,23 @@ fn predictions_of_large_images_are_close() {
         };
         fs::write(&path, file.bytes()).expect("writes");
         drop(file);
-        let (predicted, measured) = predicted_and_measured(&path, folder.path());
+        let (predicted, measured) = predicted_and_measured(&["selftest"], &path, folder.path());
         let ratio = measured as f64 / predicted as f64;
         let [predicted, measured] = [predicted, measured].map(|bytes| bytes >> 20);
         assert!((0.8..=1.02).contains(&ratio), "{case}: {measured} MiB of {predicted}");
     }
+}
+
+/// burn's arrays count too.
+#[cfg(all(target_os = "linux", feature = "reference"))]
+#[test]
+fn the_reference_engine_counts_what_it_holds() {
+    let folder = tempfile::tempdir().expect("folder");
+    let model = ["bone_low", "--device", "reference"];
+    let (predicted, measured) = predicted_and_measured(&model, &scan(), folder.path());
+    let ratio = measured as f64 / predicted as f64;
+    let [predicted, measured] = [predicted, measured].map(|bytes| bytes >> 20);
+    assert!((0.8..=1.02).contains(&ratio), "{measured} MiB of {predicted}");
 }
 
 /// A training of several folds.
