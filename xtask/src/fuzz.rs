@@ -72,10 +72,11 @@ pub(crate) fn run(arguments: &[String]) -> Result {
     }
     let chosen: Vec<_> =
         TARGETS.iter().filter(|t| names.is_empty() || names.contains(&t.name)).collect();
+    // First what takes a folder of its own: in `.ci/run` another lane compiles in the workspace's.
+    shell::run_with("cargo fuzz build --fuzz-dir fuzz", &[UNSTABLE])?;
     for target in &chosen {
         prepare(target)?;
     }
-    shell::run_with("cargo fuzz build --fuzz-dir fuzz", &[UNSTABLE])?;
     // A target has one thread: as many run at a time as there are processors.
     let waiting = Mutex::new(chosen.into_iter());
     let next = || waiting.lock().ok()?.next();
