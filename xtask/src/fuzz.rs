@@ -72,7 +72,6 @@ pub(crate) fn run(arguments: &[String]) -> Result {
     }
     let chosen: Vec<_> =
         TARGETS.iter().filter(|t| names.is_empty() || names.contains(&t.name)).collect();
-    // First what takes a folder of its own: in `.ci/run` another lane compiles in the workspace's.
     shell::run_with("cargo fuzz build --fuzz-dir fuzz", &[UNSTABLE])?;
     for target in &chosen {
         prepare(target)?;
