@@ -42,8 +42,13 @@ impl CaseFiles {
 
     /// Where a folder may have its label map; the first that is there is taken.
     pub(crate) fn labels_in(&self, folder: &Path) -> [PathBuf; 2] {
-        [".nii.gz", ".nii"].map(|ending| folder.join(with_end(&self.stem, ending)))
+        labels_in(folder, &self.stem)
     }
+}
+
+/// Where a folder may have the label map of a case that is called so.
+pub(super) fn labels_in(folder: &Path, stem: &OsStr) -> [PathBuf; 2] {
+    [".nii.gz", ".nii"].map(|ending| folder.join(with_end(stem, ending)))
 }
 
 /// What outputs are called by.

@@ -30,10 +30,12 @@ const GRACE: Duration = Duration::from_millis(300);
 #[cfg(unix)]
 pub(crate) fn listen() {
     use nix::sys::signal::{SigSet, Signal};
-    let ignored = ignored();
-    let listened = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-    let signals: SigSet =
-        listened.into_iter().filter(|&signal| !is_in(ignored, signal as u32)).collect();
+    let mut signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+    // Who has it ignored wants the run to outlive the terminal. Of SIGINT that says nothing: shells have
+    // all jobs ignore it that a script starts with `&`, and `kill -INT` still has to end those.
+    if !is_in(ignored(), Signal::SIGHUP as u32) {
+        signals.add(Signal::SIGHUP);
+    }
     // Blocked in this thread and those it starts, they wait for the one that asks for them.
     if signals.thread_block().is_err() {
         return;

@@ -1,7 +1,7 @@
 //! Cases that a file lists: which run, in which order, and the status of each.
 
 use super::args::PredictArgs;
-use super::cases::{CaseFiles, Cases, images_of, place};
+use super::cases::{CaseFiles, Cases, images_of, labels_in, place};
 use super::load::{Loaded, Loader};
 use super::outputs::{Outputs, Wanted, with_end};
 use super::peak;
@@ -17,6 +17,8 @@ use fastnnunet::{Access, Error, Result, Segmentation};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -82,7 +84,9 @@ pub(super) fn groups(args: &PredictArgs, list: &Path) -> Result<Vec<Group>> {
     let mut places: HashMap<Asked, usize> = HashMap::new();
     let mut written: HashMap<PathBuf, usize> = HashMap::new();
     let given = args.mode.clone().map(Asked::Mode).or(args.model.clone().map(Asked::Model));
-    for entry in cohort::read(list)? {
+    let entries = cohort::read(list)?;
+    let read = read_by(args, &entries);
+    for entry in entries {
         let line = format!("{}, line {}", list.display(), entry.line);
         if args.config.is_some() && entry.asked.is_some() {
             return Err(usage(&line, "a mode or model", "none beside --config"));
@@ -94,7 +98,12 @@ pub(super) fn groups(args: &PredictArgs, list: &Path) -> Result<Vec<Group>> {
         let outputs = outputs_of(args, &entry).map_err(|error| within(error, &line))?;
         let paths = outputs.files.iter().map(|file| file.path.clone());
         for path in paths.chain([outputs.beside(STATUS)]) {
-            if let Some(other) = written.insert(place(&path), entry.line) {
+            let at = place(&path);
+            if let Some(other) = read.get(&at) {
+                let found = format!("{}, which line {other} reads", path.display());
+                return Err(usage(&line, found, "an output that is no input"));
+            }
+            if let Some(other) = written.insert(at, entry.line) {
                 let found = format!("{}, which line {other} writes", path.display());
                 return Err(usage(&line, found, "another output for each case"));
             }
@@ -106,6 +115,21 @@ pub(super) fn groups(args: &PredictArgs, list: &Path) -> Result<Vec<Group>> {
         groups[at].cases.push((entry, outputs));
     }
     Ok(groups)
+}
+
+/// Where all that the cases read is, and the first line that reads it: whatever share or group a case is
+/// in, no other may write there.
+fn read_by(args: &PredictArgs, entries: &[Entry]) -> HashMap<PathBuf, usize> {
+    let mut read = HashMap::new();
+    for entry in entries {
+        let stem = OsStr::new(entry.id.as_str());
+        let stage = args.previous_stage.iter();
+        let stage = stage.flat_map(|path| labels_in(path, stem).into_iter().chain([path.clone()]));
+        for path in entry.inputs.iter().cloned().chain(stage) {
+            read.entry(place(&path)).or_insert(entry.line);
+        }
+    }
+    read
 }
 
 /// What was typed as if it asked for this. Whether a case is done its status says; what is there of one
@@ -123,7 +147,7 @@ fn asking(args: &PredictArgs, asked: Asked) -> PredictArgs {
 fn outputs_of(args: &PredictArgs, entry: &Entry) -> Result<Outputs> {
     let output = entry.output.clone().or_else(|| args.output.clone());
     let args = PredictArgs { output, ..args.clone() };
-    Ok(Wanted::new(&args)?.of_listed(&args, &entry.id))
+    Wanted::new(&args)?.of_listed(&args, entry)
 }
 
 /// The same sentence, with the line that it is about.
@@ -140,10 +164,17 @@ fn within(error: Error, line: &str) -> Error {
 ///
 /// # Errors
 ///
-/// What keeps a header from being read this time and not the next: runs that do not know the same of all
-/// cases share them out differently, and some would be in no share.
+/// What keeps a header from being read this time or here, and not the next time or elsewhere: runs that do
+/// not know the same of all cases share them out differently, and some would be in no share.
 pub(super) fn costs(groups: &[Group]) -> Result<Vec<Vec<f64>>> {
     groups.iter().map(Group::costs).collect()
+}
+
+/// Whether another run may well read the header that this one could not.
+fn may_do_elsewhere(error: &Error) -> bool {
+    let is_denied = |source: &std::io::Error| source.kind() == ErrorKind::PermissionDenied;
+    let denied = matches!(error, Error::Read { source, .. } if is_denied(source));
+    denied || cohort::is_worth_a_retry(error)
 }
 
 /// Leaves the cases of one share, and no group without any.
@@ -172,7 +203,7 @@ impl Group {
             let outline = Outline::open(&entry.inputs[0], &options);
             match outline.and_then(|outline| work.cost(&outline.grid)) {
                 Ok(cost) => Ok(cost as f64),
-                Err(error) if cohort::is_worth_a_retry(&error) => Err(error),
+                Err(error) if may_do_elsewhere(&error) => Err(error),
                 // Whoever gets it says what is wrong, in no time.
                 Err(_) => Ok(0.0),
             }
@@ -372,4 +403,23 @@ fn options(args: &PredictArgs) -> Result<Value> {
         options
     };
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_run_may_read_ends_this_one() {
+        let read = |kind: ErrorKind| Error::Read { path: "x".into(), source: kind.into() };
+        for (kind, expected) in [
+            (ErrorKind::PermissionDenied, true),
+            (ErrorKind::TimedOut, true),
+            (ErrorKind::NotFound, false),
+            (ErrorKind::InvalidData, false),
+        ] {
+            assert_eq!(may_do_elsewhere(&read(kind)), expected, "{kind}");
+        }
+        assert!(!may_do_elsewhere(&Error::volume("a", "b")));
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::args::PredictArgs;
 use super::request::usage;
+use fastnnunet::cohort::Entry;
 use fastnnunet::model::{Label, Name};
 use fastnnunet::{Existing, OutputType, Result};
 use std::ffi::{OsStr, OsString};
@@ -183,11 +184,19 @@ impl Wanted {
         Some(Outputs { files: vec![Output { kind, path: path.clone() }], stem })
     }
 
-    /// The files of a case of a list: what was named, or `name` in the folder that was.
-    pub(crate) fn of_listed(&self, args: &PredictArgs, name: &Name) -> Outputs {
-        let stem = OsStr::new(name.as_str());
-        let folder = || Outputs::in_folder(args.output_or_default(), stem, &self.kinds);
-        self.of_file().unwrap_or_else(folder)
+    /// The files of a case of a list: what was named, or those called by its id in the folder that was.
+    pub(crate) fn of_listed(&self, args: &PredictArgs, entry: &Entry) -> Result<Outputs> {
+        let is_own = entry.output.is_some();
+        // A folder of files that a line names is that of its case alone; --output is for all cases.
+        let named = self.of_file().filter(|_| is_own || !self.kinds[0].is_folder());
+        if let Some(outputs) = named {
+            return Ok(outputs);
+        }
+        let folder = args.output_or_default();
+        if is_own {
+            self.check_folder(folder)?;
+        }
+        Ok(Outputs::in_folder(folder, OsStr::new(entry.id.as_str()), &self.kinds))
     }
 
     /// The files of a single case; `what` names the mode or model.
@@ -196,13 +205,19 @@ impl Wanted {
             return Ok(outputs);
         }
         let folder = args.output_or_default();
-        if !is_folder(folder) && (folder.extension().is_some() || folder.exists()) {
-            let endings: Vec<&str> =
-                self.kinds.iter().flat_map(|kind| kind.endings()).copied().collect();
-            let expected = format!("a name that ends in {}, or a folder", endings.join(" or "));
-            return Err(usage("--output", folder.display().to_string(), expected));
-        }
+        self.check_folder(folder)?;
         Ok(Outputs::in_folder(folder, &with_end(case, &format!("_{what}")), &self.kinds))
+    }
+
+    /// Fails if what was named for one case, and is no file to write, looks like a file.
+    fn check_folder(&self, named: &Path) -> Result<()> {
+        if is_folder(named) || named.extension().is_none() && !named.exists() {
+            return Ok(());
+        }
+        let endings: Vec<&str> =
+            self.kinds.iter().flat_map(|kind| kind.endings()).copied().collect();
+        let expected = format!("a name that ends in {}, or a folder", endings.join(" or "));
+        Err(usage("--output", named.display().to_string(), expected))
     }
 }
 

@@ -74,7 +74,7 @@ pub fn read(path: &Path) -> Result<Vec<Entry>> {
     if entries.is_empty() {
         return Err(at(1).lacking());
     }
-    check_distinct(path, &entries)?;
+    check_together(path, &entries)?;
     Ok(entries)
 }
 
@@ -166,7 +166,11 @@ fn row(place: Place<'_>, columns: &[String], line: &str) -> Result<Cells> {
     }
     let value = |name: &str, text: &str| match name {
         "inputs" => Value::from(text.split(BETWEEN_INPUTS).map(str::trim).collect::<Vec<_>>()),
-        "cost" => text.parse::<f64>().map_or_else(|_| Value::from(text), Value::from),
+        // JSON has no number for nan and inf: they stay texts, and are refused as such.
+        "cost" => match text.parse::<f64>() {
+            Ok(cost) if cost.is_finite() => Value::from(cost),
+            _ => Value::from(text),
+        },
         _ => Value::from(text),
     };
     let cells = columns.iter().zip(cells).map(|(name, text)| (name, text.trim()));
@@ -214,22 +218,15 @@ fn entry(place: Place<'_>, cells: Cells) -> Result<Entry> {
     Ok(Entry { line: place.line, id, inputs, output, asked, cost })
 }
 
-/// Fails if two cases have one name or one result.
-fn check_distinct(path: &Path, entries: &[Entry]) -> Result<()> {
+/// Fails if two cases have one name, or some a cost and some none.
+fn check_together(path: &Path, entries: &[Entry]) -> Result<()> {
     let mut ids: HashMap<String, usize> = HashMap::new();
-    let mut outputs: HashMap<PathBuf, usize> = HashMap::new();
     for entry in entries {
         let place = Place { path, line: entry.line };
         // Results are called by it, and not every file system tells a from A.
         if let Some(other) = ids.insert(entry.id.to_lowercase(), entry.line) {
             let found = format!("the id {} of line {other} again", entry.id.as_str());
             return Err(place.wrong(found, "another one for each case, not in capitals alone"));
-        }
-        let Some(output) = &entry.output else { continue };
-        let written: PathBuf = output.components().collect();
-        if let Some(other) = outputs.insert(written, entry.line) {
-            let found = format!("the output {} of line {other} again", output.display());
-            return Err(place.wrong(found, "another one for each case"));
         }
     }
     let costs = entries.iter().filter(|entry| entry.cost.is_some()).count();

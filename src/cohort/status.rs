@@ -16,7 +16,8 @@ const MOST_BYTES: u64 = 16 << 20;
 /// What answers a case and how: another one means another result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
-    /// The networks, in the order they run.
+    /// The networks that were opened, in the order they run. Of a mode, which ones they are depends on the
+    /// memory and devices that there were.
     pub models: Vec<Model>,
     /// Whatever else was asked for.
     pub options: Value,
@@ -100,7 +101,7 @@ pub struct Status {
     pub error: Option<String>,
     /// What was read.
     pub inputs: Vec<Input>,
-    /// What was to answer, and how.
+    /// What was opened to answer, and what else was asked for.
     #[serde(flatten)]
     pub terms: Terms,
     /// SHA-256 of models and options together.

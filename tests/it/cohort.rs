@@ -1,5 +1,7 @@
 //! Lists of cases through the built program: shares of them, kills between, and what is done again.
 
+mod lists;
+
 use crate::nifti_files::{Nifti, ct};
 use crate::program;
 use serde_json::{Value, json};
@@ -382,106 +384,94 @@ fn a_status_says_what_was_read_and_who_answered() {
     assert!(!text.contains("DOE"), "nothing of the file's free text: {text}");
 }
 
-/// What is wrong with a list: its name and text, the line, what was found, what was expected.
-type Wrong = (&'static str, String, usize, &'static str, &'static str);
-
-// The list is long.
-#[allow(clippy::too_many_lines)]
-fn wrong_lists() -> [Wrong; 30] {
-    let ok = r#"{"id": "a", "inputs": "a.nii", "output": "a.nii.gz", "model": "selftest"}"#;
-    // (name of the list, its text, line, what was found, what was expected)
-    [
-        ("c.jsonl", String::new(), 1, "no case", "at least one"),
-        ("c.tsv", "\n\n".into(), 1, "no case", "at least one"),
-        ("c.tsv", "id\tinputs\n".into(), 1, "no case", "at least one"),
-        ("c.jsonl", format!("{ok}\n{{\"id\": \"b\""), 2, "at column 10", "a JSON object"),
-        ("c.jsonl", format!("{ok}\n\n[1]"), 3, "column", "a JSON object"),
-        ("c.jsonl", r#"{"id": "a", "id": "b"}"#.into(), 1, "the field id twice", "each once"),
-        ("c.jsonl", r#"{"name": "a"}"#.into(), 1, "the field \"name\"", "id, inputs, output"),
-        ("c.jsonl", r#"{"inputs": "a.nii"}"#.into(), 1, "no id", "by which the case is known"),
-        ("c.jsonl", r#"{"id": 7, "inputs": "a"}"#.into(), 1, "7 as id", "a text"),
-        ("c.jsonl", r#"{"id": "../a", "inputs": "a"}"#.into(), 1, "\"../a\"", "without /"),
-        ("c.jsonl", r#"{"id": "a"}"#.into(), 1, "no inputs", "a path, or one per channel"),
-        ("c.jsonl", r#"{"id": "a", "inputs": []}"#.into(), 1, "an empty list", "at least one path"),
-        ("c.jsonl", r#"{"id": "a", "inputs": ["x", 1]}"#.into(), 1, "1 as a path", "a text"),
-        ("c.jsonl", r#"{"id": "a", "inputs": ""}"#.into(), 1, "\"\" as a path", "not empty"),
-        (
-            "c.jsonl",
-            r#"{"id": "a", "inputs": "a", "mode": "bone", "model": "m"}"#.into(),
-            1,
-            "mode bone and model m",
-            "one of the two",
-        ),
-        ("c.jsonl", r#"{"id": "a", "inputs": "a"}"#.into(), 1, "neither mode nor model", "--mode"),
-        ("c.jsonl", r#"{"id": "a", "inputs": "a", "cost": -1}"#.into(), 1, "-1 as cost", "above 0"),
-        ("c.jsonl", format!("{ok}\n{ok}"), 2, "the id a of line 1 again", "for each case"),
-        (
-            "c.jsonl",
-            format!("{ok}\n{}", ok.replace("\"a\"", "\"b\"").replace("a.nii.gz", "./a.nii.gz")),
-            2,
-            "line 1",
-            "another output for each case",
-        ),
-        (
-            "c.jsonl",
-            format!("{ok}\n{}", ok.replace("\"a\"", "\"A\"").replace("a.nii.gz", "A.nii.gz")),
-            2,
-            "the id A of line 1 again",
-            "not in capitals alone",
-        ),
-        (
-            "c.jsonl",
-            format!("{ok}\n{}", ok.replace("\"a\"", "\"b\"").replace("a.nii.gz", "a.nii")),
-            2,
-            "a.status.json, which line 1 writes",
-            "another output",
-        ),
-        ("c.jsonl", ok.replace("a.nii.gz", "a.dcm"), 1, "--output", "--output-type with it"),
-        ("c.tsv", "id\tinputs\tid\na\tb\tc".into(), 1, "the field id twice", "each once"),
-        ("c.tsv", "id\tfile\na\tb".into(), 1, "the field \"file\"", "id, inputs"),
-        ("c.tsv", "id\tinputs\na\tb\tc".into(), 2, "3 fields", "2, as the first line has"),
-        ("c.tsv", "id\tinputs\n\tb".into(), 2, "no id", "one"),
-        ("c.tsv", "id\tinputs\na\tb;".into(), 2, "\"\" as a path of inputs", "not empty"),
-        ("c.tsv", "id\tinputs\tcost\na\tb\tmuch".into(), 2, "\"much\" as cost", "above 0"),
-        (
-            "c.tsv",
-            "id\tinputs\tcost\tmodel\na\tb\t1\tselftest\nc\td\t\tselftest".into(),
-            3,
-            "no cost",
-            "of every case, or of none",
-        ),
-        ("c.tsv", "id\tinputs\nCON\tb".into(), 2, "the name \"CON\"", "printable"),
-    ]
+#[test]
+fn a_folder_of_files_is_another_one_for_each_case() {
+    let cohort = Cohort::new();
+    let mut lines = [0, 1, 2].map(|case| cohort.line(case));
+    lines[2]["output"] = json!(cohort.at("own"));
+    fs::write(cohort.at("three.jsonl"), lines.map(|line| line.to_string()).join("\n"))
+        .expect("written");
+    let run = |more: &[&str]| {
+        let more = [&["--output-type", "stl"][..], more].concat();
+        cohort.run_list("three.jsonl", "out", &more)
+    };
+    ended(&mut run(&["-q"]), 0);
+    for case in 0..2 {
+        let list = format!("case {case}_surfaces/structures.json");
+        assert_eq!(cohort.status("out", case)["outputs"][0]["path"], list);
+        assert!(cohort.at("out").join(list).is_file());
+    }
+    assert!(cohort.at("own/structures.json").is_file() && cohort.at("own.status.json").is_file());
+    assert_eq!(told(&mut run(&["--skip-existing"])), (0, 0, 3));
 }
 
 #[test]
-fn whatever_is_wrong_with_a_list_is_one_sentence_with_its_line() {
-    let folder = tempfile::tempdir().expect("a folder");
-    for (name, text, line, found, expected) in &wrong_lists() {
-        fs::write(folder.path().join(name), text).expect("written");
-        let mut command = program();
-        command.current_dir(folder.path()).args(["--cases", name]);
-        let said = ended(&mut command, 2).stderr;
-        let said = String::from_utf8(said).expect("UTF-8");
-        assert_eq!(said.lines().count(), 1, "{text}: {said}");
-        let (about, rest) = said.split_once(": found ").expect("found");
-        let (what, wanted) = rest.split_once(", expected ").expect("expected");
-        assert!(about.starts_with(&format!("error: {name}, line {line}")), "{text}: {said}");
-        assert!(what.contains(found) || about.contains(found), "{text}: {said}");
-        assert!(wanted.contains(expected), "{text}: {said}");
-        let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").flatten().collect();
-        assert!(left.iter().all(|entry| entry.file_name().to_string_lossy().starts_with("c.")));
-    }
-    // What is no list at all.
-    let run = |arguments: &[&str], code| {
-        let mut command = program();
-        let said = ended(command.current_dir(folder.path()).args(arguments), code).stderr;
+fn no_output_replaces_what_a_case_of_any_share_reads() {
+    let cohort = Cohort::new();
+    let refused = |output: PathBuf, more: &[&str]| {
+        // A case of another model.
+        let mut line = cohort.line(3);
+        line["output"] = json!(output);
+        let lines = [cohort.line(0), line].map(|line| line.to_string());
+        fs::write(cohort.at("clash.jsonl"), lines.join("\n")).expect("written");
+        let said = ended(&mut cohort.run_list("clash.jsonl", "out", more), 2).stderr;
         String::from_utf8(said).expect("UTF-8")
     };
-    assert!(run(&["--cases", "none.jsonl"], 3).contains("cannot read"));
-    assert!(run(&["--cases", "cases.csv"], 2).contains(".jsonl or .tsv"));
-    assert!(run(&["--cases", "c.tsv", "--shard", "0/3"], 2).contains("I/N"));
-    run(&["--cases", "c.tsv", "-i", "a.nii"], 2);
-    run(&["--shard", "1/3", "-i", "a.nii", "--mode", "bone"], 2);
-    run(&["--cases", "c.tsv", "--task", "total"], 2);
+    let options: [&[&str]; 5] = [
+        &[],
+        &["--overwrite"],
+        &["--skip-existing"],
+        &["--overwrite", "--shard", "1/2"],
+        &["--overwrite", "--shard", "2/2"],
+    ];
+    for more in options {
+        let said = refused(cohort.at("images/../images/0.nii"), more);
+        assert!(said.contains("clash.jsonl, line 2: found"), "{more:?}: {said}");
+        assert!(said.contains("0.nii, which line 1 reads"), "{more:?}: {said}");
+    }
+    // Labels that a cascade refines are read as well.
+    fs::create_dir(cohort.at("stage")).expect("a folder");
+    let said = refused(cohort.at("stage/case 0.nii.gz"), &["--previous-stage", "stage"]);
+    assert!(said.contains("case 0.nii.gz, which line 1 reads"), "{said}");
+    assert!(fs::read(cohort.at(&image(0))).expect("there") == noise(0, 0));
+    assert!(!cohort.at("out").exists());
+}
+
+#[test]
+fn a_slower_run_leaves_what_another_finished() {
+    let cohort = Cohort::new();
+    let mut command = cohort.run("out", &["-q"]);
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+    let was_going = after_the_first(&mut child, &cohort.at("out"));
+    // Another run is first with the last case.
+    let others = ["case 11.nii.gz", "case 11.status.json"].map(|name| cohort.at("out").join(name));
+    for path in &others {
+        fs::write(path, "another's").expect("written");
+    }
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(was_going, "it was over too soon to show anything");
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains("1 of 12 cases failed: case 11"), "{said}");
+    for path in &others {
+        assert_eq!(fs::read(path).expect("there"), b"another's", "{}", path.display());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_header_that_may_not_be_read_ends_a_share_before_it_begins() {
+    use std::os::unix::fs::PermissionsExt;
+    let cohort = Cohort::new();
+    let image = cohort.at(&image(5));
+    fs::set_permissions(&image, PermissionsExt::from_mode(0o000)).expect("narrower");
+    if fs::read(&image).is_ok() {
+        // An administrator reads anything; the command line's own tests cover that.
+        eprintln!("skipped: this user may read any file");
+        return;
+    }
+    for share in ["1/2", "2/2"] {
+        ended(&mut cohort.run("out", &["--shard", share]), 3);
+    }
+    assert!(!cohort.at("out").exists());
 }

@@ -20,6 +20,7 @@ use fastnnunet::OutputType;
 use fastnnunet::pipeline::{Progress, Stage};
 use fastnnunet::{Case, Error, Result, Scan, Segmentation, Segmenter};
 use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -244,7 +245,9 @@ impl<'a> Job<'a> {
     /// Says why a case is not done, on the line and in its status.
     pub(super) fn tell_failure(&self, files: &CaseFiles, error: &Error) {
         self.bar.note(&format!("{}: {}", files.name, report::chain(error)));
-        let kept = self.record.as_ref().map_or(Ok(()), |record| record.failed(files, error));
+        // A result that is there is another run's, and so is what its status says.
+        let record = self.record.as_ref().filter(|_| !is_there(error));
+        let kept = record.map_or(Ok(()), |record| record.failed(files, error));
         if let Err(error) = kept {
             self.bar.note(&format!("{}: {}", files.name, report::chain(&error)));
         }
@@ -380,10 +383,13 @@ fn progress(
 
 /// Whether what kept one result from being written will keep the others from it, such as a full disk.
 fn ends_the_run(error: &Error) -> bool {
+    matches!(error, Error::Write { .. }) && !is_there(error)
+}
+
+/// Whether a result was not written because there is one.
+fn is_there(error: &Error) -> bool {
     match error {
-        Error::Write { path, source } => {
-            source.kind() != std::io::ErrorKind::AlreadyExists || !path.exists()
-        }
+        Error::Write { path, source } => source.kind() == ErrorKind::AlreadyExists && path.exists(),
         _ => false,
     }
 }
