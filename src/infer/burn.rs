@@ -48,10 +48,6 @@ struct Generated {
     memory_bytes: u64,
 }
 
-/// Arrays of the size of what a layer reads or makes that burn-flex holds while it runs, measured
-/// (tests/it/faults/memory.rs): unfolded patches of a convolution, steps of a normalization.
-const PASSING: u64 = 2;
-
 /// The code generated of a model, where there is any.
 fn generated(model: &Model) -> Option<&'static Network> {
     // A user's model may have the name of one of the program's.
@@ -121,7 +117,8 @@ pub(super) fn open(
 }
 
 /// Bytes that running one patch takes at its largest moment: values that are still to be read, and
-/// what the layer at work makes on its way.
+/// what the layer at work makes on its way (unfolded patches, steps of a normalization): one and a half
+/// times what it reads or makes, as measured (tests/it/faults/memory.rs).
 fn activation_bytes(network: &network::Network) -> u64 {
     let bytes = |value: usize| {
         let extent = value.checked_sub(1).map_or(network.input, |node| network.nodes[node].extent);
@@ -136,7 +133,8 @@ fn activation_bytes(network: &network::Network) -> u64 {
     for (at, node) in network.nodes.iter().enumerate() {
         held += bytes(at + 1);
         let read = node.inputs.iter().map(|&value| bytes(value)).sum::<u64>();
-        peak = peak.max(held + PASSING * read.max(bytes(at + 1)));
+        let passing = 3 * read.max(bytes(at + 1)) / 2;
+        peak = peak.max(held + passing);
         let over = (0..=at).filter(|&value| last_read[value] == at && node.inputs.contains(&value));
         held -= over.map(bytes).sum::<u64>();
     }
